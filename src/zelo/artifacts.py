@@ -1,0 +1,143 @@
+"""What lies on disk between the stages: schemas, and reads and writes that are whole or not at all.
+
+Every table is Parquet with a fixed Arrow schema. A file is written under a temporary name and
+renamed, so that a reader never sees half of it. Ids are strings and come back as they went in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zelo.errors import UserError
+
+Table = pa.Table
+
+TEXT, REAL, WHOLE = pa.string(), pa.float64(), pa.int32()
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # load
+    "queries": pa.schema({"query_id": TEXT, "text": TEXT, "split": TEXT}),
+    "documents": pa.schema({"doc_id": TEXT, "title": TEXT, "text": TEXT}),
+    "qrels": pa.schema({"query_id": TEXT, "doc_id": TEXT, "relevance": WHOLE}),
+    "privileged": pa.schema({"doc_id": TEXT, "text": TEXT}),
+    # retrieve: `first_stage` has every ranking, `candidates` the one that is compared and reranked;
+    # rank counts from 1
+    "first_stage": pa.schema(
+        {"system": TEXT, "query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}
+    ),
+    "candidates": pa.schema({"query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}),
+    # compare: `doc_a` is shown first; which of the two that is was drawn at random
+    "comparisons": pa.schema({"query_id": TEXT, "doc_a": TEXT, "doc_b": TEXT, "repeat": WHOLE}),
+    # judge: score in [−1, 1], −1 for doc_a, null where the judge failed
+    "judgments": pa.schema(
+        {
+            "query_id": TEXT,
+            "doc_a": TEXT,
+            "doc_b": TEXT,
+            "repeat": WHOLE,
+            "judge": TEXT,
+            "score": REAL,
+            "status": TEXT,
+        }
+    ),
+    # rate: `ratings` per document, `fits` per query
+    "ratings": pa.schema(
+        {"query_id": TEXT, "doc_id": TEXT, "elo": REAL, "stderr": REAL, "target": REAL}
+    ),
+    "fits": pa.schema(
+        {
+            "query_id": TEXT,
+            "documents": WHOLE,
+            "comparisons": WHOLE,
+            "unanswered": WHOLE,
+            "components": WHOLE,
+            "iterations": WHOLE,
+            "converged": pa.bool_(),
+        }
+    ),
+    # train
+    "losses": pa.schema({"step": WHOLE, "loss": REAL}),
+    # evaluate
+    "rankings": pa.schema(
+        {"system": TEXT, "query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}
+    ),
+    "per_query": pa.schema({"system": TEXT, "query_id": TEXT, "metric": TEXT, "value": REAL}),
+    "metrics": pa.schema(
+        {"system": TEXT, "metric": TEXT, "value": REAL, "low": REAL, "high": REAL, "queries": WHOLE}
+    ),
+}
+
+
+def table(name: str, **columns: Any) -> Table:
+    """Make a table of the schema called `name` from one sequence per column."""
+    return pa.table(columns, schema=SCHEMAS[name])
+
+
+def write_table(folder: Path, name: str, content: Table) -> Path:
+    """Write `content` as `folder/name.parquet`, whole or not at all."""
+    path = folder / f"{name}.parquet"
+    with replacing(path) as temporary:
+        pq.write_table(content.cast(SCHEMAS[name]), temporary, compression="zstd")
+    return path
+
+
+def read_table(folder: Path, name: str) -> Table:
+    """Read `folder/name.parquet`; `UserError` where it is missing, damaged or of another schema."""
+    path = folder / f"{name}.parquet"
+    try:
+        content = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the stage that writes it") from None
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({first}); delete its folder and rerun") from None
+    if content.schema.names != SCHEMAS[name].names:
+        raise UserError(
+            f"{path}: columns are {content.schema.names}, expected {SCHEMAS[name].names}"
+        )
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; `UserError` where the file is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it and rerun") from None
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` as UTF-8, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Stage `compare`: which pairs of a query's candidates are asked about."""

@@ -1,0 +1,1 @@
+"""Stage `load`: collections, whatever form they come in."""

@@ -1,0 +1,1 @@
+"""Backbones, heads and the folders that models ship in."""

@@ -1,0 +1,87 @@
+"""Embedding models as sentence-transformers loads them, and exact search with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
+
+
+def load_embedding_model(folder: Path, max_tokens: int | None = None) -> SentenceTransformer:
+    """Load a folder as an embedding model, in float32; texts longer than `max_tokens` are cut."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        str(folder), model_kwargs={"use_safetensors": True}, local_files_only=True
+    )
+    if max_tokens is not None:
+        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    return model.float()
+
+
+def embed(
+    model: SentenceTransformer, texts: Sequence[str], batch_size: int, task: str, what: str
+) -> torch.Tensor:
+    """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document."""
+    from zelo.progress import track
+
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    encode: Any = model.encode_query if task == "query" else model.encode_document
+    rows = torch.empty(len(texts), model.get_embedding_dimension() or 0)
+    for start in track(range(0, len(order), batch_size), f"embedding {what}"):
+        part = order[start : start + batch_size]
+        rows[part] = encode(
+            [texts[i] for i in part],
+            batch_size=batch_size,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        ).cpu()
+    return rows
+
+
+def top_k(
+    model: SentenceTransformer,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    k: int,
+    batch_size: int,
+) -> dict[str, list[tuple[str, float]]]:
+    """Best `k` documents of each query by cosine similarity, exact, best first."""
+    doc_ids, query_ids = list(documents), list(queries)
+    d = embed(model, list(documents.values()), batch_size, "document", "documents")
+    q = embed(model, list(queries.values()), batch_size, "query", "queries")
+    found: dict[str, list[tuple[str, float]]] = {}
+    for start in range(0, len(query_ids), BLOCK):
+        scores, places = (q[start : start + BLOCK] @ d.T).topk(min(k, len(doc_ids)), dim=1)
+        for row, query_id in enumerate(query_ids[start : start + BLOCK]):
+            found[query_id] = [
+                (doc_ids[place], score)
+                for place, score in zip(places[row].tolist(), scores[row].tolist(), strict=True)
+            ]
+    return found
+
+
+def rerank_by_cosine(
+    model: SentenceTransformer,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    batch_size: int,
+) -> dict[str, list[float]]:
+    """Cosine similarity of each query with each of its candidates, in the candidates' order."""
+    wanted = sorted({doc_id for docs in candidates.values() for doc_id in docs})
+    place = {doc_id: i for i, doc_id in enumerate(wanted)}
+    d = embed(model, [documents[i] for i in wanted], batch_size, "document", "candidates")
+    q = embed(model, [queries[i] for i in candidates], batch_size, "query", "queries")
+    return {
+        query_id: (d[[place[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
+        for row, (query_id, docs) in enumerate(candidates.items())
+    }

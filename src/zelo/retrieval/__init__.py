@@ -1,0 +1,1 @@
+"""Stage `retrieve`: which documents could matter for each query."""

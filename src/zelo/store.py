@@ -1,0 +1,167 @@
+"""The stage store: what a stage made is kept under its fingerprint and never made twice.
+
+A fingerprint is a digest of the stage's name and version, of the options it reads and of the
+fingerprints of its inputs, so it is known before anything runs. A stage works in
+`STORE/<stage>/.<fingerprint>.partial`, which outlives a kill so that the stage can go on from what
+it finds there, and which is renamed to `STORE/<stage>/<fingerprint>` when it is complete. A file
+lock makes two processes that want the same stage wait for one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from zelo.artifacts import read_json, write_json
+from zelo.config import describe
+from zelo.errors import UserError
+
+RECORD = "stage.json"  # written last: a folder without it is not complete
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The output of one stage, made or yet to be made: where it lies and what it stands for."""
+
+    stage: str
+    fingerprint: str
+    path: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage has run to its end."""
+        return (self.path / RECORD).is_file()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Seconds, counts and options of the run that made it."""
+        content: dict[str, Any] = read_json(self.path / RECORD)
+        return content
+
+
+@dataclass
+class Store:
+    """Runs stages and keeps what they make below `root`.
+
+    `selected` are the stages that may run; of the others only what exists is used.
+    """
+
+    root: Path
+    selected: frozenset[str]
+    on_stage: Callable[[Artifact, str], None] = lambda artifact, event: None
+    used: list[tuple[Artifact, bool]] = field(default_factory=list)  # (artifact, made just now)
+
+    def stage(
+        self,
+        name: str,
+        make: Callable[..., Mapping[str, Any]],
+        version: int,
+        options: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        label: str | None = None,
+    ) -> Artifact:
+        """Return the output of stage `name`, calling `make` where it does not exist yet.
+
+        `make(out=folder, **options, **{input: its folder})` writes its artefacts into `out` and
+        returns counts worth recording (comparisons, cost). `label` tells two uses of one stage
+        apart on the screen. Raises `UserError` where an input is missing because its stage was
+        not selected.
+        """
+        fingerprint = digest(
+            {
+                "stage": name,
+                "version": version,
+                "options": describe(options),
+                "inputs": {key: value.fingerprint for key, value in inputs.items()},
+            }
+        )
+        artifact = Artifact(name, fingerprint, self.root / name / fingerprint)
+        if name not in self.selected:
+            self.used.append((artifact, False))
+            return artifact
+        if artifact.complete:
+            self.on_stage(artifact, f"{label or name}: already done")
+            self.used.append((artifact, False))
+            return artifact
+        missing = [value.stage for value in inputs.values() if not value.complete]
+        if missing:
+            raise UserError(
+                f"stage {name} needs {', '.join(missing)}, which has not run with this "
+                f"configuration: add it to stages=[...], or leave stages out to run them all"
+            )
+        self.used.append((artifact, self._make(artifact, make, options, inputs, label or name)))
+        return artifact
+
+    def _make(
+        self,
+        artifact: Artifact,
+        make: Callable[..., Mapping[str, Any]],
+        options: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        label: str,
+    ) -> bool:
+        """Run the stage under its lock; False where another process made it meanwhile."""
+        partial = artifact.path.with_name(f".{artifact.fingerprint}.partial")
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{partial.parent}: cannot be written ({error.strerror})") from None
+        with self._lock(artifact, label):
+            if artifact.complete:
+                self.on_stage(artifact, f"{label}: done by another process")
+                return False
+            resumed = partial.exists()
+            self.on_stage(artifact, f"{label}: going on where it stopped" if resumed else label)
+            partial.mkdir(exist_ok=True)
+            start = time.monotonic()
+            counts = make(
+                out=partial, **options, **{key: value.path for key, value in inputs.items()}
+            )
+            write_json(
+                partial / RECORD,
+                {
+                    "stage": artifact.stage,
+                    "fingerprint": artifact.fingerprint,
+                    "seconds": round(time.monotonic() - start, 2),
+                    "resumed": resumed,
+                    "counts": dict(counts),
+                    "options": describe(options),
+                    "inputs": {key: value.fingerprint for key, value in inputs.items()},
+                },
+            )
+            if artifact.path.exists():  # left without its record by something that was not us
+                shutil.rmtree(artifact.path)
+            partial.rename(artifact.path)
+        return True
+
+    def _lock(self, artifact: Artifact, label: str) -> FileLock:
+        lock = FileLock(artifact.path.with_name(f".{artifact.fingerprint}.lock"))
+        try:
+            lock.acquire(timeout=0.2)
+        except Timeout:
+            self.on_stage(artifact, f"{label}: waiting for another process that runs it")
+            lock.acquire()
+        return lock
+
+
+def digest(content: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_files(paths: list[Path]) -> str:
+    """SHA-256 over the contents of `paths`, in their order; names do not count."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
