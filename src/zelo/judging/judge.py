@@ -1,0 +1,90 @@
+"""Stage `judge`: comparisons in, every judge's answer out, through the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zelo.artifacts import read_table, table, write_table
+from zelo.data.texts import document_texts, query_texts
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.ledger import Ledger
+from zelo.judging.protocol import ANSWERED, Answer, Judge, Question
+from zelo.progress import track
+
+VERSION = 1
+BATCH = 2048  # answers written to the ledger in one transaction
+
+
+def judge(
+    *, out: Path, data: Path, comparisons: Path, judge: Ensemble, ledger: Path, seed: int
+) -> Mapping[str, Any]:
+    """Ask every judge about every comparison and write the `judgments`.
+
+    Answers that the ledger at `ledger` holds are not asked for again.
+    """
+    questions = read_questions(comparisons, data)
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    statuses: Counter[str] = Counter()
+    asked = usd = 0.0
+    with Ledger(ledger) as kept:
+        for member in judge.judges:
+            answers, new = ask(member, questions, data, kept, seed)
+            asked += new
+            usd += sum(answer.usd for answer in answers)
+            statuses.update(answer.status for answer in answers)
+            for question, answer in zip(questions, answers, strict=True):
+                row = (question.query_id, question.doc_a, question.doc_b, question.repeat)
+                for name, value in zip(
+                    _COLUMNS, (*row, member.name, answer.score, answer.status), strict=True
+                ):
+                    columns[name].append(value)
+    write_table(out, "judgments", table("judgments", **columns))
+    return {
+        "comparisons": len(questions),
+        "judges": [member.name for member in judge.judges],
+        "judgments": sum(statuses.values()),
+        "asked_now": int(asked),
+        "failed": sum(n for status, n in statuses.items() if status != ANSWERED),
+        "usd": usd,
+    }
+
+
+_COLUMNS = ("query_id", "doc_a", "doc_b", "repeat", "judge", "score", "status")
+
+
+def read_questions(comparisons: Path, data: Path) -> list[Question]:
+    """The comparisons with their texts, in the order of the table."""
+    queries, documents = query_texts(data), document_texts(data)
+    rows = read_table(comparisons, "comparisons")
+    return [
+        Question(query_id, a, b, repeat, queries[query_id], documents[a], documents[b])
+        for query_id, a, b, repeat in zip(
+            *(rows[name].to_pylist() for name in ("query_id", "doc_a", "doc_b", "repeat")),
+            strict=True,
+        )
+    ]
+
+
+def ask(
+    member: Judge, questions: Sequence[Question], data: Path, ledger: Ledger, seed: int
+) -> tuple[list[Answer], int]:
+    """Answers of one judge in the order of `questions`, and how many of them are new."""
+    pairs: dict[str, dict[str, None]] = {}
+    for question in questions:
+        pairs.setdefault(question.query_id, {}).update({question.doc_a: None, question.doc_b: None})
+    prepared = member.prepare(data, {i: list(docs) for i, docs in pairs.items()}, seed)
+    answers: list[Answer] = []
+    new = 0
+    for start in track(range(0, len(questions), BATCH), f"asking {member.name}"):
+        batch = questions[start : start + BATCH]
+        found = ledger.find(prepared.fingerprint, batch)
+        missing = [q for q, answer in zip(batch, found, strict=True) if answer is None]
+        fresh = prepared.answer(missing)
+        ledger.keep(prepared.fingerprint, missing, fresh)
+        new += len(fresh)
+        supply = iter(fresh)
+        answers += [answer if answer is not None else next(supply) for answer in found]
+    return answers, new

@@ -1,0 +1,97 @@
+"""Judges that are simulated, and honest about it: a view of relevance under a noise model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri
+
+from zelo.config import Component, describe, option
+from zelo.judging.protocol import FAILED, Answer, Question
+from zelo.judging.views import Pairs, Scores
+from zelo.store import digest
+
+
+class View(Protocol):
+    """Where hidden scores come from (`views.py`)."""
+
+    def hidden_scores(self, data: Path, pairs: Pairs) -> Scores:
+        """Hidden score of every pair of query and document."""
+        ...
+
+
+class Noise(Component):
+    """METHOD's noise model of an LLM judge, with a knob for each vice of a real one.
+
+    `P(a ≻ b) = (1 − guess) · sigmoid(s_a − s_b + position_bias + N(0, spread²)) + guess · U(0, 1)`
+    """
+
+    spread: float = option(0.2, "standard deviation of the noise on s_a − s_b", ge=0)
+    guess: float = option(0.02, "weight of an answer that has nothing to do with the texts", ge=0, le=1)
+    position_bias: float = option(0.0, "added for the document shown first, in units of s")
+    tie_width: float = option(0.0, "answers with |score| below this are ties", ge=0, le=1)
+    failure_rate: float = option(0.0, "share of questions that get no usable answer", ge=0, le=1)
+
+
+class Simulated(Component):
+    """A judge that sees a `view` of the documents and answers under `noise`."""
+
+    name: str = option(help="what the judge is called in artefacts and reports")
+    view: View = option(help="hidden scores it answers from")
+    noise: Noise = option(Noise(), help="how it errs")
+
+    def prepare(self, data: Path, pairs: Pairs, seed: int) -> PreparedSimulated:
+        """Compute the hidden scores of `pairs`; their values are part of the fingerprint."""
+        scores = self.view.hidden_scores(data, pairs)
+        content = sorted((*key, round(value, 9)) for key, value in scores.items())
+        return PreparedSimulated(
+            fingerprint=digest([describe(self), seed, content]),
+            scores=scores,
+            noise=self.noise,
+            seed=seed,
+            name=self.name,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedSimulated:
+    """A simulated judge with its hidden scores at hand."""
+
+    fingerprint: str
+    scores: Scores
+    noise: Noise
+    seed: int
+    name: str
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answers that depend on the question alone, not on what else is asked beside it."""
+        if not questions:
+            return []
+        s_a = np.array([self.scores[q.query_id, q.doc_a] for q in questions])
+        s_b = np.array([self.scores[q.query_id, q.doc_b] for q in questions])
+        u = np.stack([self._uniforms(question) for question in questions])
+        noise = self.noise
+        gap = s_a - s_b + noise.position_bias + noise.spread * ndtri(u[:, 0])
+        preference = (1 - noise.guess) * expit(gap) + noise.guess * u[:, 1]
+        score = 1.0 - 2.0 * preference
+        score[np.abs(score) < noise.tie_width] = 0.0
+        failed = u[:, 2] < noise.failure_rate
+        return [
+            Answer(None, FAILED) if lost else Answer(float(value))
+            for value, lost in zip(score, failed, strict=True)
+        ]
+
+    def _uniforms(self, question: Question) -> NDArray[np.float64]:
+        """Three numbers in (0, 1) drawn from a hash of judge, seed and question."""
+        q = question
+        key = "\x1f".join(
+            [self.name, str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)]
+        )
+        raw = hashlib.blake2b(key.encode(), digest_size=24).digest()
+        return (np.frombuffer(raw, dtype=">u8").astype(np.float64) + 0.5) / 2.0**64
