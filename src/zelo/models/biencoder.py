@@ -1,0 +1,58 @@
+"""The bi-encoder: an embedding model, and what the stages do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zelo.config import Component, option
+from zelo.models.weights import Weights
+
+if TYPE_CHECKING:
+    from zelo.training.modules import BiEncoderModule
+    from zelo.training.objectives import Objective
+    from zelo.training.options import TrainingOptions
+
+
+class BiEncoder(Component):
+    """`model=embedding`: query and document are embedded apart; the score is their cosine."""
+
+    weights: Weights = option(help="embedding model to start from")
+    max_tokens: int = option(256, "longer texts are cut here, in training and after", ge=8)
+    train_max_tokens: int | None = option(
+        None, "cut shorter than that in training, for speed", ge=8
+    )
+    scale: float = option(
+        6.0, "training compares `scale · cosine` with targets; ranking does not change", gt=0
+    )
+    batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
+
+    kind: str = option("embedding model", "what it is called in reports", exclude=True)
+
+    def module(self, objective: Objective, training: TrainingOptions, steps: int) -> BiEncoderModule:
+        """Return the LightningModule that trains it for `steps` steps."""
+        from zelo.models.embedding import load_embedding_model
+        from zelo.training.modules import BiEncoderModule
+
+        model = load_embedding_model(self.weights.locate(), self.train_max_tokens or self.max_tokens)
+        return BiEncoderModule(model, self.scale, objective, training, steps)
+
+    def export(self, module: BiEncoderModule, folder: Path) -> None:
+        """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""
+        model = module.model
+        model.max_seq_length = self.max_tokens
+        model.save_pretrained(str(folder), create_model_card=False)
+
+    def score(
+        self,
+        folder: Path | None,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        candidates: Mapping[str, Sequence[str]],
+    ) -> dict[str, list[float]]:
+        """Scores of each query's candidates by the model in `folder`, None: the starting model."""
+        from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+
+        model: Any = load_embedding_model(folder or self.weights.locate(), self.max_tokens)
+        return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)

@@ -1,0 +1,112 @@
+"""The pairwise reranker `R_pair(q, d_i, d_j)`: the ensemble, distilled into one small model.
+
+One pass reads `[CLS] q [SEP] a [SEP] b [SEP]`; each segment is mean-pooled and the logit is
+`scale · (cos(q, a) − cos(q, b)) + w · ([q∘a] − [q∘b])`, so that an untrained one prefers what the
+embedding model it came from prefers. Attention runs over all three, so that order still matters a
+little: `preference` averages both orders and is antisymmetric, `p(a, b) = 1 − p(b, a)`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from zelo.artifacts import write_json
+from zelo.models.segments import mean_pool
+
+Triple = tuple[str, str, str]  # query, first document, second document
+HEAD, OPTIONS = "pairwise_head.safetensors", "pairwise.json"
+
+
+class PairwiseReranker(nn.Module):
+    """Logit of P(a ≻ b) for triples of texts."""
+
+    def __init__(self, folder: Path, max_query_tokens: int, max_tokens: int, scale: float = 6.0):
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self.encoder: Any = AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True
+        ).float()
+        self.max_query_tokens, self.max_tokens, self.scale = max_query_tokens, max_tokens, scale
+        self.head = nn.Linear(self.encoder.config.hidden_size, 1, bias=False)
+        nn.init.normal_(self.head.weight, std=1e-3)
+
+    def encode(self, triples: Sequence[Triple]) -> dict[str, Tensor]:
+        """Token ids, mask and segments (1 query, 2 first, 3 second, 0 none), each (triples, length).
+
+        The query is cut to `max_query_tokens` and each document to half of what `max_tokens`
+        leaves, so that both documents are always seen.
+        """
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        columns = [
+            self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+            for texts in zip(*triples, strict=True)
+        ]
+        ids: list[list[int]] = []
+        segments: list[list[int]] = []
+        for q, a, b in zip(*columns, strict=True):
+            q = q[: self.max_query_tokens]
+            room = max((self.max_tokens - len(q) - 4) // 2, 1)
+            a, b = a[:room], b[:room]
+            ids.append([cls, *q, sep, *a, sep, *b, sep])
+            segments.append([1] * (len(q) + 2) + [2] * (len(a) + 1) + [3] * (len(b) + 1))
+        length = max(map(len, ids))
+        pad = self.tokenizer.pad_token_id or 0
+        padded = [row + [pad] * (length - len(row)) for row in ids]
+        marked = [row + [0] * (length - len(row)) for row in segments]
+        segment = torch.tensor(marked)
+        return {"input_ids": torch.tensor(padded), "attention_mask": (segment > 0).long(), "segment": segment}
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Logits (triples,) float32 of the first document being preferred, in the order shown."""
+        segment = features["segment"]
+        tokens = self.encoder(
+            input_ids=features["input_ids"], attention_mask=features["attention_mask"]
+        ).last_hidden_state.float()
+        q, a, b = (mean_pool(tokens, segment == part) for part in (1, 2, 3))
+        difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
+        return self.scale * difference + self.head(q * a - q * b).squeeze(1)
+
+    @torch.inference_mode()
+    def preference(self, triples: Sequence[Triple]) -> Tensor:
+        """P(a ≻ b) (triples,) float32, the mean of both orders."""
+        if not triples:
+            return torch.zeros(0)
+        device = self.head.weight.device
+        swapped = [(q, b, a) for q, a, b in triples]
+        forth, back = (
+            torch.sigmoid(self({k: v.to(device) for k, v in self.encode(side).items()}))
+            for side in (triples, swapped)
+        )
+        return ((forth + 1 - back) / 2).cpu()
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder, the tokenizer, the head and the options."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+        save_file(dict(self.head.state_dict()), folder / HEAD)
+        write_json(
+            folder / OPTIONS,
+            {
+                "max_query_tokens": self.max_query_tokens,
+                "max_tokens": self.max_tokens,
+                "scale": self.scale,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> PairwiseReranker:
+        """Read what `save` wrote."""
+        model = cls(folder, **json.loads((folder / OPTIONS).read_text(encoding="utf-8")))
+        model.head.load_state_dict(load_file(folder / HEAD))
+        return model.eval()

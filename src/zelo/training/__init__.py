@@ -1,0 +1,1 @@
+"""Stages `distil` and `train`: DataModules, LightningModules and objectives."""

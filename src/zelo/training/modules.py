@@ -1,0 +1,153 @@
+"""LightningModules: bi-encoder, pointwise cross-encoder and pairwise reranker.
+
+Texts reach them as strings: tokenisation belongs to the model, and a batch's texts are read in
+chunks of similar length so that little of the work is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from zelo.models.pairwise import PairwiseReranker
+from zelo.seeding import derived_seed
+from zelo.training.batches import PairwiseBatch, ScoredBatch
+from zelo.training.objectives import Objective
+from zelo.training.options import TrainingOptions
+
+
+class ZeloModule(LightningModule):  # type: ignore[misc]
+    """What the three have in common: AdamW, a schedule, and randomness that survives a resume."""
+
+    def __init__(self, training: TrainingOptions, steps: int, seed: int = 0) -> None:
+        super().__init__()
+        self.training_options, self.steps, self.seed = training, steps, seed
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
+        options = self.training_options
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        warmup = max(round(options.warmup * self.steps), 1)
+
+        def rate(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return max(self.steps - step, 0) / max(self.steps - warmup, 1)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the step, so that a resumed run draws what an undisturbed one draws."""
+        torch.manual_seed(derived_seed(self.seed, "step", str(self.global_step)))
+
+    def report(self, loss: Tensor, size: int) -> Tensor:
+        """Log the loss of a step and pass it on."""
+        self.log("train/loss", loss, batch_size=size)
+        return loss
+
+    def in_chunks(self, texts: Sequence[Any], run: Callable[[list[Any]], Tensor]) -> Tensor:
+        """Apply `run` to chunks of texts of similar length; rows come back in the texts' order."""
+        order = sorted(range(len(texts)), key=lambda i: len(str(texts[i])))
+        size = self.training_options.chunk
+        parts = [
+            run([texts[i] for i in order[start : start + size]])
+            for start in range(0, len(order), size)
+        ]
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[back.to(parts[0].device)]
+
+    def moved(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Tensors of `features` on this module's device."""
+        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+
+
+class BiEncoderModule(ZeloModule):
+    """Trains an embedding model so that `scale · cos(q, d)` meets the targets."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scale: float,
+        objective: Objective,
+        training: TrainingOptions,
+        steps: int,
+    ) -> None:
+        super().__init__(training, steps)
+        self.model: Any = model
+        self.scale, self.objective = scale, objective
+
+    def forward(self, batch: ScoredBatch) -> Tensor:
+        """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
+        q = self.embed(batch.queries, self.model.prompts.get("query"))
+        d = self.embed(batch.documents, self.model.prompts.get("document"))
+        return self.scale * torch.einsum("qh,qkh->qk", q, d[batch.place])
+
+    def embed(self, texts: Sequence[str], prompt: str | None) -> Tensor:
+        """Unit embeddings (texts, dimensions)."""
+
+        def run(chunk: list[str]) -> Tensor:
+            features = self.moved(self.model.preprocess(chunk, prompt=prompt or None))
+            return F.normalize(self.model(features)["sentence_embedding"], dim=1)
+
+        return self.in_chunks(texts, run)
+
+    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
+        """Loss of the objective."""
+        return self.report(self.objective(self(batch), batch.target, batch.mask), len(batch.queries))
+
+
+class CrossEncoderModule(ZeloModule):
+    """Trains a cross-encoder so that its scores meet the targets."""
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, training: TrainingOptions, steps: int
+    ) -> None:
+        super().__init__(training, steps)
+        self.model: Any = model
+        self.objective = objective
+
+    def forward(self, batch: ScoredBatch) -> Tensor:
+        """Predictions (queries, candidates); places without a document hold 0."""
+        rows, columns = batch.mask.nonzero(as_tuple=True)
+        places = batch.place[rows, columns].tolist()
+        pairs = [
+            (batch.queries[row], batch.documents[place])
+            for row, place in zip(rows.tolist(), places, strict=True)
+        ]
+        scores = self.in_chunks(pairs, self.score)
+        return torch.zeros_like(batch.target).index_put((rows, columns), scores.float())
+
+    def score(self, pairs: list[tuple[str, str]]) -> Tensor:
+        """Raw scores (pairs,)."""
+        scores: Tensor = self.model(self.moved(self.model.preprocess(pairs)))["scores"]
+        return scores.squeeze(-1)
+
+    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
+        """Loss of the objective."""
+        return self.report(self.objective(self(batch), batch.target, batch.mask), len(batch.queries))
+
+
+class PairwiseModule(ZeloModule):
+    """Distils an ensemble: binary cross-entropy on soft preferences (METHOD, stage 3)."""
+
+    def __init__(self, model: PairwiseReranker, training: TrainingOptions, steps: int) -> None:
+        super().__init__(training, steps)
+        self.model = model
+
+    def forward(self, batch: PairwiseBatch) -> Tensor:
+        """Logits (pairs,) of P(a ≻ b)."""
+        return self.in_chunks(batch.triples, lambda part: self.model(self.moved(self.model.encode(part))))
+
+    def training_step(self, batch: PairwiseBatch, batch_idx: int) -> Tensor:
+        """Cross-entropy between the ensemble's preferences and the model's."""
+        loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference)
+        return self.report(loss, len(batch.triples))

@@ -1,0 +1,54 @@
+"""Options of optimisation and of the Lightning trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from zelo.config import Component, option
+
+
+class TrainingOptions(Component):
+    """How long and how fast a model learns."""
+
+    epochs: int = option(1, "passes over the training queries or pairs", ge=1)
+    learning_rate: float = option(1e-4, "peak rate of AdamW", gt=0)
+    warmup: float = option(0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1)
+    weight_decay: float = option(0.01, "AdamW's weight decay", ge=0)
+    clip: float = option(1.0, "largest norm of the gradient", gt=0)
+    batch: int = option(4, "queries (train) or pairs (distil) per step", ge=1)
+    candidates: int | None = option(
+        None, "rated documents per query, drawn anew each epoch; null for all", ge=2
+    )
+    chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
+    checkpoint_every: int = option(20, "steps between checkpoints", ge=1, exclude=True)
+
+
+class LightningTrainer(Component):
+    """Devices and precision, by `lightning.Trainer` (`conf/trainer/`)."""
+
+    accelerator: str = option("cpu", "cpu, gpu, auto")
+    devices: int = option(1, "devices per node", ge=1)
+    precision: str = option("32-true", "Lightning's precision, e.g. bf16-mixed")
+
+    def build(self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]) -> Any:
+        """A `lightning.Trainer` that works in `folder` for `steps` steps."""
+        from lightning.pytorch import Trainer
+
+        return Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            precision=self.precision,  # type: ignore[arg-type]
+            max_steps=steps,
+            max_epochs=-1,
+            gradient_clip_val=clip,
+            default_root_dir=str(folder),
+            logger=logger,
+            callbacks=callbacks,
+            log_every_n_steps=1,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=0,
+            num_sanity_val_steps=0,
+        )
