@@ -43,7 +43,11 @@ def option(default: Any = ..., help: str = "", **limits: Any) -> Any:
 
 
 def describe(value: Any) -> Any:
-    """Return a component as plain data, class paths included: what is fingerprinted and kept."""
+    """Return a component as plain data: what is fingerprinted and kept beside results.
+
+    A component that stands for files (a collection, weights) has a `fingerprint()` of their
+    content, which goes in as `content`.
+    """
     if isinstance(value, Component):
         cls = type(value)
         fields = {
@@ -51,7 +55,8 @@ def describe(value: Any) -> Any:
             for name, field in cls.model_fields.items()
             if not field.exclude
         }
-        return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields}
+        content = {"content": value.fingerprint()} if hasattr(value, "fingerprint") else {}
+        return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields, **content}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,32 @@ from zelo.config import describe
 from zelo.errors import UserError
 
 RECORD = "stage.json"  # written last: a folder without it is not complete
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: a function of folders and options that writes into the folder `out`.
+
+    It returns counts worth recording. `version` is raised when the same inputs would give another
+    output.
+    """
+
+    make: Callable[..., Mapping[str, Any]]
+    version: int
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.make.__name__
+
+    def __call__(self, **arguments: Any) -> Mapping[str, Any]:
+        """Run it on its inputs alone, outside any store."""
+        return self.make(**arguments)
+
+
+def stage(version: int) -> Callable[[Callable[..., Mapping[str, Any]]], Stage]:
+    """Declare a function to be a stage."""
+    return lambda make: Stage(make, version)
 
 
 @dataclass(frozen=True)
@@ -59,87 +86,86 @@ class Store:
     on_stage: Callable[[Artifact, str], None] = lambda artifact, event: None
     used: list[tuple[Artifact, bool]] = field(default_factory=list)  # (artifact, made just now)
 
-    def stage(
+    def run(
         self,
-        name: str,
-        make: Callable[..., Mapping[str, Any]],
-        version: int,
-        options: Mapping[str, Any],
+        stage: Stage,
         inputs: Mapping[str, Artifact],
+        options: Mapping[str, Any],
+        context: Mapping[str, Any] | None = None,
         label: str | None = None,
     ) -> Artifact:
-        """Return the output of stage `name`, calling `make` where it does not exist yet.
+        """Return the output of `stage`, running it where it does not exist yet.
 
-        `make(out=folder, **options, **{input: its folder})` writes its artefacts into `out` and
-        returns counts worth recording (comparisons, cost). `label` tells two uses of one stage
-        apart on the screen. Raises `UserError` where an input is missing because its stage was
-        not selected.
+        `inputs` are handed to it as folders, `options` as they are; both are fingerprinted.
+        `context` is handed over too and must not change the result (a ledger, a logger). `label`
+        tells two uses of one stage apart on the screen. Raises `UserError` where an input is
+        missing because its stage was not selected.
         """
+        label = label or stage.name
         fingerprint = digest(
             {
-                "stage": name,
-                "version": version,
+                "stage": stage.name,
+                "version": stage.version,
                 "options": describe(options),
                 "inputs": {key: value.fingerprint for key, value in inputs.items()},
             }
         )
-        artifact = Artifact(name, fingerprint, self.root / name / fingerprint)
-        if name not in self.selected:
-            self.used.append((artifact, False))
-            return artifact
-        if artifact.complete:
-            self.on_stage(artifact, f"{label or name}: already done")
-            self.used.append((artifact, False))
-            return artifact
-        missing = [value.stage for value in inputs.values() if not value.complete]
-        if missing:
-            raise UserError(
-                f"stage {name} needs {', '.join(missing)}, which has not run with this "
-                f"configuration: add it to stages=[...], or leave stages out to run them all"
-            )
-        self.used.append((artifact, self._make(artifact, make, options, inputs, label or name)))
+        artifact = Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint)
+        made = False
+        if stage.name in self.selected and artifact.complete:
+            self.on_stage(artifact, f"{label}: already done")
+        elif stage.name in self.selected:
+            missing = [value.stage for value in inputs.values() if not value.complete]
+            if missing:
+                raise UserError(
+                    f"stage {stage.name} needs {', '.join(missing)}, which has not run with this "
+                    f"configuration: add it to stages=[...], or leave stages out to run them all"
+                )
+            folders = {key: value.path for key, value in inputs.items()}
+            arguments = {**options, **folders, **(context or {})}
+            record = {
+                "options": describe(options),
+                "inputs": {key: value.fingerprint for key, value in inputs.items()},
+            }
+            made = self._make(artifact, partial(stage.make, **arguments), record, label)
+        self.used.append((artifact, made))
         return artifact
 
     def _make(
         self,
         artifact: Artifact,
         make: Callable[..., Mapping[str, Any]],
-        options: Mapping[str, Any],
-        inputs: Mapping[str, Artifact],
+        record: Mapping[str, Any],
         label: str,
     ) -> bool:
         """Run the stage under its lock; False where another process made it meanwhile."""
-        partial = artifact.path.with_name(f".{artifact.fingerprint}.partial")
+        partial_folder = artifact.path.with_name(f".{artifact.fingerprint}.partial")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial_folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{partial.parent}: cannot be written ({error.strerror})") from None
+            raise UserError(
+                f"{partial_folder.parent}: cannot be written ({error.strerror})"
+            ) from None
         with self._lock(artifact, label):
             if artifact.complete:
                 self.on_stage(artifact, f"{label}: done by another process")
                 return False
-            resumed = partial.exists()
+            resumed = partial_folder.exists()
             self.on_stage(artifact, f"{label}: going on where it stopped" if resumed else label)
-            partial.mkdir(exist_ok=True)
+            partial_folder.mkdir(exist_ok=True)
             start = time.monotonic()
-            counts = make(
-                out=partial, **options, **{key: value.path for key, value in inputs.items()}
-            )
-            write_json(
-                partial / RECORD,
-                {
-                    "stage": artifact.stage,
-                    "fingerprint": artifact.fingerprint,
-                    "seconds": round(time.monotonic() - start, 2),
-                    "resumed": resumed,
-                    "counts": dict(counts),
-                    "options": describe(options),
-                    "inputs": {key: value.fingerprint for key, value in inputs.items()},
-                },
-            )
+            counts = make(out=partial_folder)
+            about = {
+                "stage": artifact.stage,
+                "fingerprint": artifact.fingerprint,
+                "seconds": round(time.monotonic() - start, 2),
+                "resumed": resumed,
+                "counts": dict(counts),
+            }
+            write_json(partial_folder / RECORD, {**about, **record})
             if artifact.path.exists():  # left without its record by something that was not us
                 shutil.rmtree(artifact.path)
-            partial.rename(artifact.path)
+            partial_folder.rename(artifact.path)
         return True
 
     def _lock(self, artifact: Artifact, label: str) -> FileLock:

@@ -13,8 +13,8 @@ from zelo.comparison.graphs import Edges
 from zelo.data.texts import query_texts
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
+from zelo.store import stage
 
-VERSION = 1
 
 
 class Sampler(Protocol):
@@ -25,6 +25,7 @@ class Sampler(Protocol):
         ...
 
 
+@stage(version=1)
 def compare(
     *, out: Path, data: Path, candidates: Path, sampler: Sampler, depth: int, seed: int
 ) -> Mapping[str, Any]:

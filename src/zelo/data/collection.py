@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from zelo.artifacts import Table, write_table
 from zelo.errors import UserError
+from zelo.store import stage
 
-VERSION = 1
 SPLITS = ("train", "dev", "test")
 
 
@@ -45,12 +45,10 @@ class Data(Protocol):
         ...
 
 
-def load(*, out: Path, data: Data, source: str) -> Mapping[str, Any]:
-    """Stage `load`: write the collection's tables into `out`.
-
-    `source` is the fingerprint of what is read; it is there to be part of the stage's own.
-    """
-    collection = data.load()
+@stage(version=1)
+def load(*, out: Path, source: Data) -> Mapping[str, Any]:
+    """Stage `load`: write the collection's tables into `out`."""
+    collection = source.load()
     validate(collection)
     write_table(out, "documents", collection.documents)
     write_table(out, "queries", collection.queries)

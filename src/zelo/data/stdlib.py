@@ -93,13 +93,13 @@ class StandardLibrary(Component):
             ),
             queries=table(
                 "queries",
-                query_id=[f"summary of {f.name}" for f in asked[:wanted]],
+                query_id=[f"q:{f.name}" for f in asked[:wanted]],
                 text=[f.summary for f in asked[:wanted]],
                 split=splits.tolist(),
             ),
             qrels=table(
                 "qrels",
-                query_id=[f"summary of {f.name}" for f in asked[:wanted]],
+                query_id=[f"q:{f.name}" for f in asked[:wanted]],
                 doc_id=[f.name for f in asked[:wanted]],
                 relevance=[1] * wanted,
             ),

@@ -13,11 +13,12 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import ANSWERED, Answer, Judge, Question
 from zelo.progress import track
+from zelo.store import stage
 
-VERSION = 1
 BATCH = 2048  # answers written to the ledger in one transaction
 
 
+@stage(version=1)
 def judge(
     *, out: Path, data: Path, comparisons: Path, judge: Ensemble, ledger: Path, seed: int
 ) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from zelo.config import Component, option
@@ -39,9 +40,7 @@ class Weights(Component):
 
     def fingerprint(self) -> str:
         """Digest of the weights, configuration and vocabulary, wherever they were found."""
-        folder = self.locate()
-        wanted = ("*.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
-        return digest_files(sorted(path for glob in wanted for path in folder.glob(glob)))
+        return _digest(self.locate())
 
     def _folder(self, folder: Path, source: str) -> Path:
         if not (folder / "config.json").is_file():
@@ -64,6 +63,13 @@ class Weights(Component):
         )
 
 
+@cache
+def _digest(folder: Path) -> str:
+    wanted = ("*.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
+    return digest_files(sorted(path for glob in wanted for path in folder.glob(glob)))
+
+
+@cache
 def _from_hub(name: str, cached: bool) -> Path | None:
     """Folder of a snapshot from the hub or, with `cached`, from its local cache alone."""
     from huggingface_hub import constants, snapshot_download

@@ -15,8 +15,8 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.config import Component, option
 from zelo.judging.ensemble import average
 from zelo.progress import track
+from zelo.store import stage
 
-VERSION = 1
 BLOCK = 256  # queries solved at once: bounds the memory of their Hessians
 
 
@@ -54,6 +54,7 @@ class QueryGraph:
         return int(connected_components(coo_matrix((np.ones(len(i)), (i, j)), (n, n)))[0])
 
 
+@stage(version=1)
 def rate(*, out: Path, judgments: Path, rating: Rating, vote: str) -> Mapping[str, Any]:
     """Average the judges, fit the Elos of every query and write `ratings` and `fits`."""
     import torch

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from zelo.artifacts import table, write_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.retrieval.ranking import Ranking, ranking_columns, rankings_table
+from zelo.store import stage
 
-VERSION = 1
 
 
 class Retriever(Protocol):
@@ -23,6 +23,7 @@ class Retriever(Protocol):
         ...
 
 
+@stage(version=1)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and, of the last of them, the `candidates`."""
     queries, documents = query_texts(data), document_texts(data)

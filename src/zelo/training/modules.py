@@ -24,7 +24,7 @@ from zelo.training.options import TrainingOptions
 class ZeloModule(LightningModule):  # type: ignore[misc]
     """What the three have in common: AdamW, a schedule, and randomness that survives a resume."""
 
-    def __init__(self, training: TrainingOptions, steps: int, seed: int = 0) -> None:
+    def __init__(self, training: TrainingOptions, steps: int, seed: int) -> None:
         super().__init__()
         self.training_options, self.steps, self.seed = training, steps, seed
 
@@ -80,8 +80,9 @@ class BiEncoderModule(ZeloModule):
         objective: Objective,
         training: TrainingOptions,
         steps: int,
+        seed: int,
     ) -> None:
-        super().__init__(training, steps)
+        super().__init__(training, steps, seed)
         self.model: Any = model
         self.scale, self.objective = scale, objective
 
@@ -109,9 +110,14 @@ class CrossEncoderModule(ZeloModule):
     """Trains a cross-encoder so that its scores meet the targets."""
 
     def __init__(
-        self, model: nn.Module, objective: Objective, training: TrainingOptions, steps: int
+        self,
+        model: nn.Module,
+        objective: Objective,
+        training: TrainingOptions,
+        steps: int,
+        seed: int,
     ) -> None:
-        super().__init__(training, steps)
+        super().__init__(training, steps, seed)
         self.model: Any = model
         self.objective = objective
 
@@ -139,8 +145,10 @@ class CrossEncoderModule(ZeloModule):
 class PairwiseModule(ZeloModule):
     """Distils an ensemble: binary cross-entropy on soft preferences (METHOD, stage 3)."""
 
-    def __init__(self, model: PairwiseReranker, training: TrainingOptions, steps: int) -> None:
-        super().__init__(training, steps)
+    def __init__(
+        self, model: PairwiseReranker, training: TrainingOptions, steps: int, seed: int
+    ) -> None:
+        super().__init__(training, steps, seed)
         self.model = model
 
     def forward(self, batch: PairwiseBatch) -> Tensor:

@@ -21,14 +21,14 @@ class TrainingOptions(Component):
         None, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
     chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
-    checkpoint_every: int = option(20, "steps between checkpoints", ge=1, exclude=True)
+    checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
 
 
 class LightningTrainer(Component):
     """Devices and precision, by `lightning.Trainer` (`conf/trainer/`)."""
 
-    accelerator: str = option("cpu", "cpu, gpu, auto")
-    devices: int = option(1, "devices per node", ge=1)
+    accelerator: str = option("cpu", "cpu, gpu, auto", exclude=True)
+    devices: int = option(1, "devices per node", ge=1, exclude=True)
     precision: str = option("32-true", "Lightning's precision, e.g. bf16-mixed")
 
     def build(self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]) -> Any:

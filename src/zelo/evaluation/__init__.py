@@ -1,0 +1,1 @@
+"""Stage `evaluate`: is it better, and how sure are we."""

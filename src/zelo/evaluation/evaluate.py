@@ -1,0 +1,162 @@
+"""Stage `evaluate`: a model, the candidates and the labels in; runs and metrics out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zelo.artifacts import read_table, table, write_json, write_table
+from zelo.config import Component, option
+from zelo.data.texts import document_texts, query_texts, relevance_grades
+from zelo.errors import UserError
+from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
+from zelo.seeding import stream
+from zelo.training.train import MODEL, Model
+from zelo.store import stage
+
+START, TRAINED = "start", "zelo"
+
+
+class Evaluation(Component):
+    """What is reported, and how surely."""
+
+    split: str = option("test", "queries that are evaluated on", pattern="^(train|dev|test)$")
+    resamples: int = option(10_000, "draws of the bootstrap and of the test", ge=100)
+
+
+@stage(version=1)
+def evaluate(
+    *,
+    out: Path,
+    data: Path,
+    candidates: Path,
+    trained: Path,
+    model: Model,
+    evaluation: Evaluation,
+    seed: int,
+) -> Mapping[str, Any]:
+    """Rank the candidates by the starting and the trained model and compare all systems.
+
+    Writes `rankings`, a TREC run per system, `per_query`, `metrics` with bootstrap intervals, and
+    `significance.json`: the paired test of trained against starting model.
+    """
+    queries = query_texts(data, evaluation.split)
+    grades = relevance_grades(data, evaluation.split)
+    judged = {query_id: queries[query_id] for query_id in queries if query_id in grades}
+    if not judged:
+        raise UserError(
+            f"evaluate: no query of the {evaluation.split} split has labels; choose another with "
+            f"evaluation.split=..., or give qrels/{evaluation.split}.tsv"
+        )
+    documents = document_texts(data)
+    pool = candidates_from(read_table(candidates, "candidates"))
+    pool = {query_id: pool.get(query_id, []) for query_id in judged}
+    first_stage = rankings_from(read_table(candidates, "first_stage"))
+    rankings: dict[str, Ranking] = {
+        system: {query_id: ranking.get(query_id, []) for query_id in judged}
+        for system, ranking in first_stage.items()
+    }
+    for system, folder in ((START, None), (TRAINED, trained / MODEL)):
+        rankings[system] = rerank(pool, model.score(folder, judged, documents, pool))
+
+    write_table(out, "rankings", rankings_table("rankings", rankings))
+    per_query = measure(rankings, grades)
+    write_table(out, "per_query", per_query)
+    values = values_by_system(per_query)
+    write_table(out, "metrics", summarise(values, evaluation.resamples, seed))
+    significance = compare_systems(values, TRAINED, START, evaluation.resamples, seed)
+    write_json(out / "significance.json", significance)
+    _write_runs(out, rankings)
+    return {"queries": len(judged), "systems": list(rankings), "split": evaluation.split}
+
+
+def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> Ranking:
+    """Sort candidates by score, best first; equal scores keep the order of the first stage."""
+    return {
+        query_id: sorted(
+            zip(docs, scores[query_id], strict=True), key=lambda item: item[1], reverse=True
+        )
+        for query_id, docs in pool.items()
+    }
+
+
+def measure(rankings: Mapping[str, Ranking], grades: Mapping[str, Mapping[str, int]]) -> Any:
+    """Every metric of every query under every system, as a `per_query` table."""
+    from zelo.evaluation.metrics import evaluate_ranking
+
+    rows = [
+        (system, query_id, metric, value)
+        for system, ranking in rankings.items()
+        for query_id, ranked in ranking.items()
+        for metric, value in evaluate_ranking(
+            [doc_id for doc_id, _ in ranked], grades[query_id]
+        ).items()
+    ]
+    system, query_id, metric, value = zip(*rows, strict=True)
+    return table("per_query", system=system, query_id=query_id, metric=metric, value=value)
+
+
+Values = Mapping[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]  # (system, metric) → queries
+
+
+def values_by_system(per_query: Any) -> Values:
+    """Values of each system and metric, queries in one order for all systems."""
+    ordered = per_query.sort_by([("query_id", "ascending")])
+    values: dict[tuple[str, str], list[float]] = {}
+    for system, metric, value in zip(
+        *(ordered[name].to_pylist() for name in ("system", "metric", "value")), strict=True
+    ):
+        values.setdefault((system, metric), []).append(value)
+    first_seen = dict.fromkeys(
+        zip(per_query["system"].to_pylist(), per_query["metric"].to_pylist(), strict=True)
+    )
+    return {key: np.array(values[key]) for key in first_seen}
+
+
+def summarise(values: Values, resamples: int, seed: int) -> Any:
+    """Mean and 95 % bootstrap interval of each system and metric, as a `metrics` table."""
+    from zelo.evaluation.significance import bootstrap_interval
+
+    rows = []
+    for (system, metric), sample in values.items():
+        # One stream for all systems: their intervals are drawn over the same queries.
+        low, high = bootstrap_interval(sample, stream(seed, "bootstrap", metric), resamples)
+        rows.append((system, metric, float(sample.mean()), low, high, len(sample)))
+    names = ("system", "metric", "value", "low", "high", "queries")
+    return table("metrics", **dict(zip(names, zip(*rows, strict=True), strict=True)))
+
+
+def compare_systems(
+    values: Values, a: str, b: str, resamples: int, seed: int
+) -> dict[str, dict[str, float | int]]:
+    """Difference of `a` and `b` per metric: mean, 95 % interval, p-value, wins, losses, ties."""
+    from zelo.evaluation.significance import bootstrap_interval, randomisation_test
+
+    compared: dict[str, dict[str, float | int]] = {}
+    for metric in dict.fromkeys(metric for _, metric in values):
+        difference = values[a, metric] - values[b, metric]
+        low, high = bootstrap_interval(difference, stream(seed, "difference", metric), resamples)
+        compared[metric] = {
+            "difference": float(difference.mean()),
+            "low": low,
+            "high": high,
+            "p_value": randomisation_test(
+                values[a, metric], values[b, metric], stream(seed, "test", metric), resamples
+            ),
+            "wins": int((difference > 0).sum()),
+            "losses": int((difference < 0).sum()),
+            "ties": int((difference == 0).sum()),
+        }
+    return compared
+
+
+def _write_runs(out: Path, rankings: Mapping[str, Ranking]) -> None:
+    from zelo.evaluation.trec import write_run
+
+    runs = out / "runs"
+    runs.mkdir(exist_ok=True)
+    for system, ranking in rankings.items():
+        write_run(runs / f"{system}.trec", ranking, tag=f"zelo-{system}")

@@ -1,0 +1,45 @@
+"""Intervals of means over queries, and a test of two systems on the same queries."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]
+BLOCK = 500  # resamples drawn at once: bounds memory
+
+
+def bootstrap_interval(
+    values: Values, rng: np.random.Generator, resamples: int = 10_000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of `values` (queries,); (nan, nan) for none."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    means = np.concatenate(
+        [
+            values[rng.integers(len(values), size=(BLOCK, len(values)))].mean(axis=1)
+            for _ in range(-(-resamples // BLOCK))
+        ]
+    )
+    low, high = np.quantile(means[:resamples], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def randomisation_test(
+    a: Values, b: Values, rng: np.random.Generator, permutations: int = 10_000
+) -> float:
+    """Two-sided p-value of the paired randomisation test that `a` and `b` have equal means.
+
+    Under the null hypothesis each query's two values may be exchanged: the sign of each difference
+    is drawn at random. The observed assignment counts as one of the draws, so that p is never 0.
+    Source: Smucker, Allan and Carterette, CIKM 2007.
+    """
+    difference = a - b
+    observed = abs(difference.sum())
+    extreme = 0
+    for start in range(0, permutations, BLOCK):
+        size = min(BLOCK, permutations - start)
+        signs = rng.choice((-1.0, 1.0), size=(size, len(difference)))
+        # Sums that differ by rounding alone are equal.
+        extreme += int((np.abs(signs @ difference) >= observed - 1e-12).sum())
+    return (extreme + 1) / (permutations + 1)

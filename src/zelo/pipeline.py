@@ -1,0 +1,161 @@
+"""The stages, in order.
+
+    load → retrieve → [compare → judge → distil →] compare → judge → rate → train → evaluate → report
+
+Each is a function of its inputs' folders and of components; the store calls it where its output
+does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
+learns from them, and the same two stages run again with that model as the judge.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import SkipValidation, field_validator
+
+from zelo.comparison.compare import Sampler, compare
+from zelo.config import Component, describe, option
+from zelo.data.collection import Data, load
+from zelo.evaluation.evaluate import Evaluation, evaluate
+from zelo.judging.distilled import Distilled
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.judge import judge
+from zelo.models.weights import Weights
+from zelo.rating.rate import Rating, rate
+from zelo.reporting.report import report
+from zelo.retrieval.retrieve import Retriever, retrieve
+from zelo.store import Artifact, Store
+from zelo.training.distil import MODEL, PairwiseModel, distil
+from zelo.training.objectives import Objective
+from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.train import Model, train
+
+STAGES = (load, retrieve, compare, judge, distil, rate, train, evaluate, report)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+
+
+class Distillation(Component):
+    """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
+
+    sampler: SkipValidation[Sampler] = option(help="pairs that the ensemble is asked")
+    model: PairwiseModel = option(help="what learns")
+    training: TrainingOptions = option(help="how it learns")
+
+
+class Run(Component):
+    """A whole run: one component per group of `conf/`, and what they share."""
+
+    seed: int = option(0, "of every random draw", ge=0)
+    stages: list[str] | None = option(None, "stages that may run; null: all")
+    home: Path = option(Path("outputs"), "folder of runs, stage store and ledger", exclude=True)
+    top_k: int = option(100, "candidates per query", ge=1)
+    depth: int = option(100, "of these, how many are compared", ge=2)
+    weights: Weights = option(help="the starting point that other options refer to")
+    data: SkipValidation[Data] = option(help="the collection")
+    retriever: SkipValidation[Retriever] = option(help="the first stage")
+    sampler: SkipValidation[Sampler] = option(help="which pairs are compared")
+    judge: Ensemble = option(help="who compares")
+    distil: Distillation | None = option(None, "whether a distilled model answers in their place")
+    rating: Rating = option(help="how comparisons become Elos")
+    model: SkipValidation[Model] = option(help="what is trained")
+    objective: SkipValidation[Objective] = option(help="what it learns")
+    training: TrainingOptions = option(help="how it learns")
+    trainer: LightningTrainer = option(help="precision and devices")
+    logger: SkipValidation[Any] = option(help="where metrics go", exclude=True)
+    evaluation: Evaluation = option(help="what is reported")
+
+    @field_validator("stages")
+    @classmethod
+    def _known(cls, stages: list[str] | None) -> list[str] | None:
+        unknown = sorted(set(stages or []) - set(STAGE_NAMES))
+        if unknown:
+            raise ValueError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGE_NAMES)}")
+        return stages
+
+
+def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
+    """Run every selected stage that the store does not hold; `folder` is the run's own.
+
+    Returns the artefacts by what they are to the run.
+    """
+    seed = {"seed": run.seed}
+    logger = {"logger": partial(run.logger.lightning, folder, config=describe(run))}
+    ledger = {"ledger": run.home / "ledger.sqlite"}
+
+    data = store.run(load, {}, {"source": run.data})
+    candidates = store.run(
+        retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
+    )
+    ranked = {"data": data, "candidates": candidates}
+    ensemble, made = run.judge, {}
+    if run.distil is not None:
+        few = store.run(
+            compare,
+            ranked,
+            {"sampler": run.distil.sampler, "depth": run.top_k, **seed},
+            label="compare (few, for the ensemble)",
+        )
+        asked = store.run(
+            judge,
+            {"data": data, "comparisons": few},
+            {"judge": run.judge, **seed},
+            ledger,
+            label="judge (the ensemble)",
+        )
+        pairwise = store.run(
+            distil,
+            {"data": data, "judgments": asked},
+            {
+                "model": run.distil.model,
+                "training": run.distil.training,
+                "trainer": run.trainer,
+                "vote": run.judge.vote,
+                **seed,
+            },
+            logger,
+        )
+        made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
+        student = Distilled(folder=pairwise.path / MODEL, made_by=pairwise.fingerprint)
+        ensemble = Ensemble(judges=[student], vote="soft")
+    comparisons = store.run(
+        compare, ranked, {"sampler": run.sampler, "depth": run.depth, **seed}
+    )
+    judgments = store.run(
+        judge,
+        {"data": data, "comparisons": comparisons},
+        {"judge": ensemble, **seed},
+        ledger,
+        label="judge" if run.distil is None else "judge (the distilled model)",
+    )
+    ratings = store.run(
+        rate, {"judgments": judgments}, {"rating": run.rating, "vote": ensemble.vote}
+    )
+    trained = store.run(
+        train,
+        {"data": data, "ratings": ratings},
+        {
+            "model": run.model,
+            "objective": run.objective,
+            "training": run.training,
+            "trainer": run.trainer,
+            **seed,
+        },
+        logger,
+    )
+    metrics = store.run(
+        evaluate,
+        {**ranked, "trained": trained},
+        {"model": run.model, "evaluation": run.evaluation, **seed},
+    )
+    made |= {
+        **ranked,
+        "comparisons": comparisons,
+        "judgments": judgments,
+        "ratings": ratings,
+        "trained": trained,
+        "metrics": metrics,
+    }
+    reported = store.run(report, made, {"run": run})
+    return {**made, "report": reported}

@@ -1,0 +1,103 @@
+"""Stage `train`: ratings in, a reranker or an embedding model out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zelo.artifacts import read_table
+from zelo.data.texts import document_texts, query_texts
+from zelo.errors import UserError
+from zelo.training.objectives import Objective
+from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.store import stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from zelo.training.batches import RatedQuery
+
+MODEL = "model"  # folder of the trained model within the stage's output
+
+
+class Model(Protocol):
+    """A model that can be trained on ratings (`conf/model/`)."""
+
+    kind: str
+
+    def module(self, objective: Objective, training: TrainingOptions, steps: int, seed: int) -> Any:
+        """Return the LightningModule that trains it."""
+        ...
+
+    def export(self, module: Any, folder: Path) -> None:
+        """Write the folder that ships."""
+        ...
+
+    def score(
+        self,
+        folder: Path | None,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        candidates: Mapping[str, Sequence[str]],
+    ) -> dict[str, list[float]]:
+        """Scores of each query's candidates by the model in `folder`, None: the starting model."""
+        ...
+
+
+@stage(version=1)
+def train(
+    *,
+    out: Path,
+    data: Path,
+    ratings: Path,
+    model: Model,
+    objective: Objective,
+    training: TrainingOptions,
+    trainer: LightningTrainer,
+    seed: int,
+    logger: Callable[[str], Any],
+) -> Mapping[str, Any]:
+    """Train `model` on the targets and export it to `out/model`."""
+    import torch
+
+    from zelo.training.batches import ScoredDataModule
+    from zelo.training.fit import fit
+
+    rated = read_rated(data, ratings)
+    if not rated:
+        raise UserError(
+            "train: no training query has two rated documents; more candidates per query, or "
+            "judges that answer, are needed"
+        )
+    batches = ScoredDataModule(
+        rated, document_texts(data), training.batch, training.candidates, seed
+    )
+    steps = training.epochs * len(batches.loader)
+    torch.manual_seed(seed)
+    module = model.module(objective, training, steps, seed)
+    loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
+    model.export(module.eval(), out / MODEL)
+    return {
+        "queries": len(rated),
+        "targets": sum(len(query.doc_ids) for query in rated),
+        "steps": steps,
+        "final_loss": round(loss, 6),
+    }
+
+
+def read_rated(data: Path, ratings: Path) -> list[RatedQuery]:
+    """Training queries with at least two rated documents, in the order of the collection."""
+    from zelo.training.batches import RatedQuery
+
+    targets: dict[str, dict[str, float]] = {}
+    rows = read_table(ratings, "ratings")
+    for query_id, doc_id, target in zip(
+        *(rows[name].to_pylist() for name in ("query_id", "doc_id", "target")), strict=True
+    ):
+        targets.setdefault(query_id, {})[doc_id] = target
+    return [
+        RatedQuery(text, list(targets[query_id]), list(targets[query_id].values()))
+        for query_id, text in query_texts(data, "train").items()
+        if len(targets.get(query_id, {})) > 1
+    ]
