@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zelo.errors import UserError
 
-Table = pa.Table
+Table: TypeAlias = pa.Table
 
 TEXT, REAL, WHOLE = pa.string(), pa.float64(), pa.int32()
 

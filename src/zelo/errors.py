@@ -7,7 +7,3 @@ class UserError(Exception):
     Its message is printed as it is, on one line and without a traceback, and the command ends
     with exit status 2. It says what was wrong, where (file, line, field, query id) and what to do.
     """
-
-
-class Interrupted(UserError):
-    """The user stopped the run; the message says how to go on. Exit status 130."""

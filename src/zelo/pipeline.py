@@ -1,6 +1,7 @@
 """The stages, in order.
 
-    load → retrieve → [compare → judge → distil →] compare → judge → rate → train → evaluate → report
+    load → retrieve → [compare → judge → distil →] compare → judge → rate → train → evaluate
+    → report
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
@@ -11,9 +12,8 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import SkipValidation, field_validator
+from pydantic import field_validator
 
 from zelo.comparison.compare import Sampler, compare
 from zelo.config import Component, describe, option
@@ -28,6 +28,7 @@ from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Artifact, Store
 from zelo.training.distil import MODEL, PairwiseModel, distil
+from zelo.training.loggers import Tracker
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.train import Model, train
@@ -39,7 +40,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 class Distillation(Component):
     """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
 
-    sampler: SkipValidation[Sampler] = option(help="pairs that the ensemble is asked")
+    sampler: Sampler = option(help="pairs that the ensemble is asked")
     model: PairwiseModel = option(help="what learns")
     training: TrainingOptions = option(help="how it learns")
 
@@ -48,22 +49,22 @@ class Run(Component):
     """A whole run: one component per group of `conf/`, and what they share."""
 
     seed: int = option(0, "of every random draw", ge=0)
-    stages: list[str] | None = option(None, "stages that may run; null: all")
+    stages: list[str] | None = option(None, "stages that may run; null: all", exclude=True)
     home: Path = option(Path("outputs"), "folder of runs, stage store and ledger", exclude=True)
     top_k: int = option(100, "candidates per query", ge=1)
     depth: int = option(100, "of these, how many are compared", ge=2)
     weights: Weights = option(help="the starting point that other options refer to")
-    data: SkipValidation[Data] = option(help="the collection")
-    retriever: SkipValidation[Retriever] = option(help="the first stage")
-    sampler: SkipValidation[Sampler] = option(help="which pairs are compared")
+    data: Data = option(help="the collection")
+    retriever: Retriever = option(help="the first stage")
+    sampler: Sampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
     rating: Rating = option(help="how comparisons become Elos")
-    model: SkipValidation[Model] = option(help="what is trained")
-    objective: SkipValidation[Objective] = option(help="what it learns")
+    model: Model = option(help="what is trained")
+    objective: Objective = option(help="what it learns")
     training: TrainingOptions = option(help="how it learns")
     trainer: LightningTrainer = option(help="precision and devices")
-    logger: SkipValidation[Any] = option(help="where metrics go", exclude=True)
+    logger: Tracker = option(help="where metrics go", exclude=True)
     evaluation: Evaluation = option(help="what is reported")
 
     @field_validator("stages")
@@ -119,9 +120,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
         student = Distilled(folder=pairwise.path / MODEL, made_by=pairwise.fingerprint)
         ensemble = Ensemble(judges=[student], vote="soft")
-    comparisons = store.run(
-        compare, ranked, {"sampler": run.sampler, "depth": run.depth, **seed}
-    )
+    comparisons = store.run(compare, ranked, {"sampler": run.sampler, "depth": run.depth, **seed})
     judgments = store.run(
         judge,
         {"data": data, "comparisons": comparisons},

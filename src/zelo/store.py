@@ -15,7 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +74,27 @@ class Artifact:
         return content
 
 
+@dataclass(frozen=True)
+class Used:
+    """One stage of a run: what it was called there, its output, whether it was made just now."""
+
+    label: str
+    artifact: Artifact
+    made: bool
+
+
 @dataclass
 class Store:
     """Runs stages and keeps what they make below `root`.
 
-    `selected` are the stages that may run; of the others only what exists is used.
+    `selected` are the stages that may run; of the others only what exists is used. `say` is told
+    what happens, in lines fit to print.
     """
 
     root: Path
     selected: frozenset[str]
-    on_stage: Callable[[Artifact, str], None] = lambda artifact, event: None
-    used: list[tuple[Artifact, bool]] = field(default_factory=list)  # (artifact, made just now)
+    say: Callable[[str], None] = lambda line: None
+    used: list[Used] = field(default_factory=list)
 
     def run(
         self,
@@ -102,18 +112,15 @@ class Store:
         missing because its stage was not selected.
         """
         label = label or stage.name
-        fingerprint = digest(
-            {
-                "stage": stage.name,
-                "version": stage.version,
-                "options": describe(options),
-                "inputs": {key: value.fingerprint for key, value in inputs.items()},
-            }
-        )
+        record = {
+            "options": describe(options),
+            "inputs": {key: value.fingerprint for key, value in inputs.items()},
+        }
+        fingerprint = digest({"stage": stage.name, "version": stage.version, **record})
         artifact = Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint)
         made = False
         if stage.name in self.selected and artifact.complete:
-            self.on_stage(artifact, f"{label}: already done")
+            self.say(f"{label}: already done")
         elif stage.name in self.selected:
             missing = [value.stage for value in inputs.values() if not value.complete]
             if missing:
@@ -123,12 +130,8 @@ class Store:
                 )
             folders = {key: value.path for key, value in inputs.items()}
             arguments = {**options, **folders, **(context or {})}
-            record = {
-                "options": describe(options),
-                "inputs": {key: value.fingerprint for key, value in inputs.items()},
-            }
             made = self._make(artifact, partial(stage.make, **arguments), record, label)
-        self.used.append((artifact, made))
+        self.used.append(Used(label, artifact, made))
         return artifact
 
     def _make(
@@ -148,10 +151,10 @@ class Store:
             ) from None
         with self._lock(artifact, label):
             if artifact.complete:
-                self.on_stage(artifact, f"{label}: done by another process")
+                self.say(f"{label}: done by another process")
                 return False
             resumed = partial_folder.exists()
-            self.on_stage(artifact, f"{label}: going on where it stopped" if resumed else label)
+            self.say(f"{label}: going on where it stopped" if resumed else f"{label} ...")
             partial_folder.mkdir(exist_ok=True)
             start = time.monotonic()
             counts = make(out=partial_folder)
@@ -166,6 +169,10 @@ class Store:
             if artifact.path.exists():  # left without its record by something that was not us
                 shutil.rmtree(artifact.path)
             partial_folder.rename(artifact.path)
+            sizes = [f"{value:,} {key}" for key, value in counts.items() if type(value) is int]
+            self.say(
+                f"{label}: " + ", ".join([f"{about['seconds']:.1f} s", *sizes]).replace("_", " ")
+            )
         return True
 
     def _lock(self, artifact: Artifact, label: str) -> FileLock:
@@ -173,7 +180,7 @@ class Store:
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
-            self.on_stage(artifact, f"{label}: waiting for another process that runs it")
+            self.say(f"{label}: waiting for another process that runs it")
             lock.acquire()
         return lock
 
@@ -188,6 +195,13 @@ def digest_files(paths: list[Path]) -> str:
     """SHA-256 over the contents of `paths`, in their order; names do not count."""
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        about = path.stat()
+        total.update(_digest_file(path, about.st_size, about.st_mtime_ns))
     return total.hexdigest()
+
+
+@cache
+def _digest_file(path: Path, size: int, changed: int) -> bytes:
+    """SHA-256 of a file, taken once per process while size and time of change stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

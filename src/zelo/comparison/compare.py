@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from zelo.seeding import stream
 from zelo.store import stage
 
 
-
+@runtime_checkable
 class Sampler(Protocol):
     """A way to choose pairs (`conf/sampler/`)."""
 

@@ -27,7 +27,10 @@ class BeirFolder(Component):
     name: str | None = option(None, "what the collection is called in reports; default: the folder")
     train_queries: int | None = option(None, "use only so many training queries", ge=1)
     train_share: float = option(
-        0.0, "share of the test queries, chosen by a hash of their id, to train on instead", ge=0, lt=1
+        0.0,
+        "share of the test queries, chosen by a hash of their id, to train on instead",
+        ge=0,
+        lt=1,
     )
 
     @property

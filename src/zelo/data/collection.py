@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow.compute as pc
 
@@ -31,6 +31,7 @@ class Collection:
     privileged: Table | None = None
 
 
+@runtime_checkable
 class Data(Protocol):
     """A source of one collection (`conf/data/`)."""
 

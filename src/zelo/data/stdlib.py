@@ -10,7 +10,7 @@ Python version.
 from __future__ import annotations
 
 import ast
-import hashlib
+import os
 import re
 import sys
 import sysconfig
@@ -25,11 +25,12 @@ from zelo.config import Component, option
 from zelo.data.collection import Collection
 from zelo.errors import UserError
 from zelo.seeding import stream
+from zelo.store import digest, digest_files
 
-LEFT_OUT = frozenset(
-    "test tests idlelib lib2to3 turtledemo site-packages dist-packages __pycache__ ensurepip "
-    "pydoc_data".split()
-)
+LEFT_OUT = {
+    *("test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data"),
+    *("site-packages", "dist-packages", "__pycache__"),
+}
 SENTENCE = re.compile(r"(.+?[.!?])(?:\s|$)", re.DOTALL)
 
 
@@ -62,10 +63,7 @@ class StandardLibrary(Component):
 
     def fingerprint(self) -> str:
         """Digest of the interpreter's version and of every source file that is read."""
-        digest = hashlib.sha256(sys.version.encode())
-        for path in source_files(stdlib_root()):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        return digest([sys.version, digest_files(source_files(stdlib_root()))])
 
     def load(self) -> Collection:
         """Draw the subset; raise `UserError` where the library is too small for the request."""
@@ -123,11 +121,11 @@ def stdlib_root() -> Path:
 
 def source_files(root: Path) -> list[Path]:
     """Python files below `root` in a stable order, tests and the like left out."""
-    return sorted(
-        path
-        for path in root.rglob("*.py")
-        if not LEFT_OUT.intersection(path.relative_to(root).parts)
-    )
+    found = []
+    for folder, below, files in os.walk(root):
+        below[:] = sorted(set(below) - LEFT_OUT)
+        found += [Path(folder, name) for name in sorted(files) if name.endswith(".py")]
+    return found
 
 
 def documented_functions(root: Path) -> Iterator[Function]:
@@ -156,9 +154,7 @@ def functions_in(node: ast.AST, scope: str, lines: list[str]) -> Iterator[Functi
             yield from functions_in(child, scope, lines)
 
 
-def code_without_docstring(
-    node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]
-) -> str:
+def code_without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
     """Source of `node` as it stands in the file, dedented, without its docstring's lines."""
     first, after = node.body[0], node.body[1]
     start = min([node.lineno, *(d.lineno for d in node.decorator_list)])

@@ -14,8 +14,8 @@ from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
 from zelo.seeding import stream
-from zelo.training.train import MODEL, Model
 from zelo.store import stage
+from zelo.training.train import MODEL, Model
 
 START, TRAINED = "start", "zelo"
 
@@ -99,7 +99,9 @@ def measure(rankings: Mapping[str, Ranking], grades: Mapping[str, Mapping[str, i
     return table("per_query", system=system, query_id=query_id, metric=metric, value=value)
 
 
-Values = Mapping[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]  # (system, metric) → queries
+Values = Mapping[
+    tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]
+]  # (system, metric) → queries
 
 
 def values_by_system(per_query: Any) -> Values:

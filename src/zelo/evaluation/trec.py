@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ def write_run(path: Path, ranking: Ranking, tag: str) -> None:
     lines = []
     for query_id, ranked in ranking.items():
         scores = [score for _, score in ranked]
-        tied = any(after >= before for before, after in zip(scores, scores[1:], strict=False))
+        tied = any(after >= before for before, after in pairwise(scores))
         for rank, (doc_id, score) in enumerate(ranked, start=1):
             value = len(ranked) - rank + 1 if tied else score
             lines.append(f"{encoded(query_id)} Q0 {encoded(doc_id)} {rank} {value!r} {tag}\n")

@@ -81,7 +81,16 @@ class Ledger:
         """Write answers in one transaction; on return they are on disk."""
         now = time.time()
         rows = [
-            (*self._key(judge, q), a.score, a.status, a.reasons, a.tokens_in, a.tokens_out, a.usd, now)
+            (
+                *self._key(judge, q),
+                a.score,
+                a.status,
+                a.reasons,
+                a.tokens_in,
+                a.tokens_out,
+                a.usd,
+                now,
+            )
             for q, a in zip(questions, answers, strict=True)
         ]
         with self._connection:

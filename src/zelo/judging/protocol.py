@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 ANSWERED = "answered"
 FAILED = "failed"
@@ -39,14 +39,13 @@ class Answer:
     usd: float = 0.0
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Anything that answers a comparison (`conf/judge/`)."""
 
     name: str
 
-    def prepare(
-        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
-    ) -> PreparedJudge:
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedJudge:
         """Get ready to be asked about `pairs` (query id → documents) of the collection `data`."""
         ...
 

@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtri
 
 from zelo.config import Component, describe, option
 from zelo.judging.protocol import FAILED, Answer, Question
@@ -18,6 +17,7 @@ from zelo.judging.views import Pairs, Scores
 from zelo.store import digest
 
 
+@runtime_checkable
 class View(Protocol):
     """Where hidden scores come from (`views.py`)."""
 
@@ -33,7 +33,9 @@ class Noise(Component):
     """
 
     spread: float = option(0.2, "standard deviation of the noise on s_a − s_b", ge=0)
-    guess: float = option(0.02, "weight of an answer that has nothing to do with the texts", ge=0, le=1)
+    guess: float = option(
+        0.02, "weight of an answer that has nothing to do with the texts", ge=0, le=1
+    )
     position_bias: float = option(0.0, "added for the document shown first, in units of s")
     tie_width: float = option(0.0, "answers with |score| below this are ties", ge=0, le=1)
     failure_rate: float = option(0.0, "share of questions that get no usable answer", ge=0, le=1)
@@ -71,6 +73,8 @@ class PreparedSimulated:
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answers that depend on the question alone, not on what else is asked beside it."""
+        from scipy.special import expit, ndtri
+
         if not questions:
             return []
         s_a = np.array([self.scores[q.query_id, q.doc_a] for q in questions])
@@ -90,8 +94,6 @@ class PreparedSimulated:
     def _uniforms(self, question: Question) -> NDArray[np.float64]:
         """Three numbers in (0, 1) drawn from a hash of judge, seed and question."""
         q = question
-        key = "\x1f".join(
-            [self.name, str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)]
-        )
+        key = "\x1f".join([self.name, str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)])
         raw = hashlib.blake2b(key.encode(), digest_size=24).digest()
         return (np.frombuffer(raw, dtype=">u8").astype(np.float64) + 0.5) / 2.0**64

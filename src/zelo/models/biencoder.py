@@ -37,7 +37,9 @@ class BiEncoder(Component):
         from zelo.models.embedding import load_embedding_model
         from zelo.training.modules import BiEncoderModule
 
-        model = load_embedding_model(self.weights.locate(), self.train_max_tokens or self.max_tokens)
+        model = load_embedding_model(
+            self.weights.locate(), self.train_max_tokens or self.max_tokens
+        )
         return BiEncoderModule(model, self.scale, objective, training, steps, seed)
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:

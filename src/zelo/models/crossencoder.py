@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from zelo.config import Component, option
 from zelo.models.weights import Weights
 
@@ -28,7 +26,9 @@ class CrossEncoder(Component):
     """
 
     weights: Weights = option(help="encoder to start from")
-    head: str = option("segments", "what turns tokens into a score", pattern="^(segments|mean|cls)$")
+    head: str = option(
+        "segments", "what turns tokens into a score", pattern="^(segments|mean|cls)$"
+    )
     max_tokens: int = option(256, "longer pairs are cut here, in training and after", ge=8)
     train_max_tokens: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
@@ -50,6 +50,8 @@ class CrossEncoder(Component):
     def export(self, module: CrossEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.CrossEncoder(folder)` loads."""
         module.model.max_seq_length = self.max_tokens
+        # Scores leave the shipped model as the objective compared them with targets.
+        module.model.activation_fn = module.objective.activation()
         save_cross_encoder(module.model, folder)
 
     def score(
@@ -80,12 +82,15 @@ class CrossEncoder(Component):
 
 def new_cross_encoder(folder: Path, head: str, scale: float = 6.0) -> Any:
     """Build a `sentence_transformers.CrossEncoder` on the encoder in `folder` with a new `head`."""
+    import torch
     from sentence_transformers import CrossEncoder as Stock
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
+    from zelo.models.embedding import quiet_transformers
     from zelo.models.segments import SegmentHead
 
+    quiet_transformers()
     identity = torch.nn.Identity()
     options = {"model_kwargs": {"use_safetensors": True}}
     if head == "cls":
@@ -120,8 +125,10 @@ def load_cross_encoder(folder: Path) -> Any:
     """Load a folder that `save_cross_encoder` wrote; its head's code is the installed one."""
     from sentence_transformers import CrossEncoder as Stock
 
+    from zelo.models.embedding import quiet_transformers
     from zelo.models.segments import SegmentHead
 
+    quiet_transformers()
     with_own_head = (folder / "segments.py").is_file()
 
     class Loader(Stock):  # type: ignore[misc]

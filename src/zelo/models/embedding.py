@@ -18,12 +18,20 @@ def load_embedding_model(folder: Path, max_tokens: int | None = None) -> Sentenc
     """Load a folder as an embedding model, in float32; texts longer than `max_tokens` are cut."""
     from sentence_transformers import SentenceTransformer
 
+    quiet_transformers()
     model = SentenceTransformer(
         str(folder), model_kwargs={"use_safetensors": True}, local_files_only=True
     )
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model.float()
+
+
+def quiet_transformers() -> None:
+    """Silence the bars that transformers draws while it reads and writes weights."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def embed(

@@ -32,6 +32,9 @@ class PairwiseReranker(nn.Module):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
+        from zelo.models.embedding import quiet_transformers
+
+        quiet_transformers()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         self.encoder: Any = AutoModel.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True
@@ -41,7 +44,7 @@ class PairwiseReranker(nn.Module):
         nn.init.normal_(self.head.weight, std=1e-3)
 
     def encode(self, triples: Sequence[Triple]) -> dict[str, Tensor]:
-        """Token ids, mask and segments (1 query, 2 first, 3 second, 0 none), each (triples, length).
+        """Token ids, mask, segments (1 query, 2 first, 3 second, 0 none), each (triples, length).
 
         The query is cut to `max_query_tokens` and each document to half of what `max_tokens`
         leaves, so that both documents are always seen.
@@ -64,7 +67,11 @@ class PairwiseReranker(nn.Module):
         padded = [row + [pad] * (length - len(row)) for row in ids]
         marked = [row + [0] * (length - len(row)) for row in segments]
         segment = torch.tensor(marked)
-        return {"input_ids": torch.tensor(padded), "attention_mask": (segment > 0).long(), "segment": segment}
+        return {
+            "input_ids": torch.tensor(padded),
+            "attention_mask": (segment > 0).long(),
+            "segment": segment,
+        }
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (triples,) float32 of the first document being preferred, in the order shown."""
@@ -74,7 +81,8 @@ class PairwiseReranker(nn.Module):
         ).last_hidden_state.float()
         q, a, b = (mean_pool(tokens, segment == part) for part in (1, 2, 3))
         difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
-        return self.scale * difference + self.head(q * a - q * b).squeeze(1)
+        logits: Tensor = self.scale * difference + self.head(q * a - q * b).squeeze(1)
+        return logits
 
     @torch.inference_mode()
     def preference(self, triples: Sequence[Triple]) -> Tensor:
@@ -87,7 +95,8 @@ class PairwiseReranker(nn.Module):
             torch.sigmoid(self({k: v.to(device) for k, v in self.encode(side).items()}))
             for side in (triples, swapped)
         )
-        return ((forth + 1 - back) / 2).cpu()
+        preference: Tensor = (forth + 1 - back) / 2
+        return preference.cpu()
 
     def save(self, folder: Path) -> None:
         """Write the encoder, the tokenizer, the head and the options."""

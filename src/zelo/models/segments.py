@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 class SegmentHead(Module):  # type: ignore[misc]
-    """Scores (pairs, 1) from token embeddings of pairs that the tokenizer told apart by type ids."""
+    """Scores (pairs, 1) from token embeddings of pairs, told apart by token type ids."""
 
     config_keys = ["dimension", "scale"]  # noqa: RUF012 (the name and form are the library's)
 
@@ -62,6 +62,6 @@ class SegmentHead(Module):  # type: ignore[misc]
 
 
 def mean_pool(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `tokens` (texts, length, dimension) where `mask` (texts, length) holds; 0 if nowhere."""
+    """Mean of `tokens` (texts, length, dimension) where `mask` (texts, length) holds, or 0."""
     weight = mask.unsqueeze(2).to(tokens.dtype)
     return (tokens * weight).sum(1) / weight.sum(1).clamp_min(1.0)

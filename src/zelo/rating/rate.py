@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import Component, option
@@ -48,6 +46,9 @@ class QueryGraph:
     @property
     def components(self) -> int:
         """Connected components of the graph: Elos are comparable only within one."""
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
         i = [edge[0] for edge in self.edges]
         j = [edge[1] for edge in self.edges]
         n = len(self.place)
@@ -70,7 +71,15 @@ def rate(*, out: Path, judgments: Path, rating: Rating, vote: str) -> Mapping[st
     fits: dict[str, list[Any]] = {
         name: []
         for name in (
-            "query_id documents comparisons unanswered components iterations converged".split()
+            [
+                "query_id",
+                "documents",
+                "comparisons",
+                "unanswered",
+                "components",
+                "iterations",
+                "converged",
+            ]
         )
     }
     for block in track(list(blocks(graphs)), "rating"):

@@ -59,7 +59,9 @@ def fit(
 
     def per_document(value_i: Tensor, value_j: Tensor) -> Tensor:
         total = torch.zeros(queries * width, dtype=torch.float64, device=p_M.device)
-        return total.index_add(0, flat_i, value_i).index_add(0, flat_j, value_j).view(queries, width)
+        return (
+            total.index_add(0, flat_i, value_i).index_add(0, flat_j, value_j).view(queries, width)
+        )
 
     def objective(elo: Tensor) -> Tensor:
         loss = weight_M * likelihood(elo.view(-1)[flat_i] - elo.view(-1)[flat_j], p_M)[0]
@@ -103,7 +105,9 @@ def fit(
             step = torch.where(bad, step / 2, step)
         step = torch.where(bad, torch.zeros_like(step), step)
         elo = elo + step[:, None] * direction
-        elo = torch.where(real, elo - (elo * real).sum(1, keepdim=True) / sizes.clamp_min(1)[:, None], 0.0)
+        elo = torch.where(
+            real, elo - (elo * real).sum(1, keepdim=True) / sizes.clamp_min(1)[:, None], 0.0
+        )
         value = objective(elo)
     gradient, hessian = derivatives(elo)
     converged = gradient.abs().amax(1) <= tolerance * scale
@@ -130,12 +134,18 @@ def standard_errors(hessian: Tensor, sizes: Tensor, real: Tensor) -> Tensor:
 
 
 def check(
-    sizes: Tensor, query_M: Tensor, i_M: Tensor, j_M: Tensor, p_M: Tensor, weight_M: Tensor, prior: float
+    sizes: Tensor,
+    query_M: Tensor,
+    i_M: Tensor,
+    j_M: Tensor,
+    p_M: Tensor,
+    weight_M: Tensor,
+    prior: float,
 ) -> None:
     """Raise `ValueError` naming the first comparison that cannot be rated."""
     if not prior > 0:
         raise ValueError(f"prior must be positive, found {prior}")
-    if len(query_M) and not (0 <= int(query_M.min()) and int(query_M.max()) < len(sizes)):
+    if len(query_M) and not (int(query_M.min()) >= 0 and int(query_M.max()) < len(sizes)):
         raise ValueError(f"query index out of range for {len(sizes)} queries")
     problems = {
         "preference is not in [0, 1]": ~((p_M >= 0) & (p_M <= 1)),

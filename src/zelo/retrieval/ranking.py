@@ -39,7 +39,9 @@ def rankings_table(name: str, rankings: Mapping[str, Ranking]) -> Table:
 def rankings_from(content: Table) -> dict[str, dict[str, list[tuple[str, float]]]]:
     """Read `rankings_table` back: system → query id → (document id, score), best first."""
     rankings: dict[str, dict[str, list[tuple[str, float]]]] = {}
-    ordered = content.sort_by([("system", "ascending"), ("query_id", "ascending"), ("rank", "ascending")])
+    ordered = content.sort_by(
+        [("system", "ascending"), ("query_id", "ascending"), ("rank", "ascending")]
+    )
     names = ("system", "query_id", "doc_id", "score")
     for system, query_id, doc_id, score in zip(
         *(ordered[name].to_pylist() for name in names), strict=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from zelo.artifacts import table, write_table
 from zelo.data.texts import document_texts, query_texts
@@ -12,7 +12,7 @@ from zelo.retrieval.ranking import Ranking, ranking_columns, rankings_table
 from zelo.store import stage
 
 
-
+@runtime_checkable
 class Retriever(Protocol):
     """A first stage (`conf/retriever/`)."""
 

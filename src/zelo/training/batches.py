@@ -94,7 +94,9 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.documents, self.candidates = documents, candidates
-        self.loader: ResumableLoader[ScoredBatch] = ResumableLoader(rated, batch, seed, self.collate)
+        self.loader: ResumableLoader[ScoredBatch] = ResumableLoader(
+            rated, batch, seed, self.collate
+        )
 
     def train_dataloader(self) -> ResumableLoader[ScoredBatch]:
         """Batches of `batch` queries."""
@@ -140,11 +142,11 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
 class PairwiseDataModule(LightningDataModule):  # type: ignore[misc]
     """Pairwise-judged batches: triples of texts with the ensemble's preference."""
 
-    def __init__(
-        self, judged: Sequence[tuple[Triple, float]], batch: int, seed: int
-    ) -> None:
+    def __init__(self, judged: Sequence[tuple[Triple, float]], batch: int, seed: int) -> None:
         super().__init__()
-        self.loader: ResumableLoader[PairwiseBatch] = ResumableLoader(judged, batch, seed, self.collate)
+        self.loader: ResumableLoader[PairwiseBatch] = ResumableLoader(
+            judged, batch, seed, self.collate
+        )
 
     def train_dataloader(self) -> ResumableLoader[PairwiseBatch]:
         """Batches of `batch` comparisons."""
@@ -155,7 +157,9 @@ class PairwiseDataModule(LightningDataModule):  # type: ignore[misc]
     ) -> PairwiseBatch:
         """Put comparisons together, each in an order drawn anew: the model learns no position."""
         swap = rng.random(len(judged)) < 0.5
-        triples = [(q, b, a) if s else (q, a, b) for ((q, a, b), _), s in zip(judged, swap, strict=True)]
+        triples = [
+            (q, b, a) if s else (q, a, b) for ((q, a, b), _), s in zip(judged, swap, strict=True)
+        ]
         preference = [1 - p if s else p for (_, p), s in zip(judged, swap, strict=True)]
         return PairwiseBatch(triples, torch.tensor(preference, dtype=torch.float32))
 

@@ -12,8 +12,8 @@ from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.judging.ensemble import average
 from zelo.models.weights import Weights
-from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.store import stage
+from zelo.training.options import LightningTrainer, TrainingOptions
 
 MODEL = "model"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -45,10 +46,18 @@ def fit(
     )
     last = checkpoints / "last.ckpt"
     torch.use_deterministic_algorithms(True, warn_only=True)
-    trainer.build(out, steps, training.clip, logger, [saver, curve]).fit(
-        module, data, ckpt_path=str(last) if last.exists() else None
+    try:
+        trainer.build(out, steps, training.clip, logger, [saver, curve]).fit(
+            module, data, ckpt_path=str(last) if last.exists() else None
+        )
+    except SystemExit:  # what Lightning makes of an interrupt, with further ones ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
+    write_table(
+        out,
+        "losses",
+        table("losses", step=list(range(1, len(curve.losses) + 1)), loss=curve.losses),
     )
-    write_table(out, "losses", table("losses", step=list(range(1, len(curve.losses) + 1)), loss=curve.losses))
     tail = curve.losses[-max(len(curve.losses) // 10, 1) :]
     return sum(tail) / len(tail)
 

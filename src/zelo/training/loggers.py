@@ -5,9 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from zelo.config import Component, option
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """A tracker (`conf/logger/`)."""
+
+    def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
+        """Lightning's logger for the training called `name` in the run folder `folder`."""
+        ...
+
+    def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
+        """Take the results of the run and close."""
+        ...
 
 
 class Csv(Component):

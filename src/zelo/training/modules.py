@@ -103,7 +103,9 @@ class BiEncoderModule(ZeloModule):
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """Loss of the objective."""
-        return self.report(self.objective(self(batch), batch.target, batch.mask), len(batch.queries))
+        return self.report(
+            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
+        )
 
 
 class CrossEncoderModule(ZeloModule):
@@ -139,7 +141,9 @@ class CrossEncoderModule(ZeloModule):
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """Loss of the objective."""
-        return self.report(self.objective(self(batch), batch.target, batch.mask), len(batch.queries))
+        return self.report(
+            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
+        )
 
 
 class PairwiseModule(ZeloModule):
@@ -153,7 +157,9 @@ class PairwiseModule(ZeloModule):
 
     def forward(self, batch: PairwiseBatch) -> Tensor:
         """Logits (pairs,) of P(a ≻ b)."""
-        return self.in_chunks(batch.triples, lambda part: self.model(self.moved(self.model.encode(part))))
+        return self.in_chunks(
+            batch.triples, lambda part: self.model(self.moved(self.model.encode(part)))
+        )
 
     def training_step(self, batch: PairwiseBatch, batch_idx: int) -> Tensor:
         """Cross-entropy between the ensemble's preferences and the model's."""

@@ -6,14 +6,15 @@ which places hold a document, and returns a scalar.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zelo.config import Component, option
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
+@runtime_checkable
 class Objective(Protocol):
     """An objective (`conf/objective/`)."""
 
@@ -23,15 +24,25 @@ class Objective(Protocol):
         """Loss of a batch, a scalar."""
         ...
 
+    def activation(self) -> nn.Module:
+        """What turns a prediction into a score on the targets' scale, for the shipped model."""
+        ...
+
 
 class MSE(Component):
-    """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]`, as in the paper."""
+    """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]` (METHOD, 7)."""
 
     target: str = option("cdf", "map from Elo to target", pattern="^(cdf|minmax)$")
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""
         return mse(prediction.sigmoid(), target, mask)
+
+    def activation(self) -> nn.Module:
+        """Sigmoid: targets lie in [0, 1]."""
+        from torch.nn import Sigmoid
+
+        return Sigmoid()
 
 
 class CentredMSE(Component):
@@ -46,6 +57,12 @@ class CentredMSE(Component):
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""
         return mse(centre(prediction, mask), centre(target, mask), mask)
+
+    def activation(self) -> nn.Module:
+        """None: Elos are unbounded."""
+        from torch.nn import Identity
+
+        return Identity()
 
 
 def mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -31,14 +31,16 @@ class LightningTrainer(Component):
     devices: int = option(1, "devices per node", ge=1, exclude=True)
     precision: str = option("32-true", "Lightning's precision, e.g. bf16-mixed")
 
-    def build(self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]) -> Any:
+    def build(
+        self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]
+    ) -> Any:
         """A `lightning.Trainer` that works in `folder` for `steps` steps."""
         from lightning.pytorch import Trainer
 
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
-            precision=self.precision,  # type: ignore[arg-type]
+            precision=self.precision,
             max_steps=steps,
             max_epochs=-1,
             gradient_clip_val=clip,

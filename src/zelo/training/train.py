@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zelo.artifacts import read_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
+from zelo.store import stage
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.store import stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODEL = "model"  # folder of the trained model within the stage's output
 
 
+@runtime_checkable
 class Model(Protocol):
     """A model that can be trained on ratings (`conf/model/`)."""
 

@@ -1,0 +1,112 @@
+"""The `zelo` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zelo
+from zelo.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+HELP = """\
+zelo: train rerankers and embedding models without labels
+
+usage:
+  zelo run [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]   run every stage that has not run yet
+  zelo run -m GROUP=OPTION,OPTION KEY=VALUE,VALUE     sweep over all combinations
+  zelo run stages=[rate,train]                        run some stages only
+  zelo run --help                                     groups and options that there are
+  zelo run --cfg job                                  print a configuration without running it
+  zelo --version
+
+examples:
+  zelo run experiment=quickstart                      built-in data, an embedding model, minutes
+  zelo run experiment=quickstart_reranker             the same with a cross-encoder
+  zelo run data=beir data.path=FOLDER                 your own queries and documents
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit: 0 done, 2 a mistake that the user can mend, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    match list(arguments):
+        case ["run", *rest]:
+            sys.exit(run(rest))
+        case ["--version"]:
+            print(f"zelo {zelo.__version__}")
+        case [] | ["--help"] | ["-h"]:
+            print(HELP, end="")
+        case [unknown, *_]:
+            print(f"error: {unknown}: no such command; see zelo --help", file=sys.stderr)
+            sys.exit(2)
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Compose the configuration by Hydra, run it, and return the exit status."""
+    # Hydra then raises what goes wrong instead of printing its own account of it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+    sys.argv = ["zelo run", *overrides]
+    _mistakes.clear()
+    try:
+        decorate(job)()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {readable(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 2 if _mistakes else 0
+
+
+_mistakes: list[UserError] = []  # of the jobs that ran in this process
+
+
+def job(config: DictConfig) -> float | None:
+    """One run, alone or of a sweep; NDCG@10 of the trained model is what a sweeper maximises."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from zelo.run_folder import execute
+
+    settings = HydraConfig.get()
+    sweep = settings.mode is RunMode.MULTIRUN
+    if sweep:
+        print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
+    try:
+        return execute(config, Path(settings.runtime.output_dir))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _mistakes.append(error)
+        # Launchers and sweepers learn of a failure by NaN, and the other jobs of the sweep go on.
+        return float("nan")
+
+
+def conf_folder() -> Path:
+    """The configuration tree: inside an installed package, beside `src` in a checkout."""
+    inside = Path(zelo.__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(zelo.__file__).parents[2] / "conf"
+
+
+def readable(error: BaseException) -> str:
+    """Hydra's account of a mistake in the command line, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    if first.startswith("Could not override '"):
+        key = first.split("'")[1]
+        return f"{key}: no such option; `zelo run --cfg job` prints those that there are"
+    rest = [line for line in lines[1:] if not line.startswith(("object_type=", "full_key:"))]
+    return " ".join([first, *rest])

@@ -1,0 +1,145 @@
+"""Stage `report`: everything that a run found, on one self-contained page, and the model's card."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import zelo
+from zelo.artifacts import read_json, read_table, write_text
+from zelo.config import describe
+from zelo.data.texts import query_texts
+from zelo.judging.ensemble import Preferences, average
+from zelo.reporting.results import comparisons_with_start, label, results
+from zelo.retrieval.ranking import candidates_from
+from zelo.store import RECORD, stage
+
+if TYPE_CHECKING:
+    from zelo.pipeline import Run
+    from zelo.reporting.plots import Matrix
+
+TEMPLATES = Path(__file__).parent
+RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}
+
+
+@stage(version=1)
+def report(
+    *,
+    out: Path,
+    data: Path,
+    candidates: Path,
+    comparisons: Path,
+    judgments: Path,
+    ratings: Path,
+    trained: Path,
+    metrics: Path,
+    run: Run,
+    **distillation: Path,
+) -> Mapping[str, Any]:
+    """Write `report.html` and the model card `README.md`.
+
+    `distillation` has the folders `ensemble_comparisons`, `ensemble_judgments` and `pairwise`
+    where a distilled model answered.
+    """
+    from zelo.reporting import plots
+
+    folders = [data, candidates, *distillation.values(), comparisons, judgments, ratings]
+    records = [read_json(folder / RECORD) for folder in (*folders, trained, metrics)]
+    counts = {record["stage"]: record["counts"] for record in records}
+    preferences = average(read_table(judgments, "judgments"), run.judge.vote)
+    rated = read_table(ratings, "ratings")
+    example = matrices_of_one_query(preferences, candidates, ratings)
+    found = results(metrics)
+    content = {
+        "run": run,
+        "config": json.dumps(describe(run), indent=2, ensure_ascii=False, default=str),
+        "counts": counts,
+        "records": records,
+        "results": found,
+        "label": label,
+        "compared": comparisons_with_start(metrics),
+        "query": query_texts(data)[example[0]] if example else None,
+        "rating_model": RATING_MODELS[run.rating.model],
+        "caveats": caveats(counts),
+        "version": zelo.__version__,
+        "python": sys.version.split()[0],
+        "figures": {
+            "systems": data_uri(plots.ndcg_by_system(found, "NDCG@10")),
+            "matrices": data_uri(plots.preference_matrices(*example[1:])) if example else None,
+            "elos": data_uri(
+                plots.elo_distribution(rated["elo"].to_pylist(), rated["stderr"].to_pylist())
+            ),
+            "loss": data_uri(plots.loss_curve(read_table(trained, "losses")["loss"].to_pylist())),
+        },
+    }
+    write_text(out / "report.html", render("report.html.j2", content))
+    write_text(out / "README.md", render("card.md.j2", content))
+    return {}
+
+
+def matrices_of_one_query(
+    preferences: Preferences, candidates: Path, ratings: Path
+) -> tuple[str, Matrix, Matrix] | None:
+    """The query with the most comparisons: its id, `P(row ≻ column)` before and after sorting.
+
+    Both (n, n), NaN where a pair was not compared. None where nothing was compared.
+    """
+    if not preferences.query_ids:
+        return None
+    query_ids, counts = np.unique(np.array(preferences.query_ids, dtype=object), return_counts=True)
+    chosen = str(query_ids[counts.argmax()])
+    rows = [row for row in read_table(ratings, "ratings").to_pylist() if row["query_id"] == chosen]
+    elo = {row["doc_id"]: row["elo"] for row in rows}
+    first = [d for d in candidates_from(read_table(candidates, "candidates"))[chosen] if d in elo]
+    place = {doc_id: i for i, doc_id in enumerate(first)}
+    matrix = np.full((len(first), len(first)), np.nan)
+    for query_id, a, b, p in zip(
+        preferences.query_ids, preferences.doc_a, preferences.doc_b, preferences.p, strict=True
+    ):
+        if query_id == chosen:
+            matrix[place[a], place[b]], matrix[place[b], place[a]] = p, 1 - p
+    order = sorted(range(len(first)), key=lambda i: -elo[first[i]])
+    return chosen, matrix, matrix[np.ix_(order, order)]
+
+
+def caveats(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a reader should know before trusting the numbers: counts of what went less than well."""
+    worth_saying = {
+        "queries have no candidate": counts["retrieve"]["queries_without_candidates"],
+        "queries have only one candidate": counts["retrieve"]["queries_with_one_candidate"],
+        "training queries have too few candidates to compare": counts["compare"][
+            "queries_too_few_candidates"
+        ],
+        "judgments failed": counts["judge"]["failed"],
+        "training queries have comparisons that do not connect all their documents": counts["rate"][
+            "disconnected_queries"
+        ],
+        "fits did not converge": counts["rate"]["not_converged"],
+    }
+    return [f"{number:,} {what}" for what, number in worth_saying.items() if number]
+
+
+def data_uri(svg: str) -> str:
+    """An SVG as the address of an image, so that the page needs no other file and no script."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """Fill in a template of this folder; in HTML every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(content)

@@ -1,0 +1,166 @@
+"""Results and costs as rows, and their tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zelo.artifacts import read_json, read_table
+from zelo.evaluation.evaluate import TRAINED
+from zelo.store import Artifact, Used
+
+LABELS = {
+    "bm25": "BM25",
+    "dense": "dense",
+    "hybrid": "hybrid (RRF)",
+    "start": "starting model",
+    "zelo": "zELO-trained",
+}
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over queries with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The paired test of the trained against the starting model in one metric."""
+
+    metric: str
+    difference: Estimate
+    p_value: float
+    wins: int
+    losses: int
+    ties: int
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, in one word or few."""
+        if self.p_value > SIGNIFICANT:
+            return "not significantly different"
+        return "significantly better" if self.difference.value > 0 else "significantly worse"
+
+
+def results(metrics: Path) -> dict[str, dict[str, Estimate]]:
+    """System → metric → estimate, from the folder of the stage `evaluate`, in its order."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in read_table(metrics, "metrics").to_pylist():
+        found.setdefault(row["system"], {})[row["metric"]] = Estimate(
+            row["value"], row["low"], row["high"]
+        )
+    return found
+
+
+def comparisons_with_start(metrics: Path) -> list[Comparison]:
+    """Paired tests of trained against starting model, one per metric."""
+    return [
+        Comparison(
+            metric,
+            Estimate(row["difference"], row["low"], row["high"]),
+            row["p_value"],
+            row["wins"],
+            row["losses"],
+            row["ties"],
+        )
+        for metric, row in read_json(metrics / "significance.json").items()
+    ]
+
+
+def label(system: str) -> str:
+    """What a system is called in tables."""
+    return LABELS.get(system, system)
+
+
+def summary(metrics: Artifact) -> dict[str, float]:
+    """Every number of the results under one flat name (`zelo/NDCG@10`), for files and trackers."""
+    if not metrics.complete:
+        return {}
+    numbers = {
+        f"{system}/{metric}": estimate.value
+        for system, row in results(metrics.path).items()
+        for metric, estimate in row.items()
+    }
+    for compared in comparisons_with_start(metrics.path):
+        numbers[f"gain/{compared.metric}"] = compared.difference.value
+        numbers[f"gain/{compared.metric}/p_value"] = compared.p_value
+    return numbers
+
+
+def ndcg_of_trained(metrics: Artifact) -> float | None:
+    """NDCG@10 of the trained model, None where it was not evaluated."""
+    return results(metrics.path)[TRAINED]["NDCG@10"].value if metrics.complete else None
+
+
+def print_results(metrics: Artifact) -> None:
+    """Print systems by metrics with intervals, and the paired test."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = results(metrics.path)
+    counts = metrics.record["counts"]
+    table = Table(
+        title=f"\n{counts['queries']} {counts['split']} queries, mean and 95 % interval",
+        title_justify="left",
+    )
+    table.add_column("")
+    for metric in next(iter(found.values())):
+        table.add_column(metric, justify="right", no_wrap=True)
+    for system, row in found.items():
+        cells = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in row.values()]
+        table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
+    # In a file or a pipe there is no width to fit into.
+    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    console.print(table)
+    for compared in comparisons_with_start(metrics.path):
+        d = compared.difference
+        console.print(
+            f"{compared.metric}, trained against starting model: {d.value:+.3f} "
+            f"[{d.low:+.3f}, {d.high:+.3f}], p = {compared.p_value:.4f}: {compared.verdict}"
+        )
+    console.print("(paired randomisation test; bootstrap intervals over queries)\n")
+
+
+def print_cost(used: Sequence[Used], seconds: float) -> None:
+    """Print what each stage took, now or when it ran, and what was asked of the judges."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="\nWhat it cost", title_justify="left")
+    columns = ("stage", "seconds", "comparisons", "judgments", "USD", "ran")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("stage", "ran") else "right")
+    for row in costs(used):
+        table.add_row(*(row[column] for column in columns))
+    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    console.print(table)
+    console.print(f"{seconds:.1f} s in all, this time")
+
+
+def costs(used: Sequence[Used]) -> list[dict[str, Any]]:
+    """Rows of the cost table, as text."""
+    rows = []
+    for entry in used:
+        if not entry.artifact.complete:
+            continue
+        record = entry.artifact.record
+        counts = record["counts"]
+        asked = entry.artifact.stage == "judge"
+        rows.append(
+            {
+                "stage": entry.label,
+                "seconds": f"{record['seconds']:.1f}",
+                "comparisons": f"{counts['comparisons']:,}" if asked else "",
+                "judgments": f"{counts['judgments']:,}" if asked else "",
+                "USD": f"{counts['usd']:.2f}" if asked else "",
+                "ran": "now" if entry.made else "before",
+            }
+        )
+    return rows

