@@ -52,27 +52,27 @@ def run(overrides: Sequence[str]) -> int:
     # Hydra then raises what goes wrong instead of printing its own account of it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     sys.argv = ["zelo run", *overrides]
-    _mistakes.clear()
+    _jobs.clear()
     try:
         decorate(job)()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {readable(error)}", file=sys.stderr)
+    except Exception as error:
+        if _jobs:
+            raise
+        print(f"error: {readable(error)}", file=sys.stderr)  # Hydra could not compose a job
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    return 2 if _mistakes else 0
+    return 0 if all(_jobs.values()) else 2
 
 
-_mistakes: list[UserError] = []  # of the jobs that ran in this process
+_jobs: dict[str, bool] = {}  # folder of each job started in this process → whether all went well
 
 
 def job(config: DictConfig) -> float | None:
@@ -86,11 +86,13 @@ def job(config: DictConfig) -> float | None:
     sweep = settings.mode is RunMode.MULTIRUN
     if sweep:
         print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
+    folder = settings.runtime.output_dir
+    _jobs[folder] = True
     try:
-        return execute(config, Path(settings.runtime.output_dir))
+        return execute(config, Path(folder))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        _mistakes.append(error)
+        _jobs[folder] = False
         # Launchers and sweepers learn of a failure by NaN, and the other jobs of the sweep go on.
         return float("nan")
 

@@ -99,6 +99,7 @@ def new_cross_encoder(folder: Path, head: str, scale: float = 6.0) -> Any:
         ).float()
     encoder = Transformer(str(folder), transformer_task="feature-extraction", **options)
     dimension = encoder.get_embedding_dimension()
+    encoder.model.config.num_labels = 1  # where the library looks for what an own head gives
     if head == "segments":
         modules = [encoder, SegmentHead(dimension, scale)]
     else:

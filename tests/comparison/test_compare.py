@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.compare import compare
+from zelo.comparison.graphs import Cycles
+
+
+def write(folder: Path, candidates: dict[str, int], splits: dict[str, str]) -> tuple[Path, Path]:
+    data, ranked = folder / "data", folder / "candidates"
+    data.mkdir(parents=True)
+    ranked.mkdir()
+    write_table(
+        data,
+        "queries",
+        table("queries", query_id=list(splits), text=list(splits), split=list(splits.values())),
+    )
+    rows = [(q, f"{q}-{i}", i + 1, -float(i)) for q, n in candidates.items() for i in range(n)]
+    columns = dict(
+        zip(("query_id", "doc_id", "rank", "score"), zip(*rows, strict=True), strict=True)
+    )
+    write_table(ranked, "candidates", table("candidates", **columns))
+    return data, ranked
+
+
+def compared(folder: Path, candidates: dict[str, int], splits: dict[str, str]) -> tuple[dict, list]:
+    data, ranked = write(folder, candidates, splits)
+    out = folder / "out"
+    out.mkdir()
+    counts = compare(
+        out=out, data=data, candidates=ranked, sampler=Cycles(cycles=2), depth=5, seed=1
+    )
+    return dict(counts), read_table(out, "comparisons").to_pylist()
+
+
+def test_only_training_queries_with_two_candidates_are_compared(tmp_path: Path) -> None:
+    counts, rows = compared(
+        tmp_path,
+        {"many": 9, "one": 1, "tested": 9},
+        {"many": "train", "one": "train", "none": "train", "tested": "test"},
+    )
+    assert {row["query_id"] for row in rows} == {"many"}
+    assert {row[side] for row in rows for side in ("doc_a", "doc_b")} == {
+        f"many-{i}" for i in range(5)
+    }
+    assert counts == {"comparisons": len(rows), "queries": 1, "queries_too_few_candidates": 2}
+
+
+def test_a_new_query_does_not_change_anothers_pairs(tmp_path: Path) -> None:
+    _, alone = compared(tmp_path / "1", {"b": 8}, {"b": "train"})
+    _, beside = compared(tmp_path / "2", {"a": 8, "b": 8}, {"a": "train", "b": "train"})
+    assert [row for row in beside if row["query_id"] == "b"] == alone

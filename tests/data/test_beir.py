@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_beir
+
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import validate
+from zelo.errors import UserError
+
+
+def small(folder: Path) -> Path:
+    return write_beir(
+        folder,
+        {"d1": "one", "d2": "two"},
+        {"q1": "first", "q2": "second", "q3": "third"},
+        {"test": [("q2", "d1", 1)], "dev": [("q3", "d2", 2)]},
+    )
+
+
+def test_splits_come_from_the_qrels_and_queries_without_labels_are_for_training(
+    tmp_path: Path,
+) -> None:
+    collection = BeirFolder(path=str(small(tmp_path / "c"))).load()
+    assert collection.name == "c"
+    rows = zip(
+        collection.queries["query_id"].to_pylist(),
+        collection.queries["split"].to_pylist(),
+        strict=True,
+    )
+    assert dict(rows) == {"q1": "train", "q2": "test", "q3": "dev"}
+    assert collection.qrels.num_rows == 2
+
+
+def test_a_share_of_test_queries_is_chosen_by_id_alone(tmp_path: Path) -> None:
+    ids = [f"q{n}" for n in range(200)]
+    documents = {"d": "text"}
+    folder = write_beir(
+        tmp_path / "c", documents, dict.fromkeys(ids, "x"), {"test": [(i, "d", 1) for i in ids]}
+    )
+    splits = BeirFolder(path=str(folder), train_share=0.5).load().queries["split"].to_pylist()
+    assert 70 < splits.count("train") < 130
+    fewer = write_beir(
+        tmp_path / "e",
+        documents,
+        dict.fromkeys(ids[::2], "x"),
+        {"test": [(i, "d", 1) for i in ids[::2]]},
+    )
+    again = BeirFolder(path=str(fewer), train_share=0.5).load().queries["split"].to_pylist()
+    assert again == splits[::2]
+
+
+def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    source = BeirFolder(path=str(folder))
+    before = source.fingerprint()
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "d3", "text": "three"}\n')
+    assert source.fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("corpus.jsonl", "{", r"corpus\.jsonl:3: not JSON"),
+        ("corpus.jsonl", "[]", r"corpus\.jsonl:3: expected an object, found list"),
+        (
+            "corpus.jsonl",
+            '{"_id": 7, "text": ""}',
+            r"corpus\.jsonl:3: field '_id' must be a string, found 7",
+        ),
+        (
+            "corpus.jsonl",
+            '{"_id": "d3"}',
+            r"corpus\.jsonl:3: field 'text' must be a string, found nothing",
+        ),
+        (
+            "corpus.jsonl",
+            '{"_id": "d1", "text": ""}',
+            r"corpus\.jsonl:3: id 'd1' was used before, on line 1",
+        ),
+        (
+            "queries.jsonl",
+            '{"_id": "q1", "text": ""}',
+            r"queries\.jsonl:4: id 'q1' was used before",
+        ),
+        (
+            "qrels/test.tsv",
+            "q1 d1 1",
+            r"test\.tsv:3: expected 3 fields separated by tabs .* found 1",
+        ),
+        ("qrels/test.tsv", "q9\td1\t1", r"test\.tsv:3: query 'q9' is not in queries\.jsonl"),
+        ("qrels/test.tsv", "q1\td9\t1", r"test\.tsv:3: document 'd9' is not in corpus\.jsonl"),
+        (
+            "qrels/test.tsv",
+            "q1\td1\thigh",
+            r"test\.tsv:3: score must be a whole number, found 'high'",
+        ),
+        ("qrels/test.tsv", "q3\td1\t1", r"query 'q3' is also in qrels/dev\.tsv"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, name: str, line: str, message: str) -> None:
+    folder = small(tmp_path / "c")
+    with (folder / name).open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=message):
+        BeirFolder(path=str(folder)).load()
+
+
+def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    with (folder / "corpus.jsonl").open("ab") as file:
+        file.write(b'{"_id": "d3", "text": "\xff"}\n')
+    with pytest.raises(UserError, match=r"corpus\.jsonl:3: not UTF-8"):
+        BeirFolder(path=str(folder)).load()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"corpus\.jsonl: not found; data\.path="):
+        BeirFolder(path=str(tmp_path)).fingerprint()
+
+
+def test_a_collection_without_documents_or_training_queries_is_refused(tmp_path: Path) -> None:
+    empty = write_beir(tmp_path / "a", {}, {"q1": "x"}, {})
+    with pytest.raises(UserError, match="no doc at all"):
+        validate(BeirFolder(path=str(empty)).load())
+    tested = write_beir(tmp_path / "b", {"d1": "x"}, {"q1": "x"}, {"test": [("q1", "d1", 1)]})
+    with pytest.raises(UserError, match="no query is left to train on"):
+        validate(BeirFolder(path=str(tested)).load())
+
+
+def test_marks_blank_lines_and_windows_line_ends_are_no_records(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    content = (folder / "corpus.jsonl").read_bytes().replace(b"\n", b"\r\n\r\n")
+    (folder / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + content)
+    assert BeirFolder(path=str(folder)).load().documents["doc_id"].to_pylist() == ["d1", "d2"]

@@ -1,0 +1,131 @@
+"""What ships is what was trained: the libraries that serve a model give the same scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zelo.config import Component
+from zelo.models.biencoder import BiEncoder
+from zelo.models.crossencoder import CrossEncoder
+from zelo.models.pairwise import PairwiseReranker
+from zelo.models.weights import Weights
+from zelo.training.batches import RatedQuery, ScoredDataModule
+from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.options import TrainingOptions
+
+QUERIES = {"q1": "how to sort a list", "q2": "größer 東京 \U0001f40d", "q3": "x"}
+DOCUMENTS = {
+    "short": "sorted(list)",
+    "empty": "",
+    "long": "def f(x):\n    return x\n" * 200,
+    "other": "Ελληνικά и русский",
+}
+CANDIDATES = {query_id: list(DOCUMENTS) for query_id in QUERIES}
+PAIRS = [(q, d) for q in QUERIES.values() for d in DOCUMENTS.values()]
+
+
+def moved(module: torch.nn.Module) -> torch.nn.Module:
+    """Weights away from where they started, as after training."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return module.eval()
+
+
+def predictions(module: torch.nn.Module) -> np.ndarray:
+    """What the LightningModule says of every pair."""
+    rated = [RatedQuery(text, list(DOCUMENTS), [0.0] * len(DOCUMENTS)) for text in QUERIES.values()]
+    data = ScoredDataModule(rated, DOCUMENTS, len(rated), None, 0)
+    (batch,) = data.train_dataloader()
+    with torch.inference_mode():
+        out = module(batch)
+    rows = dict(zip(batch.queries, out, strict=True))
+    columns = [batch.documents.index(d) for d in DOCUMENTS.values()]
+    where = [batch.place[0].tolist().index(c) for c in columns]
+    return np.stack([rows[q][where].numpy() for q in QUERIES.values()])
+
+
+def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), max_tokens=64, scale=6.0)
+    module = moved(model.module(CentredMSE(), TrainingOptions(), 10, 0))
+    expected = predictions(module)
+    model.export(module, tmp_path / "model")
+    stock = SentenceTransformer(str(tmp_path / "model"))
+    assert stock.max_seq_length == 64
+    cosine = stock.similarity(
+        stock.encode_query(list(QUERIES.values())), stock.encode_document(list(DOCUMENTS.values()))
+    ).numpy()
+    np.testing.assert_allclose(6.0 * cosine, expected, atol=1e-5)
+    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    np.testing.assert_allclose([ours[q] for q in QUERIES], cosine, atol=1e-5)
+    assert not list((tmp_path / "model").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("objective", [CentredMSE(), MSE()], ids=["identity", "sigmoid"])
+@pytest.mark.parametrize("head", ["segments", "mean", "cls"])
+def test_a_cross_encoder_loads_in_sentence_transformers(
+    tiny_model: Path, tmp_path: Path, head: str, objective: Component
+) -> None:
+    from sentence_transformers import CrossEncoder as Stock
+
+    model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head, max_tokens=64)
+    module = moved(model.module(objective, TrainingOptions(), 10, 0))
+    expected = predictions(module)
+    if isinstance(objective, MSE):
+        expected = 1 / (1 + np.exp(-expected))
+    model.export(module, tmp_path / "model")
+    stock = Stock(str(tmp_path / "model"), trust_remote_code=head == "segments")
+    assert [row["corpus_id"] for row in stock.rank("q", ["a", "b", "c"])] != []
+    flat = stock.predict(PAIRS)
+    assert flat.shape == (len(PAIRS),)
+    scores = flat.reshape(len(QUERIES), -1)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    np.testing.assert_allclose([ours[q] for q in QUERIES], scores, atol=1e-5)
+
+
+def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) -> None:
+    model = CrossEncoder(weights=Weights(name=str(tiny_model)), head="segments", scale=6.0)
+    module = model.module(CentredMSE(), TrainingOptions(), 10, 0).eval()
+    features = module.model.preprocess(PAIRS[:4])
+    with torch.inference_mode():
+        scores = module.score(PAIRS[:4])
+        tokens = module.model[0](dict(features))["token_embeddings"]
+    first = (features["token_type_ids"] == 0) & features["attention_mask"].bool()
+    second = (features["token_type_ids"] == 1) & features["attention_mask"].bool()
+    for row in range(4):
+        cosine = torch.cosine_similarity(
+            tokens[row][first[row]].mean(0), tokens[row][second[row]].mean(0), dim=0
+        )
+        assert float(scores[row]) == pytest.approx(6.0 * float(cosine), abs=0.05)
+
+
+def test_the_pairwise_reranker_is_antisymmetric_and_survives_the_disk(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = moved(PairwiseReranker(tiny_model, 16, 64))
+    triples = [
+        (q, a, b) for q in QUERIES.values() for a in DOCUMENTS.values() for b in DOCUMENTS.values()
+    ]
+    p = model.preference(triples)
+    turned = model.preference([(q, b, a) for q, a, b in triples])
+    torch.testing.assert_close(p, 1 - turned, atol=1e-6, rtol=0)
+    assert p.std() > 0.01
+    model.save(tmp_path / "pair")
+    torch.testing.assert_close(PairwiseReranker.load(tmp_path / "pair").preference(triples), p)
+    assert model.preference([]).shape == (0,)
+
+
+def test_the_pairwise_reranker_always_sees_both_documents(tiny_model: Path) -> None:
+    model = PairwiseReranker(tiny_model, 16, 64)
+    features = model.encode([("query " * 100, DOCUMENTS["long"], DOCUMENTS["long"])])
+    assert features["input_ids"].shape[1] <= 64
+    counts = [int((features["segment"] == part).sum()) for part in (1, 2, 3)]
+    assert counts[1] == counts[2] > 20

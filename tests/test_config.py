@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from zelo.cli import conf_folder
+from zelo.comparison.graphs import Cycles
+from zelo.config import build, describe
+from zelo.errors import UserError
+from zelo.pipeline import Run
+
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for path in conf_folder().glob("*/*.yaml")
+    if path.parent.name != "hydra"
+)
+
+
+def composed(*overrides: str) -> Run:
+    from zelo.config import build_from
+
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return build_from(compose("config", overrides=list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
+    more = [f"data.path={tmp_path}"] if (group, name) == ("data", "beir") else []
+    assert isinstance(composed(f"{group}={name}", *more), Run)
+
+
+def test_the_collection_may_choose_its_judges_and_the_user_has_the_last_word() -> None:
+    assert composed("data=beir", "data.path=x").judge.judges[0].name == "first"
+    assert composed("data=beir", "data.path=x", "judge=simulated").judge.judges[0].name == "words"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.cycles=0", "sampler.cycles=0: input should be greater than or equal to 1"),
+        ("sampler.cycles=many", "sampler.cycles='many': input should be a valid integer"),
+        ("judge.vote=loud", "judge.vote='loud'"),
+        ("stages=[rate,tarin]", "no stage tarin; there are load, retrieve"),
+        ("data=beir", "data.path"),
+        ("+sampler.cylces=4", "sampler.cylces: no such option; sampler has cycles"),
+        ("sampler._target_=os.system", "not a zelo.config.Component"),
+        ("sampler._target_=zelo.comparison.graphs.Circles", "no such class"),
+        ("sampler=circles", "Could not find 'sampler/circles'"),
+    ],
+)
+def test_mistakes_are_refused_in_one_readable_line(override: str, message: str) -> None:
+    with pytest.raises(Exception, match=r".") as caught:
+        composed(override)
+    assert message in str(caught.value)
+    if isinstance(caught.value, UserError):
+        assert "\n" not in str(caught.value)
+
+
+def test_a_component_of_the_wrong_kind_is_refused() -> None:
+    node = {
+        "_target_": "zelo.rating.rate.Rating",
+        "model": {"_target_": "zelo.comparison.graphs.Dense"},
+    }
+    with pytest.raises(UserError, match=r"rating\.model=Dense"):
+        build(node, "rating")
+
+
+def test_describe_holds_what_changes_results_and_nothing_else() -> None:
+    assert describe(Cycles(cycles=3)) == {"_target_": "zelo.comparison.graphs.Cycles", "cycles": 3}
+    run = composed()
+    assert not {"home", "stages", "logger"} & set(describe(run))
+    assert "accelerator" not in describe(run)["trainer"]

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from zelo.artifacts import read_table
+from zelo.errors import UserError
+from zelo.models.biencoder import BiEncoder
+from zelo.models.pairwise import PairwiseReranker
+from zelo.models.weights import Weights
+from zelo.training import fit as fitting
+from zelo.training.batches import PairwiseDataModule, RatedQuery, ResumableLoader, ScoredDataModule
+from zelo.training.modules import PairwiseModule
+from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.options import LightningTrainer, TrainingOptions
+
+DOCUMENTS = {
+    f"d{i}": f"document number {i} about {w}"
+    for i, w in enumerate(["sun", "moon", "sea", "rain", "snow"])
+}
+
+
+def rated(n: int = 9) -> list[RatedQuery]:
+    rng = np.random.default_rng(0)
+    return [
+        RatedQuery(
+            f"query {q}",
+            ids := rng.permutation(list(DOCUMENTS))[: 2 + q % 4].tolist(),
+            rng.normal(size=len(ids)).tolist(),
+        )
+        for q in range(n)
+    ]
+
+
+def test_objectives_are_their_formulas() -> None:
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 3, 4))
+    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
+    sigmoid = 1 / (1 + np.exp(-prediction))
+    centred = [
+        ((prediction[r, m] - prediction[r, m].mean()) - (target[r, m] - target[r, m].mean())) ** 2
+        for r, m in enumerate(mask)
+    ]
+    tensors = [torch.tensor(x) for x in (prediction, target, mask)]
+    assert float(MSE()(*tensors)) == pytest.approx(((sigmoid - target) ** 2)[mask].mean())
+    assert float(CentredMSE()(*tensors)) == pytest.approx(np.concatenate(centred).mean())
+
+
+def test_centred_mse_leaves_the_level_of_a_query_free() -> None:
+    prediction, target = torch.randn(2, 5), torch.randn(2, 5)
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    moved = prediction + torch.tensor([[3.0], [-7.0]])
+    torch.testing.assert_close(
+        CentredMSE()(moved, target, mask), CentredMSE()(prediction, target, mask)
+    )
+
+
+def test_scored_batches_hold_every_rated_document_once() -> None:
+    data = ScoredDataModule(rated(), DOCUMENTS, 4, None, seed=3)
+    seen = {}
+    for batch in data.train_dataloader():
+        assert len(set(batch.documents)) == len(batch.documents)
+        for row, query in enumerate(batch.queries):
+            places = batch.place[row][batch.mask[row]].tolist()
+            seen[query] = {
+                batch.documents[p]: float(t)
+                for p, t in zip(places, batch.target[row][batch.mask[row]], strict=True)
+            }
+    for query in rated():
+        expected = {
+            DOCUMENTS[d]: pytest.approx(t)
+            for d, t in zip(query.doc_ids, query.targets, strict=True)
+        }
+        assert seen[query.query] == expected
+
+
+def test_fewer_candidates_are_drawn_anew_each_epoch() -> None:
+    data = ScoredDataModule(rated(8), DOCUMENTS, 8, 2, seed=3)
+    first, second = ([b.place.shape for b in data.train_dataloader()] for _ in range(2))
+    assert first == second == [(8, 2)]
+
+
+def test_a_loader_goes_on_where_its_state_says() -> None:
+    def loader() -> ResumableLoader[list[int]]:
+        return ResumableLoader(range(10), 3, 5, lambda items, rng: [*items, int(rng.integers(100))])
+
+    whole = loader()
+    epochs = [list(whole) for _ in range(3)]
+    assert epochs[0] != epochs[1]
+    broken = loader()
+    iterator = iter(broken)
+    given = [next(iterator), next(iterator)]
+    other = loader()
+    other.load_state_dict(broken.state_dict())
+    assert given + list(other) == epochs[0]
+    assert list(other) == epochs[1]
+
+
+def test_pairwise_batches_swap_and_keep_the_meaning() -> None:
+    judged = [((f"q{i}", "a", "b"), 0.9) for i in range(400)]
+    swapped = 0
+    for batch in PairwiseDataModule(judged, 64, 0).train_dataloader():
+        for (_, first, _), p in zip(batch.triples, batch.preference.tolist(), strict=True):
+            assert p == pytest.approx(0.9 if first == "a" else 0.1)
+            swapped += first == "b"
+    assert 150 < swapped < 250
+
+
+class Stop(Callback):
+    """Dies in the middle of training, as a kill would."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if trainer.global_step == self.at:
+            raise RuntimeError("killed")
+
+
+def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = None) -> torch.Tensor:
+    """Parameters after training, with a checkpoint after every step."""
+    out.mkdir(exist_ok=True)
+    training = TrainingOptions(epochs=2, batch=4, learning_rate=1e-3, checkpoint_minutes=1e-6)
+    torch.manual_seed(0)
+    module = BiEncoder(weights=Weights(name=str(model_folder)), max_tokens=16).module(
+        CentredMSE(), training, steps, 0
+    )
+    trainer = LightningTrainer()
+    if stop is not None:
+        build = trainer.build
+
+        def with_stop(folder, steps, clip, logger, callbacks):
+            return build(folder, steps, clip, logger, [*callbacks, Stop(stop)])
+
+        object.__setattr__(trainer, "build", with_stop)
+    data = ScoredDataModule(rated(), DOCUMENTS, 4, 3, seed=1)
+    fitting.fit(module, data, out, steps, training, trainer, CSVLogger(out), "t")
+    return torch.cat([p.detach().ravel() for p in module.parameters()])
+
+
+def test_training_resumed_from_a_checkpoint_is_training_undisturbed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    whole = train_once(tiny_model, tmp_path / "whole", 6)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_once(tiny_model, tmp_path / "broken", 6, stop=4)
+    assert (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists()
+    resumed = train_once(tiny_model, tmp_path / "broken", 6)
+    losses = [read_table(tmp_path / n, "losses") for n in ("whole", "broken")]
+    assert losses[0].num_rows == 6
+    np.testing.assert_allclose(losses[1]["loss"], losses[0]["loss"], rtol=1e-6)
+    torch.testing.assert_close(resumed, whole)
+
+
+def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    training = TrainingOptions(epochs=40, batch=16, learning_rate=5e-3)
+    judged = [((f"find {w}", f"text about {w}", "text about nothing"), 1.0) for w in "abcdefgh"]
+    data = PairwiseDataModule(judged, 8, 0)
+    module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40, 0)
+    last = fitting.fit(
+        module, data, tmp_path, 40, training, LightningTrainer(), CSVLogger(tmp_path), "t"
+    )
+    assert last < 0.5 * read_table(tmp_path, "losses")["loss"][0].as_py()
+
+
+def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
+    training = TrainingOptions()
+    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3, 0)
+    bad = [RatedQuery("q", ["d0", "d1"], [float("nan"), 0.0])]
+    data = ScoredDataModule(bad, DOCUMENTS, 4, None, 0)
+    with pytest.raises(
+        UserError, match=r"the loss became nan at step 1: lower training\.learning_rate"
+    ):
+        fitting.fit(
+            module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t"
+        )
