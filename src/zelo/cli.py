@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,5 +112,5 @@ def readable(error: BaseException) -> str:
     if first.startswith("Could not override '"):
         key = first.split("'")[1]
         return f"{key}: no such option; `zelo run --cfg job` prints those that there are"
-    rest = [line for line in lines[1:] if not line.startswith(("object_type=", "full_key:"))]
-    return " ".join([first, *rest])
+    rest = takewhile(lambda line: not line.startswith(("Config search", "full_key:")), lines[1:])
+    return " ".join([re.sub(r"^In '[^']+': ", "", first), *rest])

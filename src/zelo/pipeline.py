@@ -119,7 +119,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         )
         made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
         student = Distilled(folder=pairwise.path / MODEL, made_by=pairwise.fingerprint)
-        ensemble = Ensemble(judges=[student], vote="soft")
+        ensemble = Ensemble(judges={"distilled": student}, vote="soft")
     comparisons = store.run(compare, ranked, {"sampler": run.sampler, "depth": run.depth, **seed})
     judgments = store.run(
         judge,

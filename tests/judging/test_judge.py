@@ -17,7 +17,6 @@ from zelo.judging.protocol import FAILED, Answer, Question
 class Counting(Component):
     """Prefers the shorter id, fails on ties, and counts what it is asked."""
 
-    name: str = "counting"
     asked: list[Question] = []  # noqa: RUF012
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> Counting:
@@ -25,7 +24,7 @@ class Counting(Component):
 
     @property
     def fingerprint(self) -> str:
-        return self.name
+        return "counting"
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         self.asked.extend(questions)
@@ -49,7 +48,7 @@ def test_nothing_is_asked_twice(beir_folder: Path, tmp_path: Path) -> None:
     columns = zip(("query_id", "doc_a", "doc_b", "repeat"), zip(*rows, strict=True), strict=True)
     write_table(comparisons, "comparisons", table("comparisons", **dict(columns)))
     member = Counting()
-    ensemble = Ensemble(judges=[member])
+    ensemble = Ensemble(judges={"counting": member})
     asked = {"data": data, "comparisons": comparisons, "judge": ensemble, "seed": 0}
     first = judge(out=tmp_path / "1", ledger=tmp_path / "ledger.sqlite", **asked)
     again = judge(out=tmp_path / "2", ledger=tmp_path / "ledger.sqlite", **asked)

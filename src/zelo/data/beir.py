@@ -59,6 +59,9 @@ class BeirFolder(Component):
         corpus, queries, *qrels = self.files()
         documents = list(read_records(corpus, optional=("title",)))
         asked = list(read_records(queries))
+        for path, records in ((corpus, documents), (queries, asked)):
+            if not records:
+                raise UserError(f"{path}: empty, at least one record is needed")
         doc_ids = {record["_id"] for record in documents}
         query_ids = {record["_id"] for record in asked}
         labels: dict[tuple[str, str], int] = {}

@@ -68,7 +68,7 @@ def validate(collection: Collection) -> None:
     """Raise `UserError` on what no stage could work with; sources report file and line first."""
     for table, column in ((collection.documents, "doc_id"), (collection.queries, "query_id")):
         if table.num_rows == 0:
-            raise UserError(f"{collection.name}: no {column.removesuffix('_id')} at all")
+            raise UserError(f"{collection.name}: {column} occurs nowhere; the collection is empty")
         counts = pc.value_counts(table[column])
         repeated = [row["values"].as_py() for row in counts if row["counts"].as_py() > 1]
         if repeated:

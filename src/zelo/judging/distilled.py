@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 class Distilled(Component):
     """Answers with a pairwise model that the `distil` stage made."""
 
-    name: str = option("distilled", "what the judge is called in artefacts and reports")
     folder: Path = option(help="the model's folder", exclude=True)
     made_by: str = option(help="fingerprint of the stage that made the model")
     batch_size: int = option(32, "comparisons read at once", ge=1, exclude=True)

@@ -16,7 +16,7 @@ from zelo.judging.protocol import Judge
 class Ensemble(Component):
     """Judges, and how their answers become one preference (`conf/judge/`)."""
 
-    judges: list[Judge] = option(help="who is asked", min_length=1)
+    judges: dict[str, Judge] = option(help="who is asked, by name", min_length=1)
     vote: str = option(
         "soft",
         "`sign` clamps each score to {−1, 0, 1} before averaging, as in the paper; `soft` keeps "

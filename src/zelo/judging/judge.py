@@ -13,6 +13,7 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import ANSWERED, Answer, Judge, Question
 from zelo.progress import track
+from zelo.seeding import derived_seed
 from zelo.store import stage
 
 BATCH = 2048  # answers written to the ledger in one transaction
@@ -31,21 +32,21 @@ def judge(
     statuses: Counter[str] = Counter()
     asked = usd = 0.0
     with Ledger(ledger) as kept:
-        for member in judge.judges:
-            answers, new = ask(member, questions, data, kept, seed)
+        for name, member in judge.judges.items():
+            answers, new = ask(name, member, questions, data, kept, seed)
             asked += new
             usd += sum(answer.usd for answer in answers)
             statuses.update(answer.status for answer in answers)
             for question, answer in zip(questions, answers, strict=True):
                 row = (question.query_id, question.doc_a, question.doc_b, question.repeat)
-                for name, value in zip(
-                    _COLUMNS, (*row, member.name, answer.score, answer.status), strict=True
+                for column, value in zip(
+                    _COLUMNS, (*row, name, answer.score, answer.status), strict=True
                 ):
-                    columns[name].append(value)
+                    columns[column].append(value)
     write_table(out, "judgments", table("judgments", **columns))
     return {
         "comparisons": len(questions),
-        "judges": [member.name for member in judge.judges],
+        "judges": list(judge.judges),
         "judgments": sum(statuses.values()),
         "asked_now": int(asked),
         "failed": sum(n for status, n in statuses.items() if status != ANSWERED),
@@ -70,16 +71,23 @@ def read_questions(comparisons: Path, data: Path) -> list[Question]:
 
 
 def ask(
-    member: Judge, questions: Sequence[Question], data: Path, ledger: Ledger, seed: int
+    name: str,
+    member: Judge,
+    questions: Sequence[Question],
+    data: Path,
+    ledger: Ledger,
+    seed: int,
 ) -> tuple[list[Answer], int]:
     """Answers of one judge in the order of `questions`, and how many of them are new."""
     pairs: dict[str, dict[str, None]] = {}
     for question in questions:
         pairs.setdefault(question.query_id, {}).update({question.doc_a: None, question.doc_b: None})
-    prepared = member.prepare(data, {i: list(docs) for i, docs in pairs.items()}, seed)
+    prepared = member.prepare(
+        data, {i: list(docs) for i, docs in pairs.items()}, derived_seed(seed, "judge", name)
+    )
     answers: list[Answer] = []
     new = 0
-    for start in track(range(0, len(questions), BATCH), f"asking {member.name}"):
+    for start in track(range(0, len(questions), BATCH), f"asking {name}"):
         batch = questions[start : start + BATCH]
         found = ledger.find(prepared.fingerprint, batch)
         missing = [q for q, answer in zip(batch, found, strict=True) if answer is None]

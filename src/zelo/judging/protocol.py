@@ -43,8 +43,6 @@ class Answer:
 class Judge(Protocol):
     """Anything that answers a comparison (`conf/judge/`)."""
 
-    name: str
-
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedJudge:
         """Get ready to be asked about `pairs` (query id → documents) of the collection `data`."""
         ...

@@ -44,7 +44,6 @@ class Noise(Component):
 class Simulated(Component):
     """A judge that sees a `view` of the documents and answers under `noise`."""
 
-    name: str = option(help="what the judge is called in artefacts and reports")
     view: View = option(help="hidden scores it answers from")
     noise: Noise = option(Noise(), help="how it errs")
 
@@ -57,7 +56,6 @@ class Simulated(Component):
             scores=scores,
             noise=self.noise,
             seed=seed,
-            name=self.name,
         )
 
 
@@ -69,7 +67,6 @@ class PreparedSimulated:
     scores: Scores
     noise: Noise
     seed: int
-    name: str
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answers that depend on the question alone, not on what else is asked beside it."""
@@ -92,8 +89,8 @@ class PreparedSimulated:
         ]
 
     def _uniforms(self, question: Question) -> NDArray[np.float64]:
-        """Three numbers in (0, 1) drawn from a hash of judge, seed and question."""
+        """Three numbers in (0, 1) drawn from a hash of seed and question."""
         q = question
-        key = "\x1f".join([self.name, str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)])
+        key = "\x1f".join([str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)])
         raw = hashlib.blake2b(key.encode(), digest_size=24).digest()
         return (np.frombuffer(raw, dtype=">u8").astype(np.float64) + 0.5) / 2.0**64

@@ -1,0 +1,88 @@
+"""A user's mistake ends in one clear line and exit status 2, with nothing half-written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Cli
+
+
+def repeat_first_line(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[0]]) + "\n")
+
+
+def append(path: Path, line: str) -> None:
+    path.write_text(path.read_text() + line + "\n")
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an empty data set": (
+        lambda f: (f / "corpus.jsonl").write_text(""),
+        "corpus.jsonl: empty",
+    ),
+    "a duplicate id": (
+        lambda f: repeat_first_line(f / "corpus.jsonl"),
+        "corpus.jsonl:33: id 'd0-apples' was used before",
+    ),
+    "an unknown id": (
+        lambda f: append(f / "qrels/test.tsv", "q\td\t1"),
+        "qrels/test.tsv:34: query 'q' is not in",
+    ),
+    "a missing file": (lambda f: (f / "queries.jsonl").unlink(), "queries.jsonl: not found"),
+    "a malformed line": (
+        lambda f: append(f / "queries.jsonl", '{"_id": '),
+        "queries.jsonl:17: not JSON",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_in_the_data(cli: Cli, tmp_path: Path, beir_folder: Path, mistake: str) -> None:
+    spoil, message = MISTAKES[mistake]
+    spoil(beir_folder)
+    done = cli("run", "data=beir", f"data.path={beir_folder}")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not list((tmp_path / "work").rglob("*.parquet"))
+    for manifest in (tmp_path / "work").rglob("manifest.json"):
+        assert json.loads(manifest.read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "sampler.cycles=0"],
+            "error: sampler.cycles=0: input should be greater than or equal to 1",
+        ),
+        (["run", "sampler.cylces=4"], "error: sampler.cylces: no such option"),
+        (
+            ["run", "sampler=circles"],
+            "error: Could not find 'sampler/circles' Available options in 'sampler'",
+        ),
+        (["run", "sampler=5"], "error: Config group override must be a string"),
+        (["run", "sampler=[["], "error: "),
+        (["run", "data=beir"], "error: data.path: "),
+        (["run", "weights.path=/nowhere"], "error: model configured path /nowhere: no config.json"),
+        (["run", "home=/proc/nowhere"], "error: "),
+        (["walk"], "error: walk: no such command; see zelo --help"),
+    ],
+)
+def test_in_the_command(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert not [
+        path
+        for path in (tmp_path / "work").rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    ]

@@ -1,0 +1,254 @@
+"""Whole commands, in processes of their own, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ir_measures
+import pytest
+from tests.conftest import Cli
+
+from zelo.artifacts import read_table
+
+STAGES = ["load", "retrieve", "compare", "judge", "rate", "train", "evaluate", "report"]
+
+
+def run_folder(
+    cli: Cli, tmp_path: Path, *arguments: str
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    done = cli("run", *arguments)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "work" / re.findall(r"run folder\s+(\S+)", done.stdout)[0], done
+
+
+def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", *toy)
+    for word in (
+        "BM25",
+        "dense",
+        "hybrid",
+        "starting model",
+        "zELO-trained",
+        "NDCG@10",
+        "Recall@100",
+    ):
+        assert word in done.stdout
+    assert re.search(
+        r"NDCG@10, trained against starting model: [+-]0\.\d+ \[.*\], p = [01]\.\d+", done.stdout
+    )
+    assert "Traceback" not in done.stderr
+    assert "Loading weights" not in done.stderr
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "done"
+    assert [stage["stage"] for stage in manifest["stages"]] == STAGES
+    assert all(stage["made_by_this_run"] for stage in manifest["stages"])
+    assert (
+        manifest["stages"][3]["counts"]["judgments"]
+        == 3 * manifest["stages"][2]["counts"]["comparisons"]
+    )
+    assert manifest["packages"]["torch"]
+    assert manifest["config"]["data"]["documents"] == 60
+    assert "<svg" not in (folder / "report.html").read_text()  # pictures are images, not markup
+    assert (folder / "model" / "README.md").is_file()
+    assert (folder / "logs" / "train" / "metrics.csv").is_file()
+
+    from sentence_transformers import SentenceTransformer
+
+    assert SentenceTransformer(str(folder / "model")).encode(["a"]).shape == (1, 32)
+
+    # The metrics in the table are those that the run file and the labels give.
+    store = tmp_path / "work" / "outputs" / "store"
+    data = next((store / "load").glob("*/"))
+    queries = read_table(data, "queries").to_pylist()
+    tested = {row["query_id"] for row in queries if row["split"] == "test"}
+    qrels = {
+        row["query_id"].replace(" ", "%20"): {row["doc_id"]: row["relevance"]}
+        for row in read_table(data, "qrels").to_pylist()
+        if row["query_id"] in tested
+    }
+    run = list(ir_measures.read_trec_run(str(folder / "runs" / "zelo.trec")))
+    expected = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[
+        ir_measures.nDCG @ 10
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["zelo/NDCG@10"] == pytest.approx(expected)
+
+    # Nothing tested was trained on, and no label went into training.
+    judged = {
+        row["query_id"]
+        for row in read_table(next((store / "judge").glob("*/")), "judgments").to_pylist()
+    }
+    assert judged
+    assert not judged & tested
+
+    start = time.monotonic()
+    second = cli("run", "experiment=quickstart", *toy)
+    seconds = time.monotonic() - start
+    assert [f"  {stage}: already done" for stage in STAGES] == second.stderr.splitlines()
+    assert (
+        second.stdout.split("test queries")[1].split("report")[0]
+        == done.stdout.split("test queries")[1].split("report")[0]
+    )
+    assert seconds < 15, "5 s on an idle machine"
+
+    # A part, and a part whose inputs are not there.
+    part = cli("run", "experiment=quickstart", *toy, "stages=[rate,train]", "rating.prior=1")
+    assert part.returncode == 0, part.stderr
+    assert "rate ..." in part.stderr
+    assert "evaluate" not in part.stdout
+    missing = cli("run", "experiment=quickstart", *toy, "stages=[rate]", "seed=1")
+    assert missing.returncode == 2
+    assert "error: stage rate needs judge, which has not run" in missing.stderr
+
+
+def test_a_cross_encoder_with_a_distilled_judge(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    folder, _ = run_folder(
+        cli, tmp_path, "experiment=quickstart_reranker", "distil=on", "sampler=dense", *toy
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    labels = [stage["label"] for stage in manifest["stages"]]
+    assert labels[2:7] == [
+        "compare (few, for the ensemble)",
+        "judge (the ensemble)",
+        "distil",
+        "compare",
+        "judge (the distilled model)",
+    ]
+    counts = {stage["label"]: stage["counts"] for stage in manifest["stages"]}
+    assert counts["judge (the ensemble)"]["comparisons"] == 12
+    assert counts["judge (the distilled model)"]["comparisons"] == 12 * 15
+    assert counts["judge (the distilled model)"]["judges"] == ["distilled"]
+
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder / "model"), trust_remote_code=True)
+    assert model.predict([("a", "b")]).shape == (1,)
+    assert "trust_remote_code=True" in (folder / "model" / "README.md").read_text()
+
+
+def test_a_sweep_shares_what_its_runs_have_in_common(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    done = cli("run", "-m", "experiment=quickstart", "sampler=cycles,dense", "seed=1,2", *toy)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("── run ") == 4
+    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
+    seeds = [json.loads((sweep / str(n) / "manifest.json").read_text())["seed"] for n in range(4)]
+    assert seeds == [1, 2, 1, 2]
+    store = tmp_path / "work" / "outputs" / "store"
+    made = {stage: len(list((store / stage).glob("*/stage.json"))) for stage in STAGES}
+    assert made == {stage: 1 if stage in ("load", "retrieve") else 4 for stage in STAGES}
+
+
+def test_a_failing_run_of_a_sweep_does_not_stop_the_others(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    done = cli(
+        "run",
+        "-m",
+        "experiment=quickstart",
+        "data.train_queries=500,12",
+        "stages=[load]",
+        *(t for t in toy if "train_queries" not in t),
+    )
+    assert done.returncode == 2
+    assert "raise data.documents or ask for fewer queries" in done.stderr
+    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
+    status = [
+        json.loads((sweep / str(n) / "manifest.json").read_text())["status"] for n in range(2)
+    ]
+    assert status == ["failed", "done"]
+
+
+def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(Path(sys.executable).parent / "zelo"), "run", *arguments],
+        cwd=tmp_path / "work",
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_that_is_stopped_in_training_goes_on_from_there(
+    cli: Cli, tmp_path: Path, toy: list[str], sent: signal.Signals
+) -> None:
+    arguments = [
+        "experiment=quickstart",
+        *toy,
+        "training.epochs=30",
+        "training.checkpoint_minutes=0.001",
+    ]
+    work = tmp_path / "work"
+    undisturbed, _ = run_folder(cli, tmp_path, *arguments, "home=undisturbed")
+    process = begin(tmp_path, *arguments)
+    deadline = time.monotonic() + 240
+    while not list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")):
+        assert process.poll() is None, "ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, sent)
+    _, stderr = process.communicate(timeout=60)
+    if sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted; the same command goes on where it stopped" in stderr
+        assert "Traceback" not in stderr
+        (manifest,) = work.glob("outputs/runs/*/manifest.json")
+        assert json.loads(manifest.read_text())["status"] == "interrupted"
+    assert not list(work.glob("outputs/store/train/*/stage.json"))
+    resumed, done = run_folder(cli, tmp_path, *arguments)
+    assert "judge: already done" in done.stderr
+    assert "train: going on where it stopped" in done.stderr
+    results = [
+        json.loads((folder / "metrics.json").read_text()) for folder in (undisturbed, resumed)
+    ]
+    assert results[0] == results[1]
+    losses = [
+        read_table(next(work.glob(f"{home}/store/train/*/")), "losses")
+        for home in ("undisturbed", "outputs")
+    ]
+    assert losses[0].num_rows == 90
+    assert losses[0].equals(losses[1])
+
+
+def test_weights_and_biases_offline(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", "logger=wandb", *toy)
+    (kept,) = folder.glob("wandb/offline-run-*/*.wandb")
+    assert kept.stat().st_size > 1000
+    assert "Traceback" not in done.stderr
+
+
+def test_a_users_own_collection(
+    cli: Cli, tmp_path: Path, tiny_model: Path, beir_folder: Path
+) -> None:
+    """With what real collections hold: nothing, a megabyte, every alphabet, and lonely queries."""
+    with (beir_folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        for doc_id, text in (
+            ("empty", ""),
+            ("long", "storms theory " * 70_000),
+            ("日本 語", "東京 größer 🐍 history"),
+        ):
+            file.write(json.dumps({"_id": doc_id, "text": text}) + "\n")
+    with (beir_folder / "queries.jsonl").open("a", encoding="utf-8") as file:
+        for query_id, text in (("no candidate", "zzzz"), ("one candidate", "東京"), ("blank", " ")):
+            file.write(json.dumps({"_id": query_id, "text": text}) + "\n")
+    folder, done = run_folder(
+        cli, tmp_path, "data=beir", f"data.path={beir_folder}", f"weights.path={tiny_model}",
+        "retriever=bm25", "top_k=8", "model.max_tokens=32",
+    )  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    counts = {stage["stage"]: stage["counts"] for stage in manifest["stages"]}
+    assert counts["compare"]["queries_too_few_candidates"] == 3
+    assert counts["retrieve"]["queries_without_candidates"] == 2
+    assert counts["train"]["queries"] == 8
+    assert "3 training queries have too few candidates" in (folder / "report.html").read_text()
+    assert "one candidate" not in done.stderr
