@@ -62,6 +62,12 @@ def components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from components(below, f"{path}.{key}")
 
 
+def test_an_experiment_has_the_last_word_but_for_the_user() -> None:
+    assert composed().depth == 100
+    assert composed("experiment=quickstart").depth == 8
+    assert composed("experiment=quickstart", "depth=9").depth == 9
+
+
 def test_the_collection_may_choose_its_judges_and_the_user_has_the_last_word() -> None:
     assert "first" in composed("data=beir", "data.path=x").judge.judges
     assert "words" in composed("data=beir", "data.path=x", "judge=simulated").judge.judges

@@ -54,7 +54,7 @@ def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path:
     from sentence_transformers import SentenceTransformer
 
     model = BiEncoder(weights=Weights(name=str(tiny_model)), max_tokens=64, scale=6.0)
-    module = moved(model.module(CentredMSE(), TrainingOptions(), 10, 0))
+    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
     expected = predictions(module)
     model.export(module, tmp_path / "model")
     stock = SentenceTransformer(str(tmp_path / "model"))
@@ -76,7 +76,7 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
     from sentence_transformers import CrossEncoder as Stock
 
     model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head, max_tokens=64)
-    module = moved(model.module(objective, TrainingOptions(), 10, 0))
+    module = moved(model.module(objective, TrainingOptions(), 10))
     expected = predictions(module)
     if isinstance(objective, MSE):
         expected = 1 / (1 + np.exp(-expected))
@@ -93,7 +93,7 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
 
 def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) -> None:
     model = CrossEncoder(weights=Weights(name=str(tiny_model)), head="segments", scale=6.0)
-    module = model.module(CentredMSE(), TrainingOptions(), 10, 0).eval()
+    module = model.module(CentredMSE(), TrainingOptions(), 10).eval()
     features = module.model.preprocess(PAIRS[:4])
     with torch.inference_mode():
         scores = module.score(PAIRS[:4])

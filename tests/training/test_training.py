@@ -128,7 +128,7 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     training = TrainingOptions(epochs=2, batch=4, learning_rate=1e-3, checkpoint_minutes=1e-6)
     torch.manual_seed(0)
     module = BiEncoder(weights=Weights(name=str(model_folder)), max_tokens=16).module(
-        CentredMSE(), training, steps, 0
+        CentredMSE(), training, steps
     )
     trainer = LightningTrainer()
     if stop is not None:
@@ -162,7 +162,7 @@ def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions(epochs=40, batch=16, learning_rate=5e-3)
     judged = [((f"find {w}", f"text about {w}", "text about nothing"), 1.0) for w in "abcdefgh"]
     data = PairwiseDataModule(judged, 8, 0)
-    module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40, 0)
+    module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40)
     last = fitting.fit(
         module, data, tmp_path, 40, training, LightningTrainer(), CSVLogger(tmp_path), "t"
     )
@@ -171,7 +171,7 @@ def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions()
-    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3, 0)
+    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3)
     bad = [RatedQuery("q", ["d0", "d1"], [float("nan"), 0.0])]
     data = ScoredDataModule(bad, DOCUMENTS, 4, None, 0)
     with pytest.raises(

@@ -31,7 +31,7 @@ class BiEncoder(Component):
     kind: str = option("embedding model", "what it is called in reports", exclude=True)
 
     def module(
-        self, objective: Objective, training: TrainingOptions, steps: int, seed: int
+        self, objective: Objective, training: TrainingOptions, steps: int
     ) -> BiEncoderModule:
         """Return the LightningModule that trains it for `steps` steps."""
         from zelo.models.embedding import load_embedding_model
@@ -40,7 +40,7 @@ class BiEncoder(Component):
         model = load_embedding_model(
             self.weights.locate(), self.train_max_tokens or self.max_tokens
         )
-        return BiEncoderModule(model, self.scale, objective, training, steps, seed)
+        return BiEncoderModule(model, self.scale, objective, training, steps)
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""

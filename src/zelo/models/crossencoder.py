@@ -38,14 +38,14 @@ class CrossEncoder(Component):
     kind: str = option("cross-encoder", "what it is called in reports", exclude=True)
 
     def module(
-        self, objective: Objective, training: TrainingOptions, steps: int, seed: int
+        self, objective: Objective, training: TrainingOptions, steps: int
     ) -> CrossEncoderModule:
         """Return the LightningModule that trains it for `steps` steps."""
         from zelo.training.modules import CrossEncoderModule
 
         model = new_cross_encoder(self.weights.locate(), self.head, self.scale)
         model.max_seq_length = self.train_max_tokens or self.max_tokens
-        return CrossEncoderModule(model, objective, training, steps, seed)
+        return CrossEncoderModule(model, objective, training, steps)
 
     def export(self, module: CrossEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.CrossEncoder(folder)` loads."""

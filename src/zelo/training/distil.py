@@ -67,7 +67,6 @@ def distil(
         ),
         training,
         steps,
-        seed,
     )
     loss = fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
     module.model.eval().save(out / MODEL)

@@ -107,6 +107,7 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for text in (
         ".*does not have many workers.*",
+        ".*in eval mode at the start of training.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
         ".*lr_scheduler.step.*",

@@ -56,7 +56,7 @@ class WandB(Component):
         run = self._run(folder, config)
         for name, value in summary.items():
             run.summary[name] = value
-        run.finish(quiet=True)
+        run.finish()
 
     def _run(self, folder: Path, config: Mapping[str, Any]) -> Any:
         """The W&B run of this run folder, opened on first use."""

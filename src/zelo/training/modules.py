@@ -14,25 +14,31 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from zelo.errors import UserError
 from zelo.models.pairwise import PairwiseReranker
-from zelo.seeding import derived_seed
 from zelo.training.batches import PairwiseBatch, ScoredBatch
 from zelo.training.objectives import Objective
 from zelo.training.options import TrainingOptions
 
 
 class ZeloModule(LightningModule):  # type: ignore[misc]
-    """What the three have in common: AdamW, a schedule, and randomness that survives a resume."""
+    """What the three have in common: AdamW, a schedule, layers that stay as they are.
 
-    def __init__(self, training: TrainingOptions, steps: int, seed: int) -> None:
+    Dropout is off: with targets that are averages of many comparisons and a single epoch it only
+    adds noise, and a resumed run draws nothing that an undisturbed one does not.
+    """
+
+    def __init__(self, training: TrainingOptions, steps: int) -> None:
         super().__init__()
-        self.training_options, self.steps, self.seed = training, steps, seed
+        self.training_options, self.steps = training, steps
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
         options = self.training_options
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+            [parameter for parameter in self.parameters() if parameter.requires_grad],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
         )
         warmup = max(round(options.warmup * self.steps), 1)
 
@@ -44,9 +50,9 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout by the step, so that a resumed run draws what an undisturbed one draws."""
-        torch.manual_seed(derived_seed(self.seed, "step", str(self.global_step)))
+    def on_train_start(self) -> None:
+        """Switch dropout off."""
+        self.eval()
 
     def report(self, loss: Tensor, size: int) -> Tensor:
         """Log the loss of a step and pass it on."""
@@ -75,16 +81,16 @@ class BiEncoderModule(ZeloModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         scale: float,
         objective: Objective,
         training: TrainingOptions,
         steps: int,
-        seed: int,
     ) -> None:
-        super().__init__(training, steps, seed)
-        self.model: Any = model
+        super().__init__(training, steps)
+        self.model = model
         self.scale, self.objective = scale, objective
+        freeze(self.model[0].model, training.frozen_layers)
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
@@ -113,15 +119,15 @@ class CrossEncoderModule(ZeloModule):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         objective: Objective,
         training: TrainingOptions,
         steps: int,
-        seed: int,
     ) -> None:
-        super().__init__(training, steps, seed)
-        self.model: Any = model
+        super().__init__(training, steps)
+        self.model = model
         self.objective = objective
+        freeze(self.model[0].model, training.frozen_layers)
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates); places without a document hold 0."""
@@ -149,11 +155,10 @@ class CrossEncoderModule(ZeloModule):
 class PairwiseModule(ZeloModule):
     """Distils an ensemble: binary cross-entropy on soft preferences (METHOD, stage 3)."""
 
-    def __init__(
-        self, model: PairwiseReranker, training: TrainingOptions, steps: int, seed: int
-    ) -> None:
-        super().__init__(training, steps, seed)
+    def __init__(self, model: PairwiseReranker, training: TrainingOptions, steps: int) -> None:
+        super().__init__(training, steps)
         self.model = model
+        freeze(model.encoder, training.frozen_layers)
 
     def forward(self, batch: PairwiseBatch) -> Tensor:
         """Logits (pairs,) of P(a ≻ b)."""
@@ -165,3 +170,24 @@ class PairwiseModule(ZeloModule):
         """Cross-entropy between the ensemble's preferences and the model's."""
         loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference)
         return self.report(loss, len(batch.triples))
+
+
+def freeze(encoder: nn.Module, layers: int) -> None:
+    """Keep the embeddings and the lowest `layers` layers of a transformer as they are; 0: none.
+
+    No gradient passes below them, which saves much of the work. Raises `UserError` where the
+    encoder has fewer layers.
+    """
+    if layers == 0:
+        return
+    config: Any = encoder.config
+    depth = config.num_hidden_layers
+    stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    stack = next(stacks, None)
+    if stack is None or layers > depth:
+        raise UserError(f"training.frozen_layers={layers}: the encoder has {depth} layers")
+    for module in stack[:layers]:
+        module.requires_grad_(False)
+    for name, parameter in encoder.named_parameters():
+        if "embed" in name:
+            parameter.requires_grad_(False)

@@ -20,6 +20,9 @@ class TrainingOptions(Component):
     candidates: int | None = option(
         None, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
+    frozen_layers: int = option(
+        0, "lowest layers that stay as they are, and the embeddings with them; 0 for none", ge=0
+    )
     chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
 

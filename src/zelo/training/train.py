@@ -27,7 +27,7 @@ class Model(Protocol):
 
     kind: str
 
-    def module(self, objective: Objective, training: TrainingOptions, steps: int, seed: int) -> Any:
+    def module(self, objective: Objective, training: TrainingOptions, steps: int) -> Any:
         """Return the LightningModule that trains it."""
         ...
 
@@ -76,7 +76,7 @@ def train(
     )
     steps = training.epochs * len(batches.loader)
     torch.manual_seed(seed)
-    module = model.module(objective, training, steps, seed)
+    module = model.module(objective, training, steps)
     loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
     model.export(module.eval(), out / MODEL)
     return {
