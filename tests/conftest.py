@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # small models: tests run beside one another instead
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -115,8 +116,13 @@ def cli(tmp_path: Path) -> Cli:
 @pytest.fixture
 def toy(tiny_model: Path) -> list[str]:
     """Overrides that make a run of the built-in data end in seconds."""
+    return small(tiny_model)
+
+
+def small(model: Path) -> list[str]:
+    """What `toy` gives."""
     return [
-        f"weights.path={tiny_model}",
+        f"weights.path={model}",
         "data.documents=60",
         "data.train_queries=12",
         "data.dev_queries=4",
@@ -124,5 +130,6 @@ def toy(tiny_model: Path) -> list[str]:
         "top_k=10",
         "depth=6",
         "training.candidates=6",
+        "training.frozen_layers=0",
         "evaluation.resamples=500",
     ]

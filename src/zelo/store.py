@@ -169,7 +169,9 @@ class Store:
             if artifact.path.exists():  # left without its record by something that was not us
                 shutil.rmtree(artifact.path)
             partial_folder.rename(artifact.path)
-            sizes = [f"{value:,} {key}" for key, value in counts.items() if type(value) is int]
+            sizes = [
+                f"{value:,} {key}" for key, value in counts.items() if type(value) is int and value
+            ]
             self.say(
                 f"{label}: " + ", ".join([f"{about['seconds']:.1f} s", *sizes]).replace("_", " ")
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ir_measures
 import pytest
-from tests.conftest import Cli
+from tests.conftest import Cli, small
 
 from zelo.artifacts import read_table
 
@@ -178,19 +178,15 @@ def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+LONG = ["experiment=quickstart", "training.epochs=20", "training.checkpoint_minutes=0.001"]
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_in_training_goes_on_from_there(
-    cli: Cli, tmp_path: Path, toy: list[str], sent: signal.Signals
+    cli: Cli, tmp_path: Path, toy: list[str], undisturbed: Path, sent: signal.Signals
 ) -> None:
-    arguments = [
-        "experiment=quickstart",
-        *toy,
-        "training.epochs=30",
-        "training.checkpoint_minutes=0.001",
-    ]
     work = tmp_path / "work"
-    undisturbed, _ = run_folder(cli, tmp_path, *arguments, "home=undisturbed")
-    process = begin(tmp_path, *arguments)
+    process = begin(tmp_path, *LONG, *toy)
     deadline = time.monotonic() + 240
     while not list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")):
         assert process.poll() is None, "ended before its first checkpoint"
@@ -205,19 +201,24 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_there(
         (manifest,) = work.glob("outputs/runs/*/manifest.json")
         assert json.loads(manifest.read_text())["status"] == "interrupted"
     assert not list(work.glob("outputs/store/train/*/stage.json"))
-    resumed, done = run_folder(cli, tmp_path, *arguments)
+    resumed, done = run_folder(cli, tmp_path, *LONG, *toy)
     assert "judge: already done" in done.stderr
     assert "train: going on where it stopped" in done.stderr
-    results = [
-        json.loads((folder / "metrics.json").read_text()) for folder in (undisturbed, resumed)
-    ]
-    assert results[0] == results[1]
-    losses = [
-        read_table(next(work.glob(f"{home}/store/train/*/")), "losses")
-        for home in ("undisturbed", "outputs")
-    ]
-    assert losses[0].num_rows == 90
+    (whole,) = undisturbed.glob("runs/*/metrics.json")
+    assert json.loads((resumed / "metrics.json").read_text()) == json.loads(whole.read_text())
+    homes = (undisturbed, work / "outputs")
+    losses = [read_table(next(home.glob("store/train/*/")), "losses") for home in homes]
+    assert losses[0].num_rows == 60
     assert losses[0].equals(losses[1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """Home of a long run that nobody stopped."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    zelo = str(Path(sys.executable).parent / "zelo")
+    subprocess.run([zelo, "run", *LONG, *small(tiny_model), f"home={home}"], check=True)
+    return home
 
 
 def test_weights_and_biases_offline(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
@@ -227,8 +228,9 @@ def test_weights_and_biases_offline(cli: Cli, tmp_path: Path, toy: list[str]) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("retriever", "lonely"), [("bm25", 3), ("hybrid", 0)])
 def test_a_users_own_collection(
-    cli: Cli, tmp_path: Path, tiny_model: Path, beir_folder: Path
+    cli: Cli, tmp_path: Path, tiny_model: Path, beir_folder: Path, retriever: str, lonely: int
 ) -> None:
     """With what real collections hold: nothing, a megabyte, every alphabet, and lonely queries."""
     with (beir_folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
@@ -243,12 +245,12 @@ def test_a_users_own_collection(
             file.write(json.dumps({"_id": query_id, "text": text}) + "\n")
     folder, done = run_folder(
         cli, tmp_path, "data=beir", f"data.path={beir_folder}", f"weights.path={tiny_model}",
-        "retriever=bm25", "top_k=8", "model.max_tokens=32",
+        f"retriever={retriever}", "top_k=8", "model.max_tokens=32",
     )  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     counts = {stage["stage"]: stage["counts"] for stage in manifest["stages"]}
-    assert counts["compare"]["queries_too_few_candidates"] == 3
-    assert counts["retrieve"]["queries_without_candidates"] == 2
-    assert counts["train"]["queries"] == 8
-    assert "3 training queries have too few candidates" in (folder / "report.html").read_text()
-    assert "one candidate" not in done.stderr
+    assert counts["compare"]["queries_too_few_candidates"] == lonely
+    assert counts["train"]["queries"] == 11 - lonely
+    page = (folder / "report.html").read_text()
+    assert ("3 training queries have too few candidates" in page) == (lonely == 3)
+    assert ("3 queries too few candidates" in done.stderr) == (lonely == 3)
