@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from zelo.artifacts import table
+from zelo.artifacts import read_table, table, write_table
 from zelo.models.weights import Weights
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
 from zelo.retrieval.fusion import Hybrid, reciprocal_rank_fusion
 from zelo.retrieval.ranking import candidates_from, rankings_from, rankings_table
+from zelo.retrieval.retrieve import retrieve
 
 DOCUMENTS = {
     "a": "Running runners run quickly",
@@ -97,3 +98,20 @@ def test_rankings_survive_the_disk() -> None:
         "candidates", query_id=["q", "q"], doc_id=["a", "b"], rank=[2, 1], score=[0.0, 1.0]
     )
     assert candidates_from(candidates) == {"q": ["b", "a"]}
+
+
+def test_rankings_are_long_enough_for_the_metrics_whatever_is_reranked(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    out.mkdir()
+    ids = [f"d{i}" for i in range(150)]
+    write_table(data, "queries", table("queries", query_id=["q"], text=["word"], split=["test"]))
+    write_table(
+        data, "documents", table("documents", doc_id=ids, title=[""] * 150, text=["a word"] * 150)
+    )
+    counts = retrieve(out=out, data=data, retriever=BM25(), top_k=30)
+    assert counts["candidates"] == 30
+    assert candidates_from(read_table(out, "candidates")) == {"q": ids[:30]}
+    assert [
+        doc_id for doc_id, _ in rankings_from(read_table(out, "first_stage"))["bm25"]["q"]
+    ] == ids[:100]

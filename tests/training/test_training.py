@@ -180,3 +180,18 @@ def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: 
         fitting.fit(
             module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t"
         )
+
+
+def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
+    training = TrainingOptions(frozen_layers=1, learning_rate=1e-2)
+    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    data = ScoredDataModule(rated(), DOCUMENTS, 3, None, 0)
+    fitting.fit(module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t")
+    changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert not any("embeddings" in name or "layer.0." in name for name in changed)
+    assert any("layer.1." in name for name in changed)
+    with pytest.raises(UserError, match=r"training\.frozen_layers=3: the encoder has 2 layers"):
+        BiEncoder(weights=Weights(name=str(tiny_model))).module(
+            CentredMSE(), TrainingOptions(frozen_layers=3), 3
+        )

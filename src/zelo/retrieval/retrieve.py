@@ -23,12 +23,16 @@ class Retriever(Protocol):
         ...
 
 
+RANKED = 100  # shortest ranking that Recall@100 can be taken of
+
+
 @stage(version=1)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
-    """Write the `first_stage` rankings and, of the last of them, the `candidates`."""
+    """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`."""
     queries, documents = query_texts(data), document_texts(data)
-    rankings = retriever.search(queries, documents, top_k)
-    name, candidates = list(rankings.items())[-1]
+    rankings = retriever.search(queries, documents, max(top_k, RANKED))
+    name, whole = list(rankings.items())[-1]
+    candidates = {query_id: ranked[:top_k] for query_id, ranked in whole.items()}
     write_table(out, "first_stage", rankings_table("first_stage", rankings))
     write_table(out, "candidates", table("candidates", **ranking_columns(candidates)))
     sizes = [len(ranked) for ranked in candidates.values()]
