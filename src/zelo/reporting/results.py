@@ -101,20 +101,24 @@ def ndcg_of_trained(metrics: Artifact) -> float | None:
 
 def print_results(metrics: Artifact) -> None:
     """Print systems by metrics with intervals, and the paired test."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     found = results(metrics.path)
     counts = metrics.record["counts"]
     table = Table(
-        title=f"\n{counts['queries']} {counts['split']} queries, mean and 95 % interval",
+        title=f"{counts['queries']} {counts['split']} queries, mean and 95 % interval",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for metric in next(iter(found.values())):
         table.add_column(metric, justify="right", no_wrap=True)
     for system, row in found.items():
-        cells = [f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in row.values()]
+        cells = [f"{e.value:.3f} [{short(e.low)}, {short(e.high)}]" for e in row.values()]
         table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
     # In a file or a pipe there is no width to fit into.
     console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
@@ -128,12 +132,19 @@ def print_results(metrics: Artifact) -> None:
     console.print("(paired randomisation test; bootstrap intervals over queries)\n")
 
 
+def short(value: float) -> str:
+    """Three decimals without the leading zero, as a table of 80 columns needs it."""
+    return f"{value:.3f}".removeprefix("0").replace("1.000", "1.00")
+
+
 def print_cost(used: Sequence[Used], seconds: float) -> None:
     """Print what each stage took, now or when it ran, and what was asked of the judges."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="\nWhat it cost", title_justify="left")
+    print()
+    table = Table(title="What it cost", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     columns = ("stage", "seconds", "comparisons", "judgments", "USD", "ran")
     for column in columns:
         table.add_column(column, justify="left" if column in ("stage", "ran") else "right")
@@ -141,7 +152,7 @@ def print_cost(used: Sequence[Used], seconds: float) -> None:
         table.add_row(*(row[column] for column in columns))
     console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
     console.print(table)
-    console.print(f"{seconds:.1f} s in all, this time")
+    console.print(f"{seconds:.1f} s in all, this time\n")
 
 
 def costs(used: Sequence[Used]) -> list[dict[str, Any]]:
