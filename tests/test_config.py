@@ -66,6 +66,7 @@ def test_an_experiment_has_the_last_word_but_for_the_user() -> None:
     assert composed().depth == 100
     assert composed("experiment=quickstart").depth == 8
     assert composed("experiment=quickstart", "depth=9").depth == 9
+    assert type(composed("experiment=quickstart", "retriever=bm25").retriever).__name__ == "BM25"
 
 
 def test_the_collection_may_choose_its_judges_and_the_user_has_the_last_word() -> None:

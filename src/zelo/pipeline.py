@@ -156,5 +156,5 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         "trained": trained,
         "metrics": metrics,
     }
-    reported = store.run(report, made, {"run": run})
+    reported = store.run(report, made, {"run": run, "vote": ensemble.vote})
     return {**made, "report": reported}

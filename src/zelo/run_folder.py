@@ -52,6 +52,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     started = time.time()
     try:
         run: Run = build_from(config)
+        run.trainer.check()
     except UserError:
         if not any(folder.iterdir()):
             folder.rmdir()
@@ -83,6 +84,8 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         status = "interrupted"
         raise
     finally:
+        if status != "done":
+            run.logger.finish(folder, {}, {})
         manifest |= {"status": status, "seconds": round(time.time() - started, 2)}
         write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
     print_cost(store.used, time.time() - started)

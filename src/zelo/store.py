@@ -13,7 +13,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -177,14 +178,18 @@ class Store:
             )
         return True
 
-    def _lock(self, artifact: Artifact, label: str) -> FileLock:
+    @contextmanager
+    def _lock(self, artifact: Artifact, label: str) -> Iterator[None]:
         lock = FileLock(artifact.path.with_name(f".{artifact.fingerprint}.lock"))
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
             self.say(f"{label}: waiting for another process that runs it")
             lock.acquire()
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def digest(content: Any) -> str:

@@ -97,6 +97,13 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
             "q1\td1\thigh",
             r"test\.tsv:3: score must be a whole number, found 'high'",
         ),
+        ("qrels/test.tsv", "q2\td1\t0", r"'q2' and document 'd1' are labelled twice"),
+        ("qrels/test.tsv", "q1\td1\t9999999999", r"test\.tsv:3: score 9999999999 is out of range"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d3", "text": "\\ud83d"}',
+            r"corpus\.jsonl:3: .* half a character",
+        ),
         ("qrels/test.tsv", "q3\td1\t1", r"query 'q3' is also in qrels/dev\.tsv"),
     ],
 )
@@ -135,3 +142,10 @@ def test_marks_blank_lines_and_windows_line_ends_are_no_records(tmp_path: Path) 
     content = (folder / "corpus.jsonl").read_bytes().replace(b"\n", b"\r\n\r\n")
     (folder / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + content)
     assert BeirFolder(path=str(folder)).load().documents["doc_id"].to_pylist() == ["d1", "d2"]
+
+
+def test_a_renamed_split_is_another_collection(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    before = BeirFolder(path=str(folder)).fingerprint()
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "train.tsv")
+    assert BeirFolder(path=str(folder)).fingerprint() != before

@@ -43,6 +43,11 @@ def test_a_document_is_the_source_without_the_docstring() -> None:
     assert found["m.g.h"].code == 'def h():\n    return "é"'
 
 
+def test_a_form_feed_does_not_shift_the_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('# \f\ndef f():\n    """Say a thing."""\n    return 1\n')
+    assert [f.code for f in documented_functions(tmp_path)] == ["def f():\n    return 1"]
+
+
 def test_files_that_do_not_parse_and_tests_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text('def f():\n    """Say a thing."""\n    return 1\n')
     (tmp_path / "bad.py").write_text("def f(:\n")

@@ -44,7 +44,8 @@ def test_tails_are_finite_and_convex(model: str, d: float, p: float) -> None:
 def test_targets() -> None:
     elo = np.array([1.0, -2.0, 1.0])
     assert TARGETS["centred"](elo).tolist() == [1.0, -2.0, 1.0]
-    np.testing.assert_allclose(TARGETS["cdf"](elo), (1 + erf(elo)) / 2)
+    np.testing.assert_allclose(TARGETS["cdf_thurstone"](elo), (1 + erf(elo)) / 2)
+    np.testing.assert_allclose(TARGETS["cdf_bradley_terry"](elo), 1 / (1 + np.exp(-elo)))
     assert TARGETS["minmax"](elo).tolist() == [1.0, 0.0, 1.0]
     assert TARGETS["minmax"](np.zeros(2)).tolist() == [0.5, 0.5]
-    assert [len(TARGETS[name](np.zeros(0))) for name in TARGETS] == [0, 0, 0]
+    assert [len(TARGETS[name](np.zeros(0))) for name in TARGETS] == [0] * 4

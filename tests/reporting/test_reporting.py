@@ -80,7 +80,10 @@ def test_what_went_less_than_well_is_said() -> None:
         "judge": {"failed": 1200},
         "rate": {"disconnected_queries": 0, "not_converged": 0},
     }
-    assert caveats(counts) == ["2 queries have only one candidate", "1,200 judgments failed"]
+    assert caveats(counts, [{"stage": "judge", "counts": counts["judge"]}]) == [
+        "2 queries have only one candidate",
+        "1,200 judgments failed",
+    ]
 
 
 def test_the_same_figure_is_the_same_file() -> None:
@@ -187,7 +190,7 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
         write_json(folders[name] / RECORD, {"stage": of, "seconds": 1.0, "counts": count})
     out = tmp_path / "out"
     out.mkdir()
-    report(out=out, run=run, **folders)
+    report(out=out, run=run, vote="soft", **folders)
     return out / "report.html"
 
 

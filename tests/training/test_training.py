@@ -191,7 +191,7 @@ def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> Non
     changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
     assert not any("embeddings" in name or "layer.0." in name for name in changed)
     assert any("layer.1." in name for name in changed)
-    with pytest.raises(UserError, match=r"training\.frozen_layers=3: the encoder has 2 layers"):
+    with pytest.raises(UserError, match=r"training\.frozen_layers=2: the encoder has 2 layers"):
         BiEncoder(weights=Weights(name=str(tiny_model))).module(
-            CentredMSE(), TrainingOptions(frozen_layers=3), 3
+            CentredMSE(), TrainingOptions(frozen_layers=2), 3
         )

@@ -33,7 +33,7 @@ def compare(
 
     Which document of a pair is shown first is drawn at random, so that a judge's preference for
     a position cancels. A query with fewer than two candidates has nothing to compare; it is
-    counted, and rated without comparisons.
+    counted, and not rated.
     """
     ranked = candidates_from(read_table(candidates, "candidates"))
     query_ids: list[str] = []

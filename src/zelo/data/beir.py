@@ -15,15 +15,18 @@ from zelo.artifacts import table
 from zelo.config import Component, option
 from zelo.data.collection import SPLITS, Collection
 from zelo.errors import UserError
-from zelo.store import digest_files
+from zelo.store import digest, digest_files
 
 HEADER = ["query-id", "corpus-id", "score"]
+MAX_GRADE = 2**31 - 1  # what the schema of labels holds
 
 
 class BeirFolder(Component):
     """`data=beir data.path=FOLDER`: a collection of one's own."""
 
-    path: str = option(help="folder that holds corpus.jsonl, queries.jsonl and qrels/")
+    path: str = option(
+        help="folder that holds corpus.jsonl, queries.jsonl and qrels/", exclude=True
+    )
     name: str | None = option(None, "what the collection is called in reports; default: the folder")
     train_queries: int | None = option(None, "use only so many training queries", ge=1)
     train_share: float = option(
@@ -51,8 +54,8 @@ class BeirFolder(Component):
         return required + [path for path in qrels if path.is_file()]
 
     def fingerprint(self) -> str:
-        """Digest of the content of every file that is read."""
-        return digest_files(self.files())
+        """Digest of the names and the content of every file that is read."""
+        return digest([[path.name, digest_files([path])] for path in self.files()])
 
     def load(self) -> Collection:
         """Read the folder; `UserError` names file and line of what is malformed."""
@@ -68,6 +71,10 @@ class BeirFolder(Component):
         split_of: dict[str, str] = {}
         for path in qrels:
             for query_id, doc_id, relevance in read_qrels(path, query_ids, doc_ids):
+                if (query_id, doc_id) in labels:
+                    raise UserError(
+                        f"{path}: query {query_id!r} and document {doc_id!r} are labelled twice"
+                    )
                 labels[query_id, doc_id] = relevance
                 if split_of.setdefault(query_id, path.stem) != path.stem:
                     raise UserError(
@@ -126,6 +133,13 @@ def read_records(path: Path, optional: tuple[str, ...] = ()) -> Iterator[dict[st
         for field in optional:
             if not isinstance(record.get(field) or "", str):
                 raise UserError(f"{path}:{number}: field {field!r} must be a string")
+        for field in ("_id", "text", *optional):
+            try:
+                (record.get(field) or "").encode()
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"{path}:{number}: field {field!r} holds half a character (a lone surrogate)"
+                ) from None
         if record["_id"] in seen:
             raise UserError(
                 f"{path}:{number}: id {record['_id']!r} was used before, on line "
@@ -155,6 +169,8 @@ def read_qrels(
             raise UserError(
                 f"{path}:{number}: score must be a whole number, found {relevance!r}"
             ) from None
+        if abs(grade) > MAX_GRADE:
+            raise UserError(f"{path}:{number}: score {grade} is out of range")
         if query_id not in query_ids:
             raise UserError(f"{path}:{number}: query {query_id!r} is not in queries.jsonl")
         if doc_id not in doc_ids:

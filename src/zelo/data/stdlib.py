@@ -31,6 +31,7 @@ LEFT_OUT = {
     *("test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data"),
     *("site-packages", "dist-packages", "__pycache__"),
 }
+LINE_END = re.compile(r"\r\n|\r|\n")  # Python's own; str.splitlines knows form feeds and more
 SENTENCE = re.compile(r"(.+?[.!?])(?:\s|$)", re.DOTALL)
 
 
@@ -137,7 +138,7 @@ def documented_functions(root: Path) -> Iterator[Function]:
         except (SyntaxError, ValueError):
             continue  # a template or a file of another Python version: not a document
         module = ".".join(path.relative_to(root).with_suffix("").parts)
-        yield from functions_in(tree, module, source.splitlines())
+        yield from functions_in(tree, module, LINE_END.split(source))
 
 
 def functions_in(node: ast.AST, scope: str, lines: list[str]) -> Iterator[Function]:

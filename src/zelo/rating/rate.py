@@ -82,6 +82,7 @@ def rate(*, out: Path, judgments: Path, rating: Rating, vote: str) -> Mapping[st
             ]
         )
     }
+    target = TARGETS[f"cdf_{rating.model}" if rating.target == "cdf" else rating.target]
     for block in track(list(blocks(graphs)), "rating"):
         flat = [(q, *edge) for q, graph in enumerate(block) for edge in graph.edges]
         indices = torch.tensor([row[:3] for row in flat], dtype=torch.int64).reshape(-1, 3)
@@ -101,7 +102,7 @@ def rate(*, out: Path, judgments: Path, rating: Rating, vote: str) -> Mapping[st
             ratings["doc_id"] += list(graph.place)
             ratings["elo"] += elo.tolist()
             ratings["stderr"] += solution.stderr[q, :n].tolist()
-            ratings["target"] += TARGETS[rating.target](elo).tolist()
+            ratings["target"] += target(elo).tolist()
             values = (
                 graph.query_id,
                 n,
@@ -133,10 +134,9 @@ def read_graphs(judgments: Path, vote: str) -> list[QueryGraph]:
     ):
         graph = graphs.setdefault(query_id, QueryGraph(query_id))
         graph.edges.append((graph.index(a), graph.index(b), float(p)))
-    for query_id, a, b in preferences.unanswered:
-        graph = graphs.setdefault(query_id, QueryGraph(query_id))
-        graph.index(a), graph.index(b)
-        graph.unanswered += 1
+    for query_id, _, _ in preferences.unanswered:
+        # Documents that no answer is about get no Elo: a failure is not a tie.
+        graphs.setdefault(query_id, QueryGraph(query_id)).unanswered += 1
     return list(graphs.values())
 
 

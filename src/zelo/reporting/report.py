@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from zelo.retrieval.ranking import candidates_from
 from zelo.store import RECORD, stage
 
 if TYPE_CHECKING:
+    from zelo.judging.protocol import Judge
     from zelo.pipeline import Run
     from zelo.reporting.plots import Matrix
 
@@ -40,19 +41,20 @@ def report(
     trained: Path,
     metrics: Path,
     run: Run,
+    vote: str,
     **distillation: Path,
 ) -> Mapping[str, Any]:
     """Write `report.html` and the model card `README.md`.
 
-    `distillation` has the folders `ensemble_comparisons`, `ensemble_judgments` and `pairwise`
-    where a distilled model answered.
+    `vote` is that of the judges whose answers were rated. `distillation` has the folders
+    `ensemble_comparisons`, `ensemble_judgments` and `pairwise` where a distilled model answered.
     """
     from zelo.reporting import plots
 
     folders = [data, candidates, *distillation.values(), comparisons, judgments, ratings]
     records = [read_json(folder / RECORD) for folder in (*folders, trained, metrics)]
     counts = {record["stage"]: record["counts"] for record in records}
-    preferences = average(read_table(judgments, "judgments"), run.judge.vote)
+    preferences = average(read_table(judgments, "judgments"), vote)
     rated = read_table(ratings, "ratings")
     example = matrices_of_one_query(preferences, candidates, ratings)
     found = results(metrics)
@@ -66,7 +68,9 @@ def report(
         "compared": comparisons_with_start(metrics),
         "query": query_texts(data)[example[0]] if example else None,
         "rating_model": RATING_MODELS[run.rating.model],
-        "caveats": caveats(counts),
+        "caveats": caveats(counts, records),
+        "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
+        "start": run.model.weights.path or run.model.weights.name,
         "version": zelo.__version__,
         "python": sys.version.split()[0],
         "figures": {
@@ -108,7 +112,16 @@ def matrices_of_one_query(
     return chosen, matrix, matrix[np.ix_(order, order)]
 
 
-def caveats(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def kind(judge: Judge) -> str:
+    """What a judge is, and what a simulated one sees: `simulated, Grades`."""
+    view = getattr(judge, "view", None)
+    name = type(judge).__name__.lower()
+    return f"{name}, {type(view).__name__}" if view is not None else name
+
+
+def caveats(
+    counts: Mapping[str, Mapping[str, Any]], records: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """What a reader should know before trusting the numbers: counts of what went less than well."""
     worth_saying = {
         "queries have no candidate": counts["retrieve"]["queries_without_candidates"],
@@ -116,7 +129,9 @@ def caveats(counts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "training queries have too few candidates to compare": counts["compare"][
             "queries_too_few_candidates"
         ],
-        "judgments failed": counts["judge"]["failed"],
+        "judgments failed": sum(
+            record["counts"]["failed"] for record in records if record["stage"] == "judge"
+        ),
         "training queries have comparisons that do not connect all their documents": counts["rate"][
             "disconnected_queries"
         ],

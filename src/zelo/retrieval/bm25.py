@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from pydantic import field_validator
 
 from zelo.config import Component, option
 from zelo.retrieval.ranking import Ranking
@@ -16,11 +17,23 @@ JOINT = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])")
 
 
 class BM25(Component):
-    """`retriever=bm25`: words, stemmed, stop words left out."""
+    """`retriever=bm25`: words, stemmed; English stop words left out."""
 
     k1: float = option(0.9, "how soon repeats of a word stop counting", ge=0)
     b: float = option(0.4, "how much long documents are discounted", ge=0, le=1)
-    language: str = option("english", "Snowball stemmer and stop words; `none` for neither")
+    language: str = option(
+        "english", "Snowball stemmer, stop words too where it is english; `none` for neither"
+    )
+
+    @field_validator("language")
+    @classmethod
+    def _has_stemmer(cls, language: str) -> str:
+        import Stemmer
+
+        if language not in (known := ["none", *Stemmer.algorithms()]):
+            raise ValueError(f"no such stemmer; there are {', '.join(known)}")
+        return language
+
     split_names: bool = option(
         False, "read `parse_args` and `parseArgs` as their words too, for collections of code"
     )

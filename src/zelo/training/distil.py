@@ -40,7 +40,7 @@ def distil(
     seed: int,
     logger: Callable[[str], Any],
 ) -> Mapping[str, Any]:
-    """Train `R_pair` on soft preferences and say how often it agrees with the ensemble."""
+    """Train `R_pair` on soft preferences and write it to `out/model`."""
     import torch
 
     from zelo.models.pairwise import PairwiseReranker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,12 +20,12 @@ class Tracker(Protocol):
         ...
 
     def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
-        """Take the results of the run and close."""
+        """Take the results of the run, none where it failed, and close."""
         ...
 
 
 class Csv(Component):
-    """`logger=csv`: `training.csv` files in the run folder and nothing more."""
+    """`logger=csv`: `logs/NAME/metrics.csv` in the run folder and nothing more."""
 
     def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
         """Logger for one Lightning run, called `name`."""
@@ -46,13 +47,15 @@ class WandB(Component):
     )
 
     def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
-        """Logger for one Lightning run; its metrics are prefixed by the stage's own names."""
+        """Logger for one Lightning run; its metrics are prefixed by `name`."""
         from lightning.pytorch.loggers import WandbLogger
 
-        return WandbLogger(experiment=self._run(folder, config))
+        return WandbLogger(experiment=self._run(folder, config), prefix=name)
 
     def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
-        """Write the results and close the run."""
+        """Write the results and close the run, which one that failed early never opened."""
+        if not summary and "wandb" not in sys.modules:
+            return
         run = self._run(folder, config)
         for name, value in summary.items():
             run.summary[name] = value

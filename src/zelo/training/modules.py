@@ -176,7 +176,7 @@ def freeze(encoder: nn.Module, layers: int) -> None:
     """Keep the embeddings and the lowest `layers` layers of a transformer as they are; 0: none.
 
     No gradient passes below them, which saves much of the work. Raises `UserError` where the
-    encoder has fewer layers.
+    encoder has no more layers than that.
     """
     if layers == 0:
         return
@@ -184,8 +184,10 @@ def freeze(encoder: nn.Module, layers: int) -> None:
     depth = config.num_hidden_layers
     stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
     stack = next(stacks, None)
-    if stack is None or layers > depth:
-        raise UserError(f"training.frozen_layers={layers}: the encoder has {depth} layers")
+    if stack is None or layers >= depth:
+        raise UserError(
+            f"training.frozen_layers={layers}: the encoder has {depth} layers, one must learn"
+        )
     for module in stack[:layers]:
         module.requires_grad_(False)
     for name, parameter in encoder.named_parameters():

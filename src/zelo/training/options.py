@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.config import Component, option
+from zelo.errors import UserError
 
 
 class TrainingOptions(Component):
@@ -30,9 +31,26 @@ class TrainingOptions(Component):
 class LightningTrainer(Component):
     """Devices and precision, by `lightning.Trainer` (`conf/trainer/`)."""
 
-    accelerator: str = option("cpu", "cpu, gpu, auto", exclude=True)
-    devices: int = option(1, "devices per node", ge=1, exclude=True)
-    precision: str = option("32-true", "Lightning's precision, e.g. bf16-mixed")
+    accelerator: str = option(
+        "cpu", "cpu, gpu, auto", exclude=True, pattern="^(cpu|gpu|cuda|mps|auto)$"
+    )
+    devices: int = option(1, "so far every stage runs on one device", ge=1, le=1, exclude=True)
+    precision: str = option(
+        "32-true",
+        "Lightning's precision",
+        pattern="^(32-true|16-mixed|bf16-mixed|16-true|bf16-true)$",
+    )
+
+    def check(self) -> None:
+        """Raise `UserError` where this machine lacks the device, before anything has run."""
+        if self.accelerator in ("gpu", "cuda"):
+            import torch
+
+            if not torch.cuda.is_available():
+                raise UserError(
+                    f"trainer.accelerator={self.accelerator}: no CUDA device is available; choose "
+                    f"trainer=cpu"
+                )
 
     def build(
         self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]

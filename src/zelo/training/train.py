@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from zelo.artifacts import read_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
+from zelo.models.weights import Weights
 from zelo.store import stage
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
@@ -26,6 +27,7 @@ class Model(Protocol):
     """A model that can be trained on ratings (`conf/model/`)."""
 
     kind: str
+    weights: Weights
 
     def module(self, objective: Objective, training: TrainingOptions, steps: int) -> Any:
         """Return the LightningModule that trains it."""
