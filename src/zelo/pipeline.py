@@ -18,7 +18,7 @@ from pydantic import field_validator
 from zelo.comparison.compare import Sampler, compare
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
-from zelo.evaluation.evaluate import Evaluation, evaluate
+from zelo.evaluation.evaluate import Evaluation, evaluate, labelled_queries
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
@@ -86,6 +86,8 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     ledger = {"ledger": run.home / "ledger.sqlite"}
 
     data = store.run(load, {}, {"source": run.data})
+    if data.complete and evaluate.name in store.selected:
+        labelled_queries(data.path, run.evaluation.split)  # before anything is paid for
     candidates = store.run(
         retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
     )

@@ -43,14 +43,8 @@ def evaluate(
     Writes `rankings`, a TREC run per system, `per_query`, `metrics` with bootstrap intervals, and
     `significance.json`: the paired test of trained against starting model.
     """
-    queries = query_texts(data, evaluation.split)
     grades = relevance_grades(data, evaluation.split)
-    judged = {query_id: queries[query_id] for query_id in queries if query_id in grades}
-    if not judged:
-        raise UserError(
-            f"evaluate: no query of the {evaluation.split} split has labels; choose another with "
-            f"evaluation.split=..., or give qrels/{evaluation.split}.tsv"
-        )
+    judged = labelled_queries(data, evaluation.split)
     documents = document_texts(data)
     pool = candidates_from(read_table(candidates, "candidates"))
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
@@ -71,6 +65,18 @@ def evaluate(
     write_json(out / "significance.json", significance)
     _write_runs(out, rankings)
     return {"queries": len(judged), "systems": list(rankings), "split": evaluation.split}
+
+
+def labelled_queries(data: Path, split: str) -> dict[str, str]:
+    """Query id → text of those that have labels; `UserError` where there are none."""
+    grades = relevance_grades(data, split)
+    judged = {i: text for i, text in query_texts(data, split).items() if i in grades}
+    if not judged:
+        raise UserError(
+            f"evaluate: no query of the {split} split has labels; choose another with "
+            f"evaluation.split=..., or give qrels/{split}.tsv"
+        )
+    return judged
 
 
 def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> Ranking:

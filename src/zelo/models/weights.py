@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zelo.config import Component, option
 from zelo.errors import UserError
-from zelo.store import digest_files
+from zelo.store import digest, digest_files
 
 
 class Weights(Component):
@@ -39,7 +39,7 @@ class Weights(Component):
         )
 
     def fingerprint(self) -> str:
-        """Digest of the weights, configuration and vocabulary, wherever they were found."""
+        """Digest of weights, configurations and vocabulary, wherever they were found."""
         return _digest(self.locate())
 
     def _folder(self, folder: Path, source: str) -> Path:
@@ -65,8 +65,10 @@ class Weights(Component):
 
 @cache
 def _digest(folder: Path) -> str:
-    wanted = ("*.safetensors", "config.json", "tokenizer.json", "1_Pooling/config.json")
-    return digest_files(sorted(path for glob in wanted for path in folder.glob(glob)))
+    wanted = (".safetensors", ".json", ".txt", ".model")
+    files = sorted(path for path in folder.rglob("*") if path.suffix in wanted)
+    names = [str(path.relative_to(folder)) for path in files]
+    return digest([names, digest_files(files)])
 
 
 @cache
