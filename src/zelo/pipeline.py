@@ -18,7 +18,7 @@ from pydantic import field_validator
 from zelo.comparison.compare import Sampler, compare
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
-from zelo.evaluation.evaluate import Evaluation, evaluate, labelled_queries
+from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
@@ -27,11 +27,11 @@ from zelo.rating.rate import Rating, rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Artifact, Store
-from zelo.training.distil import MODEL, PairwiseModel, distil
+from zelo.training.distil import PairwiseModel, distil
 from zelo.training.loggers import Tracker
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.training.train import Model, train
+from zelo.training.train import MODEL, Model, train
 
 STAGES = (load, retrieve, compare, judge, distil, rate, train, evaluate, report)
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -87,7 +87,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
 
     data = store.run(load, {}, {"source": run.data})
     if data.complete and evaluate.name in store.selected:
-        labelled_queries(data.path, run.evaluation.split)  # before anything is paid for
+        grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
     candidates = store.run(
         retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
     )

@@ -57,9 +57,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
-    store = Store(
-        run.home / "store", frozenset(run.stages or STAGE_NAMES), lambda line: _say(f"  {line}")
-    )
+    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), _say)
     about = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": run.seed,
@@ -181,4 +179,4 @@ def package_versions() -> dict[str, str | None]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -43,8 +43,9 @@ def evaluate(
     Writes `rankings`, a TREC run per system, `per_query`, `metrics` with bootstrap intervals, and
     `significance.json`: the paired test of trained against starting model.
     """
-    grades = relevance_grades(data, evaluation.split)
-    judged = labelled_queries(data, evaluation.split)
+    grades = grades_to_evaluate(data, evaluation.split)
+    queries = query_texts(data, evaluation.split)
+    judged = {query_id: text for query_id, text in queries.items() if query_id in grades}
     documents = document_texts(data)
     pool = candidates_from(read_table(candidates, "candidates"))
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
@@ -67,16 +68,15 @@ def evaluate(
     return {"queries": len(judged), "systems": list(rankings), "split": evaluation.split}
 
 
-def labelled_queries(data: Path, split: str) -> dict[str, str]:
-    """Query id → text of those that have labels; `UserError` where there are none."""
+def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:
+    """Query id → document id → grade of a split; `UserError` where it has no labels."""
     grades = relevance_grades(data, split)
-    judged = {i: text for i, text in query_texts(data, split).items() if i in grades}
-    if not judged:
+    if not grades:
         raise UserError(
             f"evaluate: no query of the {split} split has labels; choose another with "
             f"evaluation.split=..., or give qrels/{split}.tsv"
         )
-    return judged
+    return grades
 
 
 def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> Ranking:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zelo.config import Component, option
 from zelo.judging.protocol import Answer, Question
+from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
 
 if TYPE_CHECKING:
@@ -46,13 +47,9 @@ class PreparedDistilled:
         """Score `1 − 2p` of each question, both orders averaged; similar lengths read together."""
         from zelo.progress import track
 
-        order = sorted(
-            range(len(questions)),
-            key=lambda i: len(questions[i].text_a) + len(questions[i].text_b),
-        )
+        batches = by_length([len(q.text_a) + len(q.text_b) for q in questions], self.batch_size)
         scores = [0.0] * len(questions)
-        for start in track(range(0, len(order), self.batch_size), "distilled judge"):
-            part = order[start : start + self.batch_size]
+        for part in track(batches, "distilled judge"):
             p = self.model.preference(
                 [(questions[i].query, questions[i].text_a, questions[i].text_b) for i in part]
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
+from zelo.models.batching import by_length
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -142,10 +143,9 @@ def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> li
     """Scores of pairs in their order, float32, longest texts first so that batches pad little."""
     from zelo.progress import track
 
-    order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+    batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
     scores = [0.0] * len(pairs)
-    for start in track(range(0, len(order), batch_size), "scoring pairs"):
-        part = order[start : start + batch_size]
+    for part in track(batches, "scoring pairs"):
         values = model.predict(
             [pairs[i] for i in part], batch_size=batch_size, show_progress_bar=False
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zelo.models.batching import by_length
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -40,11 +42,10 @@ def embed(
     """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document."""
     from zelo.progress import track
 
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    batches = by_length([-len(text) for text in texts], batch_size)
     encode: Any = model.encode_query if task == "query" else model.encode_document
     rows = torch.empty(len(texts), model.get_embedding_dimension() or 0)
-    for start in track(range(0, len(order), batch_size), f"embedding {what}"):
-        part = order[start : start + batch_size]
+    for part in track(batches, f"embedding {what}"):
         rows[part] = encode(
             [texts[i] for i in part],
             batch_size=batch_size,

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from zelo.evaluation.evaluate import TRAINED
 from zelo.reporting.results import Estimate, label
 
 INK, ACCENT, MUTED = "#24292f", "#0969da", "#8c959f"
@@ -39,7 +40,7 @@ def ndcg_by_system(found: Mapping[str, Mapping[str, Estimate]], metric: str) -> 
         axes = figure.add_subplot()
         for row, (system, estimates) in enumerate(found.items()):
             e = estimates[metric]
-            color = ACCENT if system == "zelo" else INK
+            color = ACCENT if system == TRAINED else INK
             axes.plot([e.low, e.high], [row, row], color=color, linewidth=2, alpha=0.55)
             axes.plot(e.value, row, "o", color=color)
             axes.annotate(

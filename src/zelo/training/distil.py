@@ -14,8 +14,7 @@ from zelo.judging.ensemble import average
 from zelo.models.weights import Weights
 from zelo.store import stage
 from zelo.training.options import LightningTrainer, TrainingOptions
-
-MODEL = "model"
+from zelo.training.train import MODEL
 
 
 class PairwiseModel(Component):

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from zelo.errors import UserError
+from zelo.models.batching import by_length
 from zelo.models.pairwise import PairwiseReranker
 from zelo.training.batches import PairwiseBatch, ScoredBatch
 from zelo.training.objectives import Objective
@@ -61,22 +62,34 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
 
     def in_chunks(self, texts: Sequence[Any], run: Callable[[list[Any]], Tensor]) -> Tensor:
         """Apply `run` to chunks of texts of similar length; rows come back in the texts' order."""
-        order = sorted(range(len(texts)), key=lambda i: len(str(texts[i])))
-        size = self.training_options.chunk
-        parts = [
-            run([texts[i] for i in order[start : start + size]])
-            for start in range(0, len(order), size)
-        ]
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts)[back.to(parts[0].device)]
+        chunks = by_length([len(str(text)) for text in texts], self.training_options.chunk)
+        rows = torch.cat([run([texts[i] for i in chunk]) for chunk in chunks])
+        order = torch.tensor([i for chunk in chunks for i in chunk], device=rows.device)
+        return rows[order.argsort()]
 
     def moved(self, features: dict[str, Any]) -> dict[str, Any]:
         """Tensors of `features` on this module's device."""
         return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
 
 
-class BiEncoderModule(ZeloModule):
+class PointwiseModule(ZeloModule):
+    """A sentence-transformers model that learns targets: its predictions under an objective."""
+
+    def __init__(
+        self, model: Any, objective: Objective, training: TrainingOptions, steps: int
+    ) -> None:
+        super().__init__(training, steps)
+        self.model, self.objective = model, objective
+        freeze(model[0].model, training.frozen_layers)
+
+    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
+        """Loss of the objective."""
+        return self.report(
+            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
+        )
+
+
+class BiEncoderModule(PointwiseModule):
     """Trains an embedding model so that `scale · cos(q, d)` meets the targets."""
 
     def __init__(
@@ -87,10 +100,8 @@ class BiEncoderModule(ZeloModule):
         training: TrainingOptions,
         steps: int,
     ) -> None:
-        super().__init__(training, steps)
-        self.model = model
-        self.scale, self.objective = scale, objective
-        freeze(self.model[0].model, training.frozen_layers)
+        super().__init__(model, objective, training, steps)
+        self.scale = scale
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
@@ -107,27 +118,9 @@ class BiEncoderModule(ZeloModule):
 
         return self.in_chunks(texts, run)
 
-    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
-        """Loss of the objective."""
-        return self.report(
-            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
-        )
 
-
-class CrossEncoderModule(ZeloModule):
+class CrossEncoderModule(PointwiseModule):
     """Trains a cross-encoder so that its scores meet the targets."""
-
-    def __init__(
-        self,
-        model: Any,
-        objective: Objective,
-        training: TrainingOptions,
-        steps: int,
-    ) -> None:
-        super().__init__(training, steps)
-        self.model = model
-        self.objective = objective
-        freeze(self.model[0].model, training.frozen_layers)
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates); places without a document hold 0."""
@@ -144,12 +137,6 @@ class CrossEncoderModule(ZeloModule):
         """Raw scores (pairs,)."""
         scores: Tensor = self.model(self.moved(self.model.preprocess(pairs)))["scores"]
         return scores.squeeze(-1)
-
-    def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
-        """Loss of the objective."""
-        return self.report(
-            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
-        )
 
 
 class PairwiseModule(ZeloModule):
