@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -54,7 +53,9 @@ class WandB(Component):
 
     def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
         """Write the results and close the run, which one that failed early never opened."""
-        if not summary and "wandb" not in sys.modules:
+        import wandb
+
+        if not summary and wandb.run is None:
             return
         run = self._run(folder, config)
         for name, value in summary.items():
