@@ -48,7 +48,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "status": TEXT,
         }
     ),
-    # rate: `ratings` per document, `fits` per query
+    # rate: `ratings` per document, `fits` per query, `judges` per judge
     "ratings": pa.schema(
         {"query_id": TEXT, "doc_id": TEXT, "elo": REAL, "stderr": REAL, "target": REAL}
     ),
@@ -61,6 +61,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             "components": WHOLE,
             "iterations": WHOLE,
             "converged": pa.bool_(),
+        }
+    ),
+    "judges": pa.schema(
+        {
+            "judge": TEXT,
+            "answers": WHOLE,
+            "failed": WHOLE,
+            "ties": WHOLE,
+            "first": REAL,
+            "agreement": REAL,
+            "bias": REAL,
+            "bias_stderr": REAL,
+            "scale": REAL,
+            "log_scale_stderr": REAL,
         }
     ),
     # train

@@ -25,6 +25,7 @@ usage:
   zelo run stages=[rate,train]                        run some stages only
   zelo run --help                                     groups and options that there are
   zelo run --cfg job                                  print a configuration without running it
+  zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
   zelo --version
 
 examples:
@@ -34,12 +35,34 @@ examples:
 """
 
 
+RATE_HELP = """\
+zelo rate: Elos of the documents of a file of comparisons
+
+usage:
+  zelo rate FILE [out=FOLDER] [rating=thurstone|bradley_terry] [rating.KEY=VALUE] [vote=soft|sign]
+
+A row of FILE, Parquet or JSON lines, is one comparison: query_id, doc_a, doc_b and either
+p in [0, 1], the preference for doc_a, or score in [-1, 1], -1 for doc_a; null is no answer.
+weight and judge are read where they are given; doc_a is the document that was shown first.
+ratings.parquet, fits.parquet and judges.parquet are written to FILE's name + .ratings.
+
+options:
+  rating.prior=0.05          precision of the Gaussian prior on an Elo
+  rating.target=centred      centred, cdf or minmax: the training target
+  rating.joint_judges=true   fit each judge's position bias and discrimination as well
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 2 a mistake that the user can mend, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     match list(arguments):
         case ["run", *rest]:
             sys.exit(run(rest))
+        case ["rate", file, *rest] if not file.startswith("-"):
+            sys.exit(rate(file, rest))
+        case ["rate", *_]:
+            print(RATE_HELP, end="")
         case ["--version"]:
             print(f"zelo {zelo.__version__}")
         case [] | ["--help"] | ["-h"]:
@@ -72,6 +95,34 @@ def run(overrides: Sequence[str]) -> int:
         print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     return 0 if all(_jobs.values()) else 2
+
+
+def rate(file: str, overrides: Sequence[str]) -> int:
+    """Rate a file of comparisons and return the exit status."""
+    try:
+        from hydra import compose, initialize_config_dir
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        from zelo.config import build_from
+
+        try:
+            with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+                config = compose("rate", overrides=list(overrides))
+                config.file = file
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(readable(error)) from None
+        out, counts = build_from(config).run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return 130
+    for what, number in counts.items():
+        print(f"{number:>12,}  {what.replace('_', ' ')}")
+    print(f"{out}/ratings.parquet")
+    return 0
 
 
 _jobs: dict[str, bool] = {}  # folder of each job started in this process → whether all went well

@@ -1,11 +1,12 @@
 """The stages, in order.
 
-    load → retrieve → [compare → judge → distil →] compare → judge → rate → train → evaluate
+    load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → evaluate
     → report
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
-learns from them, and the same two stages run again with that model as the judge.
+learns from them, and the same two stages run again with that model as the judge. A sampler that
+learns from the answers has the two run once for each of its rounds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
+from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import Sampler, compare
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
@@ -56,7 +58,7 @@ class Run(Component):
     weights: Weights = option(help="the starting point that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
-    sampler: Sampler = option(help="which pairs are compared")
+    sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
     rating: Rating = option(help="how comparisons become Elos")
@@ -97,7 +99,12 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         few = store.run(
             compare,
             ranked,
-            {"sampler": run.distil.sampler, "depth": run.top_k, **seed},
+            {
+                "sampler": run.distil.sampler,
+                "depth": run.top_k,
+                "vote": run.judge.vote,
+                **seed,
+            },
             label="compare (few, for the ensemble)",
         )
         asked = store.run(
@@ -122,17 +129,28 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
         student = Distilled(folder=pairwise.path / MODEL, made_by=pairwise.fingerprint)
         ensemble = Ensemble(judges={"distilled": student}, vote="soft")
-    comparisons = store.run(compare, ranked, {"sampler": run.sampler, "depth": run.depth, **seed})
-    judgments = store.run(
-        judge,
-        {"data": data, "comparisons": comparisons},
-        {"judge": ensemble, **seed},
-        ledger,
-        label="judge" if run.distil is None else "judge (the distilled model)",
-    )
-    ratings = store.run(
-        rate, {"judgments": judgments}, {"rating": run.rating, "vote": ensemble.vote}
-    )
+    rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
+    judged: dict[str, Artifact] = {}
+    for number in range(1, rounds + 1):
+        suffix, about = ("", "") if rounds == 1 else (f"_{number}", f", round {number}")
+        comparisons = store.run(
+            compare,
+            {**ranked, **judged},
+            {"sampler": run.sampler, "depth": run.depth, "vote": ensemble.vote, **seed},
+            label=f"compare{about}",
+        )
+        if comparisons.complete and number > 1 and not comparisons.record["counts"]["comparisons"]:
+            break  # no query needs more
+        judgments = store.run(
+            judge,
+            {"data": data, "comparisons": comparisons},
+            {"judge": ensemble, **seed},
+            ledger,
+            label=("judge" if run.distil is None else "judge (the distilled model)") + about,
+        )
+        judged[f"judgments{suffix}"] = judgments
+        made |= {f"comparisons{suffix}": comparisons, f"judgments{suffix}": judgments}
+    ratings = store.run(rate, judged, {"rating": run.rating, "vote": ensemble.vote})
     trained = store.run(
         train,
         {"data": data, "ratings": ratings},
@@ -152,8 +170,6 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     )
     made |= {
         **ranked,
-        "comparisons": comparisons,
-        "judgments": judgments,
         "ratings": ratings,
         "trained": trained,
         "metrics": metrics,

@@ -10,7 +10,16 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from zelo.comparison.compare import present
-from zelo.comparison.graphs import Cycles, Dense, Edges, TopPairs
+from zelo.comparison.graphs import (
+    Bipartite,
+    Cycles,
+    Dense,
+    Edges,
+    RandomPairs,
+    Regular,
+    TopPairs,
+    statistics,
+)
 
 SEEDS = st.integers(0, 2**32)
 
@@ -75,3 +84,60 @@ def test_either_document_is_shown_first_half_the_time() -> None:
     shown = present(edges, np.random.default_rng(1))
     assert Counter(map(frozenset, shown.tolist())) == Counter(map(frozenset, edges.tolist()))
     assert (shown[:, 0] > shown[:, 1]).mean() == pytest.approx(0.5, abs=0.02)
+
+
+@given(n=st.integers(0, 40), degree=st.integers(2, 12), seed=SEEDS)
+def test_regular_graphs_are_regular_and_connected(n: int, degree: int, seed: int) -> None:
+    edges = Regular(degree=degree).edges(n, np.random.default_rng(seed))
+    check_simple(edges, n)
+    if n > 1:
+        found = statistics(n, edges)
+        expected = min(degree + (n * degree) % 2, n - 1)
+        assert found.degree_min == found.degree_max == expected
+        assert found.components == 1
+
+
+@given(n=st.integers(0, 40), comparisons=st.integers(1, 900), seed=SEEDS)
+def test_random_pairs_are_distinct_and_as_many_as_asked(
+    n: int, comparisons: int, seed: int
+) -> None:
+    edges = RandomPairs(comparisons=comparisons).edges(n, np.random.default_rng(seed))
+    check_simple(edges, n)
+    assert len(edges) == min(comparisons, n * (n - 1) // 2)
+
+
+@given(n=st.integers(0, 40), anchors=st.integers(1, 60), seed=SEEDS)
+def test_bipartite_graphs_compare_anchors_with_all_others(n: int, anchors: int, seed: int) -> None:
+    edges = Bipartite(anchors=anchors).edges(n, np.random.default_rng(seed))
+    check_simple(edges, n)
+    left = min(anchors, n // 2)
+    assert len(edges) == left * (n - left)
+    if n > 1:
+        found = statistics(n, edges)
+        assert found.components == 1
+        assert found.diameter == min(2, n - 1)
+        assert len(set(edges[:, 0])) == left
+
+
+def test_statistics_are_the_textbooks() -> None:
+    n = 12
+    cycle = np.stack([np.arange(n), np.roll(np.arange(n), -1)], 1)
+    found = statistics(n, cycle)
+    assert (found.edges, found.degree_min, found.degree_max, found.diameter) == (n, 2, 2, 6)
+    assert found.algebraic_connectivity == pytest.approx(2 - 2 * np.cos(2 * np.pi / n))
+    complete = statistics(n, Dense().edges(n, np.random.default_rng(0)))
+    assert complete.algebraic_connectivity == pytest.approx(n)
+    assert complete.diameter == 1
+    apart = statistics(4, np.array([[0, 1], [1, 0], [2, 3]]))
+    assert (apart.edges, apart.components, apart.diameter) == (2, 2, None)
+    assert apart.algebraic_connectivity == 0
+    assert statistics(1, np.zeros((0, 2), np.int64)).components == 1
+
+
+def test_random_regular_graphs_have_low_diameter_and_high_connectivity() -> None:
+    """What METHOD asks of a graph: the union of cycles is as good as a random regular graph."""
+    rng = np.random.default_rng(0)
+    for sampler in (Cycles(cycles=4), Regular(degree=8)):
+        found = [statistics(100, sampler.edges(100, rng)) for _ in range(20)]
+        assert max(s.diameter or 99 for s in found) <= 5
+        assert np.mean([s.algebraic_connectivity for s in found]) > 2

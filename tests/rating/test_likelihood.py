@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 import torch
-from scipy.special import erf, erfc
+from scipy.special import erfc
 
+from zelo.rating import kernels, reference
 from zelo.rating.likelihood import LIKELIHOODS
-from zelo.rating.targets import TARGETS
+
+MODELS = ["thurstone", "bradley_terry"]
 
 
-@pytest.mark.parametrize("model", sorted(LIKELIHOODS))
+@pytest.mark.parametrize("model", MODELS)
 def test_derivatives_are_autograds(model: str) -> None:
     d = torch.linspace(-4, 4, 41, dtype=torch.float64).repeat(3).requires_grad_(True)
     p = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64).repeat_interleave(41)
@@ -20,32 +23,73 @@ def test_derivatives_are_autograds(model: str) -> None:
     torch.testing.assert_close(curvature, second, atol=1e-7, rtol=1e-7)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_reference_and_the_tensors_agree(model: str) -> None:
+    d, p = np.linspace(-6, 6, 97), np.linspace(0, 1, 97)
+    tensors = LIKELIHOODS[model](torch.from_numpy(d), torch.from_numpy(p))
+    for ours, theirs in zip(reference.LIKELIHOODS[model](d, p), tensors, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-10, atol=1e-12)
+
+
 def test_the_models_are_methods() -> None:
-    d = torch.linspace(-3, 3, 13, dtype=torch.float64)
-    one = torch.ones_like(d)
+    d = np.linspace(-3, 3, 13)
     thurstone, bradley_terry = (
-        torch.exp(-LIKELIHOODS[m](d, one)[0]) for m in ("thurstone", "bradley_terry")
+        np.exp(-reference.LIKELIHOODS[model](d, np.ones(13))[0]) for model in MODELS
     )
     # (1 + erf d) / 2 = erfc(−d) / 2, without the cancellation
-    np.testing.assert_allclose(thurstone.numpy(), erfc(-d.numpy()) / 2, rtol=1e-12)
-    np.testing.assert_allclose(bradley_terry.numpy(), 1 / (1 + np.exp(-d.numpy())), rtol=1e-12)
+    np.testing.assert_allclose(thurstone, erfc(-d) / 2, rtol=1e-12)
+    np.testing.assert_allclose(bradley_terry, 1 / (1 + np.exp(-d)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", sorted(LIKELIHOODS))
+def exact(model: str, d: float, p: float) -> tuple[float, float]:
+    """Slope and curvature to 40 digits."""
+    with mpmath.workdps(40):
+        x, total, bend = mpmath.mpf(d), mpmath.mpf(0), mpmath.mpf(0)
+        for share, sign in ((mpmath.mpf(p), 1), (1 - mpmath.mpf(p), -1)):
+            y = sign * x
+            if model == "thurstone":
+                first = 2 * mpmath.exp(-y * y) / mpmath.sqrt(mpmath.pi) / mpmath.erfc(-y)
+                second = -first * (2 * y + first)
+            else:
+                first = 1 / (1 + mpmath.exp(y))
+                second = -first * (1 - first)
+            total -= share * sign * first
+            bend -= share * second
+        return float(total), float(bend)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("p", [0.0, 1e-3, 0.5, 0.7, 1.0])
+def test_the_kernels_are_exact_from_the_middle_to_the_tails(model: str, p: float) -> None:
+    d = np.concatenate([np.linspace(-20, 20, 201), np.linspace(-0.5, 0.5, 101), [-300.0, 300.0]])
+    slope, curvature = np.empty_like(d), np.empty_like(d)
+    kernel = kernels.thurstone if model == "thurstone" else kernels.bradley_terry
+    kernel(d, np.full_like(d, p), np.ones_like(d), slope, curvature)
+    expected = np.array([exact(model, x, p) for x in d])
+    # exp(−d²) of the far tail has the rounding of d² in it: |d| = 20 is 400 · 2⁻⁵³.
+    near = np.abs(d) <= 20
+    np.testing.assert_allclose(slope[near], expected[near, 0], rtol=2e-13, atol=5e-15)
+    np.testing.assert_allclose(curvature[near], expected[near, 1], rtol=2e-13, atol=5e-15)
+    assert np.isfinite(slope).all()
+    assert np.isfinite(curvature).all()
+    np.testing.assert_allclose(slope[-2:], expected[-2:, 0], rtol=1e-12, atol=1e-300)
+
+
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("d", [-1e7, -50.0, 50.0, 1e7])
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 def test_tails_are_finite_and_convex(model: str, d: float, p: float) -> None:
     values = LIKELIHOODS[model](*(torch.tensor([x], dtype=torch.float64) for x in (d, p)))
-    assert all(value.isfinite().all() for value in values)
-    assert values[0] >= 0
-    assert values[2] >= 0
+    others = reference.LIKELIHOODS[model](np.array([d]), np.array([p]))
+    for loss, slope, curvature in ([float(v) for v in values], [float(v[0]) for v in others]):
+        assert np.isfinite([loss, slope, curvature]).all()
+        assert loss >= 0
+        assert curvature >= 0
 
 
-def test_targets() -> None:
-    elo = np.array([1.0, -2.0, 1.0])
-    assert TARGETS["centred"](elo).tolist() == [1.0, -2.0, 1.0]
-    np.testing.assert_allclose(TARGETS["cdf_thurstone"](elo), (1 + erf(elo)) / 2)
-    np.testing.assert_allclose(TARGETS["cdf_bradley_terry"](elo), 1 / (1 + np.exp(-elo)))
-    assert TARGETS["minmax"](elo).tolist() == [1.0, 0.0, 1.0]
-    assert TARGETS["minmax"](np.zeros(2)).tolist() == [0.5, 0.5]
-    assert [len(TARGETS[name](np.zeros(0))) for name in TARGETS] == [0] * 4
+def test_exp_is_exact() -> None:
+    for u in np.concatenate([np.linspace(0, 1, 101), np.linspace(1, 700, 501)]):
+        with mpmath.workdps(30):
+            assert kernels.exp_minus(u) == pytest.approx(
+                float(mpmath.exp(-mpmath.mpf(u))), rel=4e-16
+            )

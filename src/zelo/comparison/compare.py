@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.graphs import Edges
 from zelo.data.texts import query_texts
+from zelo.judging.ensemble import average
+from zelo.progress import track
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage
@@ -25,25 +28,44 @@ class Sampler(Protocol):
         ...
 
 
-@stage(version=1)
+@stage(version=2)
 def compare(
-    *, out: Path, data: Path, candidates: Path, sampler: Sampler, depth: int, seed: int
+    *,
+    out: Path,
+    data: Path,
+    candidates: Path,
+    sampler: Sampler | AdaptiveSampler,
+    depth: int,
+    seed: int,
+    vote: str = "soft",
+    **judgments: Path,
 ) -> Mapping[str, Any]:
     """Draw pairs among the top `depth` candidates of every training query.
 
-    Which document of a pair is shown first is drawn at random, so that a judge's preference for
-    a position cancels. A query with fewer than two candidates has nothing to compare; it is
-    counted, and not rated.
+    `judgments` are the folders of earlier rounds, none in the first; `vote` says how their answers
+    are averaged. Which document of a pair is shown first is drawn at random, so that a judge's
+    preference for a position cancels. A query with fewer than two candidates has nothing to
+    compare; it is counted, and not rated.
     """
     ranked = candidates_from(read_table(candidates, "candidates"))
+    before = answers(judgments.values(), vote)
     query_ids: list[str] = []
     shown: list[tuple[str, str]] = []
     too_few = 0
-    for query_id in query_texts(data, "train"):
+    for query_id in track(query_texts(data, "train"), "choosing pairs"):
         documents = ranked.get(query_id, [])[:depth]
-        too_few += len(documents) < 2
-        rng = stream(seed, "compare", query_id)
-        for i, j in present(sampler.edges(len(documents), rng), rng):
+        too_few += not judgments and len(documents) < 2
+        rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
+        if not judgments:
+            edges = sampler.edges(len(documents), rng)
+        elif query_id in before and isinstance(sampler, AdaptiveSampler):
+            place = {doc_id: i for i, doc_id in enumerate(documents)}
+            asked = [(place[a], place[b]) for a, b, _ in before[query_id]]
+            p = np.array([p for _, _, p in before[query_id]])
+            edges = sampler.more(len(documents), np.array(asked, dtype=np.int64), p, rng)
+        else:
+            continue
+        for i, j in present(edges, rng):
             query_ids.append(query_id)
             shown.append((documents[i], documents[j]))
     write_table(
@@ -62,6 +84,17 @@ def compare(
         "queries": len(set(query_ids)),
         "queries_too_few_candidates": too_few,
     }
+
+
+def answers(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str, float]]]:
+    """What was asked of each query so far: `doc_a`, `doc_b`, P(a ≻ b); NaN: no judge answered."""
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for folder in folders:
+        said = average(read_table(folder, "judgments"), vote)
+        rows = zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True)
+        for query_id, a, b, p in [*rows, *((*key, np.nan) for key in said.unanswered)]:
+            found.setdefault(query_id, []).append((a, b, p))
+    return found
 
 
 def present(edges: Edges, rng: np.random.Generator) -> Edges:

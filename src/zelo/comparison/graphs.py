@@ -7,6 +7,8 @@ else.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,60 @@ class Cycles(Component):
         rounds = [rng.permutation(n) for _ in range(self.cycles)]
         edges = np.concatenate([np.stack([cycle, np.roll(cycle, -1)], 1) for cycle in rounds])
         return distinct_edges(edges)
+
+
+class Regular(Component):
+    """`sampler=regular`: a random graph in which every document has the same degree.
+
+    Uniform among the simple k-regular graphs of `n` documents, drawn again until it is connected,
+    which takes a degree of 3; degree 2 is one cycle. Where `n · degree` is odd there is no such
+    graph, and the degree is one more.
+    """
+
+    degree: int = option(8, "comparisons of each document", ge=2)
+
+    def edges(self, n: int, rng: np.random.Generator) -> Edges:
+        """`n · degree / 2` edges, or all pairs where there are not as many."""
+        import networkx
+
+        degree = self.degree + (n * self.degree) % 2
+        if degree >= n - 1:
+            return all_pairs(n)
+        if degree == 2:
+            return Cycles(cycles=1).edges(n, rng)
+        while True:
+            graph = networkx.random_regular_graph(degree, n, seed=int(rng.integers(2**63)))
+            if networkx.is_connected(graph):
+                return np.array(graph.edges, dtype=np.int64)
+
+
+class RandomPairs(Component):
+    """`sampler=random`: distinct pairs drawn uniformly; documents may stay apart."""
+
+    comparisons: int = option(400, "pairs per query", ge=1)
+
+    def edges(self, n: int, rng: np.random.Generator) -> Edges:
+        """`comparisons` distinct edges, or all of them where `n` documents have fewer."""
+        everything = all_pairs(n)
+        few = min(self.comparisons, len(everything))
+        return everything[rng.choice(len(everything), few, replace=False)]
+
+
+class Bipartite(Component):
+    """`sampler=bipartite`: some random documents are each compared with all of the others.
+
+    The complete bipartite graph `K_{anchors, n − anchors}`: of diameter 2, but most documents are
+    never compared with one another.
+    """
+
+    anchors: int = option(4, "documents that all others are compared with", ge=1)
+
+    def edges(self, n: int, rng: np.random.Generator) -> Edges:
+        """`anchors · (n − anchors)` edges, at most half of the documents being anchors."""
+        order = rng.permutation(n)
+        anchors = min(self.anchors, n // 2)
+        left, right = np.meshgrid(order[:anchors], order[anchors:], indexing="ij")
+        return np.stack([left.ravel(), right.ravel()], axis=1).astype(np.int64)
 
 
 class Dense(Component):
@@ -66,6 +122,42 @@ class TopPairs(Component):
             i, j = rng.choice(min(k, n), size=2, replace=False)
             chosen[min(i, j), max(i, j)] = None
         return np.array(list(chosen), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a comparison graph is like; what makes it good for rating is METHOD, stage 4."""
+
+    edges: int
+    degree_min: int
+    degree_mean: float
+    degree_max: int
+    components: int
+    diameter: int | None  # longest of the shortest paths; None where the graph is not connected
+    algebraic_connectivity: float  # second smallest eigenvalue of the Laplacian; 0: not connected
+
+
+def statistics(n: int, edges: Edges) -> Statistics:
+    """Statistics of the graph of `edges` (m, 2) over `n` ≥ 1 documents; repeats count once."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components, laplacian, shortest_path
+
+    edges = distinct_edges(edges)
+    half = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (n, n))
+    adjacency = (half + half.T).tocsr()
+    degree = np.asarray(adjacency.sum(1)).ravel().astype(int)
+    components = int(connected_components(adjacency, directed=False)[0])
+    spectrum = np.linalg.eigvalsh(laplacian(adjacency).toarray())
+    paths = shortest_path(adjacency, unweighted=True) if components == 1 else None
+    return Statistics(
+        edges=len(edges),
+        degree_min=int(degree.min()),
+        degree_mean=float(degree.mean()),
+        degree_max=int(degree.max()),
+        components=components,
+        diameter=None if paths is None else int(paths.max()),
+        algebraic_connectivity=float(spectrum[1]) if components == 1 and n > 1 else 0.0,
+    )
 
 
 def all_pairs(n: int) -> Edges:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import Component, option
 from zelo.judging.ensemble import average
-from zelo.progress import track
 from zelo.store import stage
 
-BLOCK = 256  # queries solved at once: bounds the memory of their Hessians
+if TYPE_CHECKING:
+    from zelo.artifacts import Table
+    from zelo.rating.comparisons import Reals, Wholes
+    from zelo.rating.judges import JudgeFit
+    from zelo.rating.tables import Encoded
 
 
 class Rating(Component):
@@ -28,120 +31,167 @@ class Rating(Component):
     target: str = option(
         "centred", "map from Elo to training target", pattern="^(centred|cdf|minmax)$"
     )
+    joint_judges: bool = option(
+        False, "fit position bias and discrimination of each judge together with the Elos"
+    )
 
 
-@dataclass
-class QueryGraph:
-    """The compared documents of one query and what was said of them."""
+@stage(version=2)
+def rate(*, out: Path, rating: Rating, vote: str, **judgments: Path) -> Mapping[str, Any]:
+    """Fit the Elos of every query and write `ratings`, `fits` and `judges`.
 
-    query_id: str
-    place: dict[str, int] = field(default_factory=dict)  # document id → index
-    edges: list[tuple[int, int, float]] = field(default_factory=list)  # i, j, P(i ≻ j)
-    unanswered: int = 0
+    `judgments` are folders, one for each round that judges were asked in. The answers of all judges
+    about a comparison are averaged, unless the judges are modelled.
+    """
+    from zelo.rating.tables import encode
 
-    def index(self, doc_id: str) -> int:
-        """Index of a document, given on first sight."""
-        return self.place.setdefault(doc_id, len(self.place))
+    said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
+    single = encode(said, vote, "judgments")
+    if rating.joint_judges:
+        rated = rate_encoded(single, rating)
+    else:
+        preferences = average(said, vote)
+        columns = {
+            "query_id": preferences.query_ids + [key[0] for key in preferences.unanswered],
+            "doc_a": preferences.doc_a + [key[1] for key in preferences.unanswered],
+            "doc_b": preferences.doc_b + [key[2] for key in preferences.unanswered],
+        }
+        p = pa.array([*preferences.p, *[None] * len(preferences.unanswered)], pa.float64())
+        arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
+        rated = rate_encoded(encode(pa.table({**arrays, "p": p}), "soft", "judgments"), rating)
+    write_table(out, "ratings", rated.ratings)
+    write_table(out, "fits", rated.fits)
+    tally = JudgeTally()
+    tally.add(single, elos_of(single, rated.ratings))
+    write_table(out, "judges", tally.table(single, rated.judges))
+    return rated.counts
+
+
+class Rated:
+    """What came of rating some queries."""
+
+    def __init__(self, ratings: Table, fits: Table, judges: JudgeFit | None = None) -> None:
+        self.ratings, self.fits, self.judges = ratings, fits, judges
 
     @property
-    def components(self) -> int:
-        """Connected components of the graph: Elos are comparable only within one."""
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
+    def counts(self) -> dict[str, int]:
+        """What is worth recording."""
+        fits = self.fits
+        return {
+            "queries": len(fits),
+            "documents": len(self.ratings),
+            "comparisons": int(np.sum(fits["comparisons"].to_numpy())),
+            "disconnected_queries": int((fits["components"].to_numpy() > 1).sum()),
+            "not_converged": int((~fits["converged"].to_numpy()).sum()),
+        }
 
-        i = [edge[0] for edge in self.edges]
-        j = [edge[1] for edge in self.edges]
-        n = len(self.place)
-        return int(connected_components(coo_matrix((np.ones(len(i)), (i, j)), (n, n)))[0])
+
+def rate_encoded(encoded: Encoded, rating: Rating) -> Rated:
+    """Elos, standard errors and targets of the documents of `encoded`, and how each fit went."""
+    from zelo.rating.solver import fit, standard_errors
+    from zelo.rating.targets import targets
+
+    comparisons, judges = encoded.comparisons, None
+    if rating.joint_judges:
+        from zelo.rating.judges import fit_judges
+
+        judges = fit_judges(comparisons, encoded.judge, len(encoded.judges), rating.model)
+        elo, stderr = judges.elo, judges.stderr
+        iterations = np.full(comparisons.queries, judges.iterations)
+        converged = np.full(comparisons.queries, judges.converged)
+    else:
+        solution = fit(comparisons, rating.model, rating.prior)
+        elo, iterations, converged = solution.elo, solution.iterations, solution.converged
+        stderr = standard_errors(comparisons, elo, rating.model, rating.prior)
+    ids = encoded.query_ids.filter(pa.array(encoded.answered))
+    of = pa.array(np.repeat(np.arange(comparisons.queries), comparisons.sizes))
+    ratings = table(
+        "ratings",
+        query_id=ids.take(of),
+        doc_id=encoded.doc_ids,
+        elo=elo,
+        stderr=stderr,
+        target=targets(rating.target, rating.model, elo, comparisons.offsets),
+    )
+
+    def everywhere(values: Any, otherwise: Any) -> Any:
+        """A value per answered query, and `otherwise` for those that no judge answered."""
+        whole = np.full(len(encoded.answered), otherwise)
+        whole[encoded.answered] = values
+        return whole
+
+    fits = table(
+        "fits",
+        query_id=encoded.query_ids,
+        documents=everywhere(comparisons.sizes, 0).astype(np.int32),
+        comparisons=everywhere(np.diff(comparisons.row_offsets), 0).astype(np.int32),
+        unanswered=encoded.unanswered.astype(np.int32),
+        components=everywhere(comparisons.components, 0).astype(np.int32),
+        iterations=everywhere(iterations, 0).astype(np.int32),
+        converged=everywhere(converged, True),
+    )
+    return Rated(ratings, fits, judges)
 
 
-@stage(version=1)
-def rate(*, out: Path, judgments: Path, rating: Rating, vote: str) -> Mapping[str, Any]:
-    """Average the judges, fit the Elos of every query and write `ratings` and `fits`."""
-    import torch
+class JudgeTally:
+    """What each judge is like, added up over blocks of queries.
 
-    from zelo.rating.likelihood import LIKELIHOODS
-    from zelo.rating.solver import fit
-    from zelo.rating.targets import TARGETS
+    `first` is the share of decided answers that prefer the document shown first, `agreement` the
+    share that prefer the document of higher Elo. `bias` and `scale` are those of
+    `zelo.rating.judges`, null where judges were not modelled.
+    """
 
-    graphs = read_graphs(judgments, vote)
-    ratings: dict[str, list[Any]] = {
-        name: [] for name in ("query_id", "doc_id", "elo", "stderr", "target")
-    }
-    fits: dict[str, list[Any]] = {
-        name: []
-        for name in (
-            [
-                "query_id",
-                "documents",
-                "comparisons",
-                "unanswered",
-                "components",
-                "iterations",
-                "converged",
-            ]
+    def __init__(self) -> None:
+        self.counts: dict[str, Wholes] = {}
+
+    def add(self, encoded: Encoded, elo: Reals) -> None:
+        """Count the answers of `encoded`, whose documents have the Elos `elo` (D,)."""
+        k, comparisons = len(encoded.judges), encoded.comparisons
+        choice, d = np.sign(comparisons.p - 0.5), comparisons.differences(elo)
+
+        def per_judge(rows: Any) -> Wholes:
+            return np.bincount(encoded.judge[rows], minlength=k)
+
+        told = (choice != 0) & (d != 0)
+        columns = [
+            per_judge(slice(None)),
+            encoded.failed,
+            per_judge(choice == 0),
+            per_judge(choice > 0),
+            per_judge(told),
+            per_judge(told & (choice == np.sign(d))),
+        ]
+        for name, row in zip(encoded.judges, np.stack(columns, 1), strict=True):
+            self.counts[name] = self.counts.get(name, np.zeros(len(columns), np.int64)) + row
+
+    def table(self, encoded: Encoded, fitted: JudgeFit | None) -> Table:
+        """The table `judges`; `fitted` has the judges of `encoded`, in their order."""
+        answers, failed, ties, first, told, right = np.array(list(self.counts.values())).T
+        modelled = {
+            name: None
+            if fitted is None
+            else dict(zip(encoded.judges, getattr(fitted, name), strict=True))
+            for name in ("bias", "bias_stderr", "scale", "log_scale_stderr")
+        }
+        return table(
+            "judges",
+            judge=list(self.counts),
+            answers=answers.astype(np.int32),
+            failed=failed.astype(np.int32),
+            ties=ties.astype(np.int32),
+            first=first / np.maximum(answers - ties, 1),
+            agreement=right / np.maximum(told, 1),
+            **{
+                name: [None if values is None else values[judge] for judge in self.counts]
+                for name, values in modelled.items()
+            },
         )
-    }
-    target = TARGETS[f"cdf_{rating.model}" if rating.target == "cdf" else rating.target]
-    for block in track(list(blocks(graphs)), "rating"):
-        flat = [(q, *edge) for q, graph in enumerate(block) for edge in graph.edges]
-        indices = torch.tensor([row[:3] for row in flat], dtype=torch.int64).reshape(-1, 3)
-        solution = fit(
-            torch.tensor([len(graph.place) for graph in block]),
-            indices[:, 0],
-            indices[:, 1],
-            indices[:, 2],
-            torch.tensor([row[3] for row in flat], dtype=torch.float64),
-            LIKELIHOODS[rating.model],
-            rating.prior,
-        )
-        for q, graph in enumerate(block):
-            n = len(graph.place)
-            elo = solution.elo[q, :n].numpy()
-            ratings["query_id"] += [graph.query_id] * n
-            ratings["doc_id"] += list(graph.place)
-            ratings["elo"] += elo.tolist()
-            ratings["stderr"] += solution.stderr[q, :n].tolist()
-            ratings["target"] += target(elo).tolist()
-            values = (
-                graph.query_id,
-                n,
-                len(graph.edges),
-                graph.unanswered,
-                graph.components,
-                int(solution.iterations[q]),
-                bool(solution.converged[q]),
-            )
-            for name, value in zip(fits, values, strict=True):
-                fits[name].append(value)
-    write_table(out, "ratings", table("ratings", **ratings))
-    write_table(out, "fits", table("fits", **fits))
-    return {
-        "queries": len(graphs),
-        "documents": len(ratings["elo"]),
-        "comparisons": sum(fits["comparisons"]),
-        "disconnected_queries": sum(n > 1 for n in fits["components"]),
-        "not_converged": fits["converged"].count(False),
-    }
 
 
-def read_graphs(judgments: Path, vote: str) -> list[QueryGraph]:
-    """One graph per query that has judgments, documents in order of first comparison."""
-    preferences = average(read_table(judgments, "judgments"), vote)
-    graphs: dict[str, QueryGraph] = {}
-    for query_id, a, b, p in zip(
-        preferences.query_ids, preferences.doc_a, preferences.doc_b, preferences.p, strict=True
-    ):
-        graph = graphs.setdefault(query_id, QueryGraph(query_id))
-        graph.edges.append((graph.index(a), graph.index(b), float(p)))
-    for query_id, _, _ in preferences.unanswered:
-        # Documents that no answer is about get no Elo: a failure is not a tie.
-        graphs.setdefault(query_id, QueryGraph(query_id)).unanswered += 1
-    return list(graphs.values())
-
-
-def blocks(graphs: list[QueryGraph]) -> Iterator[list[QueryGraph]]:
-    """Graphs in blocks of about equal size of query, so that padding stays small."""
-    ordered = sorted(graphs, key=lambda graph: len(graph.place))
-    for start in range(0, len(ordered), BLOCK):
-        yield ordered[start : start + BLOCK]
+def elos_of(encoded: Encoded, ratings: Table) -> Reals:
+    """Elos of `ratings` in the order of the documents of `encoded`."""
+    keys = zip(ratings["query_id"].to_pylist(), ratings["doc_id"].to_pylist(), strict=True)
+    elo = dict(zip(keys, ratings["elo"].to_pylist(), strict=True))
+    queries = encoded.query_ids.filter(pa.array(encoded.answered)).to_pylist()
+    of = np.repeat(np.array(queries, dtype=object), encoded.comparisons.sizes)
+    return np.array([elo[key] for key in zip(of, encoded.doc_ids.to_pylist(), strict=True)])

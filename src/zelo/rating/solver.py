@@ -1,160 +1,251 @@
-"""Maximum a posteriori Elos of many queries at once, by damped Newton steps.
+"""Maximum a posteriori Elos of many queries, and how sure they are.
 
-Shapes: `Q` queries in the batch, `N` documents of the largest, `M` comparisons over all queries.
-Everything is float64.
+On a CPU the compiled `kernels.py` works, on a CUDA device the batched `batched.py`; both are tested
+against the readable `reference.py`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from zelo.rating.likelihood import Likelihood
+from zelo.rating.comparisons import Comparisons, Reals, host
 
-MAX_ITERATIONS = 100
-MAX_HALVINGS = 40
+MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
+CHUNK = 32_768  # comparisons that a thread takes at once
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Elos of a batch of queries; places beyond a query's documents hold 0."""
+    """Elos of the documents of `Q` queries, one query after another; tensors if tensors were given.
 
-    elo: Tensor  # (Q, N) float64, zero-sum within each query
-    stderr: Tensor  # (Q, N) float64, standard error of elo within the zero-sum subspace
-    iterations: Tensor  # (Q,) int64
-    converged: Tensor  # (Q,) bool
+    A query that has not converged has `gradient` above the tolerance asked for; its Elos are the
+    best that were found.
+    """
+
+    elo: Any  # (D,) float64, zero-sum within each query
+    iterations: Any  # (Q,) int64, Newton steps
+    converged: Any  # (Q,) bool
+    gradient: Any  # (Q,) float64, largest |entry| over (1 + largest total weight of a document)
+    offsets: Any  # (Q + 1,) int64
+
+    def of(self, query: int) -> Any:
+        """Elos (n,) of one query."""
+        return self.elo[int(self.offsets[query]) : int(self.offsets[query + 1])]
 
 
 def fit(
-    sizes: Tensor,
-    query_M: Tensor,
-    i_M: Tensor,
-    j_M: Tensor,
-    p_M: Tensor,
-    likelihood: Likelihood,
-    prior: float,
-    weight_M: Tensor | None = None,
-    tolerance: float = 1e-10,
+    comparisons: Comparisons,
+    model: str = "thurstone",
+    prior: float = 0.05,
+    tolerance: float = 1e-9,
+    start: ArrayLike | None = None,
+    threads: int | None = None,
 ) -> Fit:
-    """Elos `e` that minimise `Σ w · nll(e_i − e_j, p) + prior/2 · Σ e²` per query.
+    """Elos `e` that minimise `Σ w · nll(e_i − e_j, p) + prior/2 · Σ e²`, each query on its own.
 
-    `sizes` (Q,) documents per query; `query_M`, `i_M`, `j_M` (M,) int64 say which query and which
-    two of its documents a comparison is about; `p_M` (M,) in [0, 1] is P(i ≻ j); `weight_M` (M,)
-    ≥ 0, default 1. `prior` > 0 is the precision of a Gaussian prior on each Elo: it keeps
-    separable and disconnected comparisons finite and, being the same for all documents, makes the
-    solution zero-sum. Stops where no gradient entry of a query exceeds `tolerance` times (1 + the
-    largest total weight that one of its documents has). Queries do not influence one another.
+    `model` is "thurstone", `P(i ≻ j) = (1 + erf(e_i − e_j)) / 2`, or "bradley_terry",
+    `1 / (1 + exp(e_j − e_i))`; `nll = −p log P(i ≻ j) − (1 − p) log P(j ≻ i)` (METHOD, stage 5).
+    `prior` > 0 is the precision of a Gaussian prior on each Elo, one comparison being the unit. It
+    makes the answer unique and finite whatever is compared: documents that always win stop where
+    the prior's pull equals the evidence, components of a disconnected graph and documents without
+    comparisons have mean 0, ties and contradictions are equal.
 
-    Raises `ValueError` on preferences outside [0, 1], indices out of range, self-comparisons,
-    negative weights or a prior that is not positive. Source: METHOD, stage 5.
+    Stops where no entry of a query's gradient exceeds `tolerance` times (1 + the largest total
+    weight that one of its documents has). `start` (D,) is where to begin, by default a weighted
+    least-squares fit to the preferences. `threads` are the CPU's, by default all there are.
+
+    Raises `ValueError` for a model, prior, tolerance or start that cannot be.
     """
-    weight_M = torch.ones_like(p_M) if weight_M is None else weight_M.double()
-    check(sizes, query_M, i_M, j_M, p_M, weight_M, prior)
-    queries, width = len(sizes), int(sizes.max()) if len(sizes) else 0
-    p_M = p_M.double()
-    flat_i, flat_j = query_M * width + i_M, query_M * width + j_M
-    real = torch.arange(width, device=sizes.device)[None, :] < sizes[:, None]
+    checked(model, prior)
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, found {tolerance}")
+    documents = int(comparisons.offsets[-1])
+    begin = np.zeros(documents) if start is None else np.array(host(start), dtype=np.float64)
+    if begin.shape != (documents,) or not np.isfinite(begin).all():
+        raise ValueError(f"start must be {documents} finite Elos, found shape {begin.shape}")
+    if on_cuda(comparisons):
+        from zelo.rating import batched
 
-    def per_document(value_i: Tensor, value_j: Tensor) -> Tensor:
-        total = torch.zeros(queries * width, dtype=torch.float64, device=p_M.device)
-        return (
-            total.index_add(0, flat_i, value_i).index_add(0, flat_j, value_j).view(queries, width)
+        elo, iterations, gradient = batched.fit(
+            comparisons, model, prior, tolerance, None if start is None else begin
         )
+    else:
+        from zelo.rating import kernels
 
-    def objective(elo: Tensor) -> Tensor:
-        loss = weight_M * likelihood(elo.view(-1)[flat_i] - elo.view(-1)[flat_j], p_M)[0]
-        total = torch.zeros(queries, dtype=torch.float64, device=p_M.device)
-        return total.index_add(0, query_M, loss) + 0.5 * prior * elo.square().sum(1)
+        elo, iterations = begin, np.zeros(comparisons.queries, np.int64)
+        gradient = np.zeros(comparisons.queries)
+        curvature_at, slope_at = saturated(model)
 
-    def derivatives(elo: Tensor) -> tuple[Tensor, Tensor]:
-        _, slope, curvature = likelihood(elo.view(-1)[flat_i] - elo.view(-1)[flat_j], p_M)
-        slope, curvature = weight_M * slope, weight_M * curvature
-        gradient = per_document(slope, -slope) + prior * elo
-        hessian = torch.zeros(queries * width * width, dtype=torch.float64, device=p_M.device)
-        hessian = hessian.index_add(0, flat_i * width + j_M, -curvature)
-        hessian = hessian.index_add(0, flat_j * width + i_M, -curvature)
-        hessian = hessian.view(queries, width, width)
-        diagonal = per_document(curvature, curvature) + prior
-        return gradient, hessian + torch.diag_embed(diagonal)
+        def part(first: int, last: int, *arrays: Any) -> None:
+            kernels.solve(
+                first, last, *arrays, prior, tolerance, start is not None, curvature_at, slope_at,
+                elo, iterations, gradient,
+            )  # fmt: skip
 
-    elo = torch.zeros(queries, width, dtype=torch.float64, device=p_M.device)
-    if width == 0:
-        nothing = torch.zeros(queries, dtype=torch.int64)
-        return Fit(elo, elo.clone(), nothing, nothing == 0)
-    scale = 1.0 + per_document(weight_M, weight_M).amax(1)
-    iterations = torch.zeros(queries, dtype=torch.int64, device=p_M.device)
-    value = objective(elo)
-    for _ in range(MAX_ITERATIONS):
-        gradient, hessian = derivatives(elo)
-        active = gradient.abs().amax(1) > tolerance * scale
-        if not active.any():
-            break
-        iterations += active
-        direction = -torch.linalg.solve(hessian, gradient.unsqueeze(2)).squeeze(2)
-        decrease = (gradient * direction).sum(1)  # negative: the Hessian is positive definite
-        step = active.double()
-        for _ in range(MAX_HALVINGS):
-            trial = objective(elo + step[:, None] * direction)
-            # Armijo's rule, with slack for the rounding of sums near the optimum.
-            slack = 1e-14 * (1.0 + value.abs())
-            bad = trial > value + 1e-4 * step * decrease + slack
-            if not bad.any():
-                break
-            step = torch.where(bad, step / 2, step)
-        step = torch.where(bad, torch.zeros_like(step), step)
-        elo = elo + step[:, None] * direction
-        elo = torch.where(
-            real, elo - (elo * real).sum(1, keepdim=True) / sizes.clamp_min(1)[:, None], 0.0
-        )
-        value = objective(elo)
-    gradient, hessian = derivatives(elo)
-    converged = gradient.abs().amax(1) <= tolerance * scale
-    return Fit(elo, standard_errors(hessian, sizes, real), iterations, converged)
+        in_parallel(part, comparisons, model, threads)
+    found = (elo, iterations, gradient <= tolerance, gradient, comparisons.offsets)
+    return Fit(*(like(comparisons, values) for values in found))
 
 
-def standard_errors(hessian: Tensor, sizes: Tensor, real: Tensor) -> Tensor:
-    """Square roots of the diagonal of the inverse Hessian on the zero-sum subspace.
+def standard_errors(
+    comparisons: Comparisons,
+    elo: ArrayLike,
+    model: str = "thurstone",
+    prior: float = 0.05,
+    threads: int | None = None,
+) -> Any:
+    """Standard errors (D,) of the Elos `elo` (D,) of a fit with the same model and prior.
 
-    `hessian` (Q, N, N) with the prior on its diagonal; `sizes` (Q,); `real` (Q, N) marks documents.
-    The constant vector is an eigenvector of the Hessian (eigenvalue: the prior). Raising that
-    eigenvalue to the size of the others before inverting, and taking its share out again, avoids
-    the cancellation that a weak prior would cause.
+    Square roots of the diagonal of the inverse observed information, prior included, on the
+    zero-sum subspace: what a 95 % interval `e ± 1.96 stderr` needs if the model holds and each
+    comparison is one yes-or-no answer. Soft answers that are more consistent than coin flips of
+    their preference are surer than this says: multiply by √`dispersion`.
     """
-    n = sizes.clamp_min(1).double()[:, None, None]
-    ones = real.double()
-    constant = ones.unsqueeze(2) * ones.unsqueeze(1) / n
-    stiff = hessian.diagonal(dim1=1, dim2=2).amax(1)[:, None, None]
-    raised = hessian + stiff * constant
-    eigenvalue = (ones.unsqueeze(1) @ raised @ ones.unsqueeze(2)) / n
-    inverse = torch.linalg.inv(raised) - constant / eigenvalue
-    variance = inverse.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-    return torch.where(real, variance.sqrt(), 0.0)
+    checked(model, prior)
+    elos = np.ascontiguousarray(host(elo), dtype=np.float64)
+    if on_cuda(comparisons):
+        from zelo.rating import batched
+
+        return like(comparisons, batched.standard_errors(comparisons, elos, model, prior))
+    from zelo.rating import kernels
+
+    stderr = np.zeros(int(comparisons.offsets[-1]))
+
+    def part(first: int, last: int, *arrays: Any) -> None:
+        kernels.standard_errors(first, last, *arrays, prior, elos, stderr)
+
+    in_parallel(part, comparisons, model, threads)
+    return like(comparisons, stderr)
 
 
-def check(
-    sizes: Tensor,
-    query_M: Tensor,
-    i_M: Tensor,
-    j_M: Tensor,
-    p_M: Tensor,
-    weight_M: Tensor,
-    prior: float,
+def covariance(
+    comparisons: Comparisons,
+    elo: ArrayLike,
+    query: int,
+    model: str = "thurstone",
+    prior: float = 0.05,
+) -> Reals:
+    """Covariance (n, n) of the Elos of one query: inverse information on the zero-sum subspace.
+
+    The standard error of `e_i − e_j` is `√(C_ii + C_jj − 2 C_ij)`; see `difference_errors`.
+    """
+    from zelo.rating import reference
+
+    checked(model, prior)
+    rows = comparisons.rows_of(query)
+    first, last = comparisons.offsets[query : query + 2]
+    elos = np.asarray(host(elo), dtype=np.float64)[first:last]
+    i, j = comparisons.i[rows], comparisons.j[rows]
+    p, weight = comparisons.p[rows], comparisons.weight[rows]
+    known = comparisons.known[rows] if len(comparisons.known) else 0.0
+    _, _, matrix = reference.derivatives(elos, i, j, p, weight, model, prior, known)
+    n = len(matrix)
+    # The constant vector is an eigenvector (eigenvalue: the prior); see kernels.standard_errors.
+    stiff = matrix.diagonal().max()
+    inverse = np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff))
+    return np.asarray((inverse + inverse.T) / 2)
+
+
+def difference_errors(covariance: Reals) -> Reals:
+    """Standard errors (n, n) of all differences `e_i − e_j`, from a `covariance` (n, n)."""
+    variance = covariance.diagonal()
+    return np.sqrt(np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0))
+
+
+def dispersion(comparisons: Comparisons, elo: ArrayLike, model: str = "thurstone") -> Reals:
+    """Spread of the answers about the fit, per query (Q,), as a share of that of coin flips.
+
+    `Σ w (p − P)² / Σ w P (1 − P)`, times `M / (M − n + components)` for the Elos that were fitted:
+    about 1 where each answer is a flip of a coin with the fitted probability, far below for judges
+    that report probabilities themselves; NaN where no comparison is to spare.
+    """
+    from scipy.special import expit, ndtr
+
+    d, queries = comparisons.differences(elo), comparisons.queries
+    win = ndtr(np.sqrt(2) * d) if model == "thurstone" else expit(d)
+    seen = np.bincount(comparisons.query, comparisons.weight * (comparisons.p - win) ** 2, queries)
+    flips = np.bincount(comparisons.query, comparisons.weight * win * (1 - win), queries)
+    counts = np.diff(comparisons.row_offsets)
+    spare = counts - comparisons.sizes + comparisons.components
+    known = (spare > 0) & (flips > 0)
+    ratio = seen / np.where(known, flips, 1.0) * counts / np.where(known, spare, 1)
+    return np.where(known, ratio, np.nan)
+
+
+def in_parallel(
+    part: Callable[..., None], comparisons: Comparisons, model: str, threads: int | None
 ) -> None:
-    """Raise `ValueError` naming the first comparison that cannot be rated."""
-    if not prior > 0:
-        raise ValueError(f"prior must be positive, found {prior}")
-    if len(query_M) and not (int(query_M.min()) >= 0 and int(query_M.max()) < len(sizes)):
-        raise ValueError(f"query index out of range for {len(sizes)} queries")
-    problems = {
-        "preference is not in [0, 1]": ~((p_M >= 0) & (p_M <= 1)),
-        "weight is not a number of at least 0": ~((weight_M >= 0) & weight_M.isfinite()),
-        "document is compared with itself": i_M == j_M,
-        "document index out of range": (torch.minimum(i_M, j_M) < 0)
-        | (torch.maximum(i_M, j_M) >= sizes[query_M]),
-    }
-    for problem, bad in problems.items():
-        if bad.any():
-            row = int(bad.nonzero()[0, 0])
-            raise ValueError(f"comparison {row} of query {int(query_M[row])}: {problem}")
+    """Call `part(first, last, model, row_offsets, offsets, *packed)` for all queries."""
+    arrays = (
+        MODELS.index(model),
+        comparisons.row_offsets,
+        comparisons.offsets,
+        *comparisons.packed,
+    )
+    chunks = list(chunked(comparisons))
+    threads = min(threads or len(os.sched_getaffinity(0)), len(chunks))
+    if threads <= 1:
+        for first, last in chunks:
+            part(first, last, *arrays)
+        return
+    with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter lock
+        list(pool.map(lambda chunk: part(*chunk, *arrays), chunks))
+
+
+def chunked(comparisons: Comparisons) -> Iterator[tuple[int, int]]:
+    """Runs of queries with about `CHUNK` comparisons each."""
+    rows, first = comparisons.row_offsets, 0
+    while first < comparisons.queries:
+        last = int(np.searchsorted(rows, rows[first] + CHUNK, side="right")) - 1
+        last = min(max(last, first + 1), comparisons.queries)
+        yield first, last
+        first = last
+
+
+@cache
+def saturated(model: str) -> tuple[Reals, Reals]:
+    """Curvature and slope at 0 of the parabola that best stands for a comparison, over p in [0, 1].
+
+    The parabola has its minimum at the difference `d*` with `P(d*) = p` and the loss's curvature
+    there; p is kept within [0.02, 0.98], where `d*` is moderate. 257 places to interpolate between.
+    """
+    from scipy.special import logit, ndtri
+
+    p = np.clip(np.linspace(0.0, 1.0, 257), 0.02, 0.98)
+    if model == "thurstone":
+        x = ndtri(p)
+        best = x / np.sqrt(2)
+        curvature = 2 * np.exp(-x * x) / (2 * np.pi) / (p * (1 - p))
+    else:
+        best, curvature = logit(p), p * (1 - p)
+    return curvature, -curvature * best
+
+
+def checked(model: str, prior: float) -> None:
+    """`ValueError` for a model or prior that cannot be."""
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, found {model}")
+    if not (prior > 0 and np.isfinite(prior)):
+        raise ValueError(f"prior must be positive and finite, found {prior}")
+
+
+def on_cuda(comparisons: Comparisons) -> bool:
+    """Whether the comparisons were given as CUDA tensors."""
+    return comparisons.device is not None and comparisons.device.type == "cuda"
+
+
+def like(comparisons: Comparisons, values: NDArray[Any] | Any) -> Any:
+    """Arrays as tensors on the device of the comparisons, if those were tensors."""
+    if comparisons.device is None:
+        return values
+    import torch
+
+    return torch.as_tensor(values).to(comparisons.device)

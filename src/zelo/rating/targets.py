@@ -1,42 +1,68 @@
-"""From Elos to training targets."""
+"""From Elos to training targets, and how much weight each deserves.
+
+Elos of all documents are flat (D,), query after query; `offsets` (Q + 1,) says where each begins.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import erf, expit
 
-Elos = NDArray[np.float64]
+from zelo.rating.comparisons import Reals, Wholes
 
 
-def centred(elo: Elos) -> Elos:
-    """The Elos (n,) of one query themselves: zero-sum, unbounded."""
-    return elo - elo.mean() if len(elo) else elo
+def targets(kind: str, model: str, elo: Reals, offsets: Wholes, bias: Reals | None = None) -> Reals:
+    """Training targets (D,) of the Elos `elo` (D,), zero-sum within each query (METHOD, stage 7).
+
+    `centred`: the Elos themselves, unbounded. `cdf`, in [0, 1]: the chance, under `model`, of being
+    preferred to a document of Elo 0. `minmax`, in [0, 1]: each query stretched to its own worst
+    and best, ½ where all are equal.
+
+    With `bias` (Q,), the level of each query from cross-query comparisons (stage 6), all of them
+    are of `e_i + b_q`, on one scale for all queries, and `minmax` stretches to the worst and best
+    document of any query.
+    """
+    level = elo if bias is None else elo + np.repeat(bias, np.diff(offsets))
+    if kind == "centred":
+        return level.copy()
+    if kind == "cdf":
+        return CDF[model](level)
+    if kind == "minmax":
+        return minmax(level, offsets if bias is None else np.array([0, len(level)]))
+    raise ValueError(f"target must be one of {', '.join(TARGETS)}, found {kind}")
 
 
-def cdf_thurstone(elo: Elos) -> Elos:
-    """`(1 + erf e) / 2` in [0, 1]: the chance of being preferred to a document of Elo 0."""
-    score: Elos = (1.0 + erf(elo)) / 2.0
-    return score
-
-
-def cdf_bradley_terry(elo: Elos) -> Elos:
-    """`1 / (1 + exp(−e))` in [0, 1]: the same chance in that model."""
-    score: Elos = expit(elo)
-    return score
-
-
-def minmax(elo: Elos) -> Elos:
-    """Elos (n,) of one query stretched to [0, 1]; ½ for all where they are equal."""
-    spread = np.ptp(elo) if len(elo) else 0.0
-    return (elo - elo.min()) / spread if spread > 0 else np.full_like(elo, 0.5)
-
-
-TARGETS: dict[str, Callable[[Elos], Elos]] = {
-    "centred": centred,
-    "cdf_thurstone": cdf_thurstone,
-    "cdf_bradley_terry": cdf_bradley_terry,
-    "minmax": minmax,
+TARGETS = ("centred", "cdf", "minmax")
+CDF: dict[str, Callable[[Reals], Reals]] = {
+    "thurstone": lambda elo: (1.0 + erf(elo)) / 2.0,
+    "bradley_terry": lambda elo: np.asarray(expit(elo)),
 }
+
+
+def minmax(level: Reals, offsets: Wholes) -> Reals:
+    """Each run of values between `offsets` stretched to [0, 1]; ½ for all where they are equal."""
+    sizes = np.diff(offsets)
+    if len(level) == 0:
+        return level.copy()
+    starts = offsets[:-1][sizes > 0]
+    low = np.repeat(np.minimum.reduceat(level, starts), sizes[sizes > 0])
+    spread = np.repeat(np.maximum.reduceat(level, starts), sizes[sizes > 0]) - low
+    return np.asarray(np.where(spread > 0, (level - low) / np.where(spread > 0, spread, 1.0), 0.5))
+
+
+def weights(elo: Reals, stderr: Reals) -> Reals:
+    """Weights (D,) of the targets in a loss: the reliability of each Elo, of mean 1.
+
+    Reliability is `σ² / (σ² + stderr²)`, the share of an Elo's variance that is not error; `σ²` is
+    the variance of the true Elos, that of the fitted ones less their mean squared error (at least
+    a tenth of it). In a squared loss this is weighting by inverse variance where the target's
+    error adds to a noise of variance `σ²`. All 1 where nothing varies.
+    """
+    seen, noise = float(np.mean(np.square(elo))), float(np.mean(np.square(stderr)))
+    true = max(seen - noise, 0.1 * seen)
+    if not true > 0:
+        return np.ones_like(elo)
+    reliability = true / (true + np.square(stderr))
+    return np.asarray(reliability / reliability.mean())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 import zelo
 from zelo.artifacts import read_json, read_table, write_text
@@ -35,26 +36,30 @@ def report(
     out: Path,
     data: Path,
     candidates: Path,
-    comparisons: Path,
-    judgments: Path,
     ratings: Path,
     trained: Path,
     metrics: Path,
     run: Run,
     vote: str,
-    **distillation: Path,
+    **asked: Path,
 ) -> Mapping[str, Any]:
     """Write `report.html` and the model card `README.md`.
 
-    `vote` is that of the judges whose answers were rated. `distillation` has the folders
-    `ensemble_comparisons`, `ensemble_judgments` and `pairwise` where a distilled model answered.
+    `vote` is that of the judges whose answers were rated. `asked` has the folders `comparisons` and
+    `judgments`, numbered where there were several rounds, and `ensemble_comparisons`,
+    `ensemble_judgments` and `pairwise` where a distilled model answered.
     """
     from zelo.reporting import plots
 
-    folders = [data, candidates, *distillation.values(), comparisons, judgments, ratings]
-    records = [read_json(folder / RECORD) for folder in (*folders, trained, metrics)]
+    folders = [data, candidates, *asked.values(), ratings, trained, metrics]
+    records = [read_json(folder / RECORD) for folder in folders]
     counts = {record["stage"]: record["counts"] for record in records}
-    preferences = average(read_table(judgments, "judgments"), vote)
+    for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
+        rounds = [folder for name, folder in asked.items() if name.startswith(key)]
+        counts[stage_name] = summed([read_json(folder / RECORD)["counts"] for folder in rounds])
+    judgments = [folder for name, folder in asked.items() if name.startswith("judgments")]
+    said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
+    preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = matrices_of_one_query(preferences, candidates, ratings)
     found = results(metrics)
@@ -85,6 +90,15 @@ def report(
     write_text(out / "report.html", render("report.html.j2", content))
     write_text(out / "README.md", render("card.md.j2", content))
     return {}
+
+
+def summed(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of several rounds of a stage as those of one; what is no number is the first's."""
+    total = dict(rounds[0])
+    for counts in rounds[1:]:
+        for key, value in counts.items():
+            total[key] = total[key] + value if isinstance(value, int | float) else total[key]
+    return total
 
 
 def matrices_of_one_query(

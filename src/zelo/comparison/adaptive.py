@@ -1,0 +1,182 @@
+"""Samplers that choose the next pairs from the answers so far, in rounds.
+
+A round is a batch that judges can be asked at once. The first is a random cycle or two, so that
+the graph is connected; each of the others is chosen from the fit to all answers before it, until
+the budget is spent or the query needs no more. No pair is asked twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from zelo.comparison.graphs import Cycles, Edges
+from zelo.config import Component, option
+from zelo.rating.comparisons import Comparisons, Reals
+from zelo.rating.reference import LIKELIHOODS
+from zelo.rating.solver import covariance, dispersion, fit
+
+
+@runtime_checkable
+class AdaptiveSampler(Protocol):
+    """A way to choose pairs that learns from the answers."""
+
+    rounds: int
+
+    def edges(self, n: int, rng: np.random.Generator) -> Edges:
+        """Edges of the first round."""
+        ...
+
+    def more(self, n: int, edges: Edges, p: Reals, rng: np.random.Generator) -> Edges:
+        """Edges of the next round, given all before (m, 2) and P(first ≻ second) (m,).
+
+        NaN where no judge answered. No edges where the query needs no more.
+        """
+        ...
+
+
+class Rounds(Component):
+    """What samplers that work in rounds have in common: budget, rounds and when to stop."""
+
+    comparisons: int = option(240, "pairs per query, all rounds together", ge=1)
+    first: int = option(1, "random cycles of the first round", ge=1)
+    rounds: int = option(5, "rounds, the first included", ge=2)
+    stop_stderr: float = option(
+        0.0, "no more once no Elo of the top has a larger standard error; 0: never", ge=0
+    )
+    stop_stable: bool = option(False, "no more once a round has not changed the set of the top")
+    top: int = option(10, "documents that the two rules look at, and that matter most", ge=1)
+    model: str = option(
+        "thurstone", "probability model of a comparison", pattern="^(thurstone|bradley_terry)$"
+    )
+    prior: float = option(0.05, "precision of the Gaussian prior on an Elo", gt=0)
+
+    def edges(self, n: int, rng: np.random.Generator) -> Edges:
+        """Random cycles, as far as the budget goes."""
+        return Cycles(cycles=self.first).edges(n, rng)[: self.comparisons]
+
+    def more(self, n: int, edges: Edges, p: Reals, rng: np.random.Generator) -> Edges:
+        """The next pairs: an equal share of the budget in every round."""
+        left = min(self.comparisons, n * (n - 1) // 2) - len(edges)
+        if left <= 0 or n < 2:
+            return edges[:0]
+        share = -(-max(self.comparisons - n * self.first, 1) // (self.rounds - 1))
+        known = rated(n, edges, p, self.model, self.prior)
+        if self.stop_stderr and self._sure(known):
+            return edges[:0]
+        if self.stop_stable and len(edges) > share + n * self.first:
+            before = rated(n, edges[:-share], p[:-share], self.model, self.prior)
+            if set(known.best(self.top)) == set(before.best(self.top)):
+                return edges[:0]
+        return self.choose(known, min(share, left), rng)
+
+    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
+        """`count` pairs that have not been asked."""
+        raise NotImplementedError
+
+    def _sure(self, known: Rated) -> bool:
+        errors = np.sqrt(known.covariance.diagonal() * known.dispersion)
+        return bool(errors[known.best(self.top)].max() <= self.stop_stderr)
+
+
+@dataclass
+class Rated:
+    """What is known of one query: Elos, their covariance, pairs not yet asked."""
+
+    elo: Reals  # (n,)
+    covariance: Reals  # (n, n)
+    dispersion: float  # of the answers about the fit; 1: coin flips
+    open: NDArray[np.bool_]  # (n, n), upper triangle
+
+    def best(self, k: int) -> NDArray[np.int64]:
+        """The k documents of highest Elo, best first."""
+        return np.argsort(-self.elo, kind="stable")[:k]
+
+
+def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
+    """Fit one query of `n` documents to the answers `p` (m,) on `edges` (m, 2); NaN: none."""
+    told = ~np.isnan(p)
+    i, j = edges[told].T
+    comparisons = Comparisons(np.zeros(len(i), np.int64), i, j, p[told], sizes=[n])
+    elo = fit(comparisons, model, prior, threads=1).elo
+    unasked = np.triu(np.ones((n, n), bool), k=1)
+    low, high = np.sort(edges, axis=1).T
+    unasked[low, high] = False
+    spread = float(dispersion(comparisons, elo, model)[0])
+    return Rated(
+        elo,
+        covariance(comparisons, elo, 0, model, prior),
+        spread if np.isfinite(spread) else 1.0,
+        unasked,
+    )
+
+
+class Closest(Rounds):
+    """`sampler=closest`: the pairs whose Elos differ least so far (the paper's live method)."""
+
+    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
+        """Pairs of smallest |e_i − e_j|, equal ones in random order."""
+        pairs = np.argwhere(known.open)
+        pairs = pairs[rng.permutation(len(pairs))]
+        gap = np.abs(known.elo[pairs[:, 0]] - known.elo[pairs[:, 1]])
+        return pairs[np.argsort(gap, kind="stable")[:count]].astype(np.int64)
+
+
+class Informative(Rounds):
+    """`sampler=informative`: the pairs that are expected to tell most about the top documents.
+
+    A comparison of i and j has Fisher information `I` about `e_i − e_j`, known from the Elos so
+    far, and changes the covariance C of the Elos to `C − I (Cu)(Cu)ᵀ / (1 + I uᵀCu)`,
+    `u = 1_i − 1_j`. Pairs are taken one after another so that `Σ_a w_a Var(e_a)` falls most
+    (A-optimal design), C being updated after each. `w_a` is the probability that document a is
+    among the `top`, plus `floor` for all, so that no document is given up for good.
+    """
+
+    floor: float = option(0.02, "weight of a document that is surely not among the top", ge=0)
+
+    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
+        """Greedy A-optimal pairs; the order of equals is that of the documents."""
+        c, weight = known.covariance.copy(), self.floor + chance_of_top(known, self.top)
+        d = known.elo[:, None] - known.elo[None, :]
+        information = expected_information(d, self.model)
+        unasked, chosen = known.open.copy(), []
+        for _ in range(count):
+            g = (c * weight) @ c
+            gain = g.diagonal()[:, None] + g.diagonal()[None, :] - 2 * g
+            spread = c.diagonal()[:, None] + c.diagonal()[None, :] - 2 * c
+            gain = np.where(unasked, information * gain / (1 + information * spread), -1.0)
+            i, j = np.unravel_index(int(gain.argmax()), gain.shape)
+            unasked[i, j] = False
+            chosen.append((i, j))
+            column = c[:, i] - c[:, j]
+            c -= np.outer(column, column) * (
+                information[i, j] / (1 + information[i, j] * spread[i, j])
+            )
+        return np.array(chosen, dtype=np.int64).reshape(-1, 2)
+
+
+def expected_information(d: Reals, model: str) -> Reals:
+    """Fisher information about the difference `d` of one yes-or-no answer, `P'² / (P (1 − P))`."""
+    likelihood: Callable[[Reals, Reals], tuple[Reals, Reals, Reals]] = LIKELIHOODS[model]
+    ones = np.ones_like(d)
+    # The slope of −log P is −P'/P, that of −log (1 − P) is P'/(1 − P).
+    return -likelihood(d, ones)[1] * likelihood(d, 0 * ones)[1]
+
+
+def chance_of_top(known: Rated, top: int) -> Reals:
+    """Probability (n,) of each document to be among the `top`, errors taken as independent.
+
+    The border lies midway between the Elos of places `top` and `top + 1`.
+    """
+    n = len(known.elo)
+    if top >= n:
+        return np.ones(n)
+    order = known.best(top + 1)
+    border = known.elo[order[-2:]].mean()
+    error = np.sqrt(np.maximum(known.covariance.diagonal(), 1e-12))
+    return np.asarray(ndtr((known.elo - border) / error))

@@ -1,0 +1,112 @@
+"""Elos from whole rankings: Plackett–Luce, the listwise generalisation of Bradley–Terry.
+
+A ranking is drawn by choosing the best document with probability ∝ exp(e), then the best of the
+rest, and so on (METHOD, stage 5). Two documents are Bradley–Terry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
+
+from zelo.rating.comparisons import Reals, Wholes, host, whole
+from zelo.rating.solver import MODELS, Fit, checked
+
+MAX_STEPS = 200
+
+
+def fit_rankings(
+    query: ArrayLike,
+    rankings: Sequence[ArrayLike],
+    prior: float = 0.05,
+    tolerance: float = 1e-9,
+    sizes: ArrayLike | None = None,
+) -> Fit:
+    """Elos of the documents of `Q` queries from `R` rankings of some of their documents.
+
+    `query` (R,) whole numbers; each ranking lists distinct documents of its query, numbered from
+    0, the best first. `prior`, `tolerance` and the result are as in `solver.fit`, the scale of a
+    query being 1 + the number of its rankings.
+
+    Raises `ValueError` naming query and row for a document listed twice or out of range, a ranking
+    of fewer than two documents, or a query without documents.
+    """
+    checked(MODELS[1], prior)
+    of = whole("query", query)
+    listed = [whole(f"ranking {row}", host(ranking)) for row, ranking in enumerate(rankings)]
+    if len(of) != len(listed):
+        raise ValueError(f"{len(of)} queries for {len(listed)} rankings")
+    counts = _sizes(of, listed) if sizes is None else whole("sizes", sizes)
+    _check(of, listed, counts)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    elo = np.zeros(offsets[-1])
+    iterations, gradient = np.zeros(len(counts), np.int64), np.zeros(len(counts))
+    groups: list[list[Wholes]] = [[] for _ in counts]
+    for q, ranking in zip(of, listed, strict=True):
+        groups[q].append(ranking)
+    for q, group in enumerate(groups):
+        elos, iterations[q], gradient[q] = _newton(int(counts[q]), group, prior, tolerance)
+        elo[offsets[q] : offsets[q + 1]] = elos
+    return Fit(elo, iterations, gradient <= tolerance, gradient, offsets)
+
+
+def _newton(
+    n: int, rankings: Sequence[Wholes], prior: float, tolerance: float
+) -> tuple[Reals, int, float]:
+    """Damped Newton steps for one query: Elos (n,), steps taken, final relative gradient."""
+    e, scale = np.zeros(n), 1.0 + len(rankings)
+    value, gradient, matrix = derivatives(e, rankings, prior)
+    for steps in range(MAX_STEPS):
+        if np.abs(gradient).max() <= tolerance * scale:
+            return e - e.mean(), steps, float(np.abs(gradient).max() / scale)
+        direction, step = -np.linalg.solve(matrix, gradient), 1.0
+        while True:
+            trial = derivatives(e + step * direction, rankings, prior)
+            slack = 1e-14 * (1 + abs(value))  # sums round
+            if trial[0] <= value + 1e-4 * step * (gradient @ direction) + slack or step < 1e-12:
+                break
+            step /= 2
+        e = e + step * direction
+        value, gradient, matrix = trial
+    return e - e.mean(), MAX_STEPS, float(np.abs(gradient).max() / scale)
+
+
+def derivatives(e: Reals, rankings: Sequence[Wholes], prior: float) -> tuple[float, Reals, Reals]:
+    """Penalised negative log-likelihood, gradient (n,) and Hessian (n, n) of one query."""
+    value, gradient, matrix = prior / 2 * float(e @ e), prior * e, prior * np.eye(len(e))
+    for ranking in rankings:
+        k = len(ranking)
+        # Row r: the documents still to be chosen from at choice r; the last choice is no choice.
+        left = np.where(np.triu(np.ones((k, k), bool))[:-1], e[ranking], -np.inf)
+        total = logsumexp(left, axis=1, keepdims=True)
+        chance = np.exp(left - total)
+        value += float(total.sum() - e[ranking[:-1]].sum())
+        expected = chance.sum(0)
+        gradient[ranking] += expected - (np.arange(k) < k - 1)
+        matrix[np.ix_(ranking, ranking)] += np.diag(expected) - chance.T @ chance
+    return value, gradient, matrix
+
+
+def _sizes(query: Wholes, rankings: Sequence[Wholes]) -> Wholes:
+    sizes = np.zeros(int(query.max(initial=-1)) + 1, np.int64)
+    for q, ranking in zip(query, rankings, strict=True):
+        sizes[q] = max(sizes[q], ranking.max(initial=-1) + 1)
+    return sizes
+
+
+def _check(query: Wholes, rankings: Sequence[Wholes], sizes: Wholes) -> None:
+    if (sizes < 1).any():
+        raise ValueError(f"query {int((sizes < 1).argmax())}: no documents to compare")
+    for row, (q, ranking) in enumerate(zip(query, rankings, strict=True)):
+        place = f"row {row}, query {q}"
+        if not 0 <= q < len(sizes):
+            raise ValueError(f"row {row}: query {q} is out of range for {len(sizes)} queries")
+        if len(ranking) < 2:
+            raise ValueError(f"{place}: a ranking needs two documents, found {len(ranking)}")
+        if ranking.min() < 0 or ranking.max() >= sizes[q]:
+            raise ValueError(f"{place}: document index out of range in {ranking.tolist()}")
+        if len(set(ranking.tolist())) < len(ranking):
+            raise ValueError(f"{place}: a document is listed twice in {ranking.tolist()}")

@@ -1,0 +1,155 @@
+"""`zelo rate FILE`: comparisons in a Parquet or JSONL file in, Elos out, however large the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zelo.artifacts import SCHEMAS, Table, replacing, write_table
+from zelo.config import Component, option
+from zelo.errors import UserError
+from zelo.progress import Progress
+from zelo.rating.rate import JudgeTally, Rating, rate_encoded
+from zelo.rating.tables import OPTIONAL, REQUIRED, encode
+
+WHOLE = 4_000_000  # rows up to which a file is held in memory, and its queries may be in any order
+BLOCK = 1_000_000  # rows read at once of a longer one
+
+
+class RateFile(Component):
+    """Rates the comparisons of a file (`conf/rate.yaml`).
+
+    A row is one comparison: `query_id`, `doc_a`, `doc_b`, and `p` in [0, 1], P(a ≻ b), or `score`
+    in [−1, 1], −1 for `doc_a`; null means that there is no answer. `weight` and `judge` are read
+    where they are given. `doc_a` is the document that was shown first.
+    """
+
+    file: Path = option(help="Parquet, or JSON lines (.jsonl, .jsonl.gz)")
+    out: Path | None = option(None, "folder for the result; null: beside the file")
+    rating: Rating = option(help="how comparisons become Elos")
+    vote: str = option(
+        "soft", "`sign` counts an answer as 1, ½ or 0; `soft` keeps strengths",
+        pattern="^(soft|sign)$",
+    )  # fmt: skip
+
+    def run(self) -> tuple[Path, dict[str, int]]:
+        """Write `ratings`, `fits` and `judges` as Parquet; the folder, and what was counted."""
+        name = self.file.name.split(".")[0]
+        out = self.out or self.file.with_name(f"{name}.ratings")
+        total: dict[str, int] = {}
+        tally, last = JudgeTally(), None
+        blocks, rows = read(self.file, self.rating.joint_judges)
+        progress = Progress(rows, "rating")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with writing(out, "ratings") as ratings, writing(out, "fits") as fits:
+                for first_row, block in blocks:
+                    encoded = encode(block, self.vote, str(self.file), first_row)
+                    rated = rate_encoded(encoded, self.rating)
+                    tally.add(encoded, rated.ratings["elo"].to_numpy())
+                    ratings.write_table(rated.ratings)
+                    fits.write_table(rated.fits)
+                    for key, count in rated.counts.items():
+                        total[key] = total.get(key, 0) + count
+                    last = (encoded, rated.judges)
+                    progress.show(first_row + len(block))
+            if last is None:
+                raise UserError(f"{self.file}: no comparisons")
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror or error})") from None
+        finally:
+            progress.close()
+        write_table(out, "judges", tally.table(*last))
+        return out, total
+
+
+class writing:  # noqa: N801  # read as a verb
+    """A Parquet file that takes its place when the block succeeds."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.replacing = replacing(folder / f"{name}.parquet")
+        self.schema = SCHEMAS[name]
+
+    def __enter__(self) -> Any:
+        self.writer = pq.ParquetWriter(self.replacing.__enter__(), self.schema, compression="zstd")
+        return self.writer
+
+    def __exit__(self, *error: Any) -> None:
+        self.writer.close()
+        self.replacing.__exit__(*error)
+
+
+def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | None]:
+    """Tables in which every query is whole, each with the number of its first row; and all rows.
+
+    A file longer than `WHOLE` rows is read in blocks, for which the rows of a query must stand
+    together; `at_once` refuses such a file.
+    """
+    try:
+        if path.name.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
+            from pyarrow import json
+
+            return iter([(0, json.read_json(path))]), None
+        file = pq.ParquetFile(path, read_dictionary=["query_id", "doc_a", "doc_b", "judge"])
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
+    names = [name for name in file.schema_arrow.names if name in (*REQUIRED, *OPTIONAL)]
+    rows = file.metadata.num_rows
+    if rows <= WHOLE:
+        return iter([(0, file.read(columns=names))] if rows else []), rows
+    if at_once:
+        raise UserError(
+            f"{path}: {rows:,} rows; judges are modelled for at most {WHOLE:,}: "
+            f"leave out rating.joint_judges, or rate a part of the queries"
+        )
+    return whole_queries(file, names, path), rows
+
+
+def whole_queries(file: Any, names: list[str], path: Path) -> Iterator[tuple[int, Table]]:
+    """Blocks that end where a query ends; `UserError` where one comes back later."""
+    rest, first_row = None, 0
+    seen: set[str] = set()
+    for batch in file.iter_batches(BLOCK, columns=names):
+        block = pa.Table.from_batches([batch])
+        block = block if rest is None else pa.concat_tables([rest, block])
+        cut = start_of_last_query(block)
+        if cut:
+            check_new(block.slice(0, cut), seen, path)
+            yield first_row, block.slice(0, cut)
+            first_row += cut
+        rest = block.slice(cut)
+    if rest is not None and len(rest):
+        check_new(rest, seen, path)
+        yield first_row, rest
+
+
+def start_of_last_query(block: Table) -> int:
+    """Row at which the rows of the last row's query begin."""
+    ids, last = block["query_id"], block["query_id"][-1].as_py()
+    low, step = len(block), 1024
+    while low:
+        part = ids.slice(max(low - step, 0), min(step, low)).to_pylist()
+        back = next((k for k, value in enumerate(reversed(part)) if value != last), None)
+        if back is not None:
+            return low - back
+        low = max(low - step, 0)
+    return 0
+
+
+def check_new(block: Table, seen: set[str], path: Path) -> None:
+    """Note the queries of `block`; `UserError` where one was in an earlier block."""
+    ids = block["query_id"].unique().to_pylist()
+    again = next((query_id for query_id in ids if query_id in seen), None)
+    if again is not None:
+        raise UserError(
+            f"{path}: the rows of query {again!r} do not stand together, which a file of more than "
+            f"{WHOLE:,} rows needs; sort it by query_id"
+        )
+    seen.update(ids)

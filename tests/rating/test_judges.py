@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from zelo.comparison.graphs import Cycles
+from zelo.rating import Comparisons, fit
+from zelo.rating.judges import JudgeFit, agreement, fit_judges
+
+SCALE, BIAS = np.array([2.0, 1.0, 0.5]), np.array([0.4, 0.0, -0.3])
+
+
+def simulated(
+    seed: int, queries: int = 60, n: int = 30
+) -> tuple[Comparisons, np.ndarray, np.ndarray]:
+    """Three judges with position bias and discrimination answer about every edge."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 0.7, (queries, n))
+    truth -= truth.mean(1, keepdims=True)
+    parts = []
+    for q in range(queries):
+        edges = Cycles(cycles=4).edges(n, rng)
+        for k in range(3):
+            d = SCALE[k] * (truth[q, edges[:, 0]] - truth[q, edges[:, 1]]) + BIAS[k]
+            p = (rng.random(len(d)) < (1 + erf(d)) / 2).astype(float)
+            columns = (np.full(len(d), q), edges[:, 0], edges[:, 1], p, np.full(len(d), k))
+            parts.append(np.stack(columns, 1))
+    rows = np.concatenate(parts)
+    rows = rows[rng.permutation(len(rows))]
+    query, i, j, judge = rows[:, [0, 1, 2, 4]].astype(int).T
+    return Comparisons(query, i, j, rows[:, 3]), judge, truth.ravel()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[JudgeFit, Comparisons, np.ndarray, np.ndarray]:
+    comparisons, judge, truth = simulated(0)
+    return fit_judges(comparisons, judge), comparisons, judge, truth
+
+
+def test_bias_and_discrimination_are_recovered(fitted: tuple) -> None:
+    found = fitted[0]
+    assert found.converged
+    np.testing.assert_allclose(found.scale, SCALE, rtol=0.1)
+    np.testing.assert_allclose(found.bias, BIAS, atol=0.06)
+    assert np.exp(np.log(found.scale).mean()) == pytest.approx(1)
+    assert (np.abs(found.bias - BIAS) < 4 * found.bias_stderr).all()
+    assert (np.abs(np.log(found.scale / SCALE)) < 4 * found.log_scale_stderr).all()
+
+
+def test_the_elos_are_better_than_with_all_judges_alike(fitted: tuple) -> None:
+    found, comparisons, _, truth = fitted
+    plain = fit(comparisons, prior=1 / 0.7**2).elo
+    assert np.corrcoef(found.elo, truth)[0, 1] > np.corrcoef(plain, truth)[0, 1] + 0.01
+    inside = np.abs(found.elo - truth) < 1.96 * found.stderr
+    assert 0.92 < inside.mean() < 0.98
+
+
+def test_agreement_follows_discrimination(fitted: tuple) -> None:
+    found, comparisons, judge, _ = fitted
+    share = agreement(comparisons, judge, 3, found.elo)
+    assert share[0] > share[1] > share[2] > 0.5
+    none = agreement(comparisons, judge, 4, found.elo)
+    assert np.isnan(none[3])
+
+
+def test_judges_that_are_alike_are_found_alike() -> None:
+    rng = np.random.default_rng(1)
+    edges = Cycles(cycles=4).edges(40, rng)
+    truth = rng.normal(0, 0.7, 40)
+    i, j = np.tile(edges, (4, 1)).T
+    p = (rng.random(len(i)) < (1 + erf(truth[i] - truth[j])) / 2).astype(float)
+    judge = np.repeat(np.arange(4), len(edges)) % 2
+    found = fit_judges(Comparisons(np.zeros(len(i), int), i, j, p), judge)
+    assert (np.abs(np.log(found.scale)) < 3 * found.log_scale_stderr).all()
+    assert (np.abs(found.bias) < 3 * found.bias_stderr).all()
+
+
+def test_a_judge_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match="row 1, query 0: judge 5 is out of range for 2 judges"):
+        fit_judges(Comparisons([0, 0], [0, 1], [1, 2], [0.5, 0.5]), [0, 5], 2)
