@@ -44,7 +44,7 @@ class Rounds(Component):
     """What samplers that work in rounds have in common: budget, rounds and when to stop."""
 
     comparisons: int = option(240, "pairs per query, all rounds together", ge=1)
-    first: int = option(1, "random cycles of the first round", ge=1)
+    first: int = option(2, "random cycles of the first round", ge=1)
     rounds: int = option(5, "rounds, the first included", ge=2)
     stop_stderr: float = option(
         0.0, "no more once no Elo of the top has a larger standard error; 0: never", ge=0
