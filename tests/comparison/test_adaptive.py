@@ -36,12 +36,10 @@ def ask_all(sampler: Rounds, said: np.ndarray, seed: int) -> list[Edges]:
     """Every round, until the sampler wants no more."""
     n, rng = len(said), np.random.default_rng(seed)
     rounds = [sampler.edges(n, rng)]
-    while True:
+    for left in range(sampler.rounds - 1, 0, -1):
         edges = np.concatenate(rounds)
-        more = sampler.more(n, edges, said[edges[:, 0], edges[:, 1]], rng)
-        if len(more) == 0:
-            return rounds
-        rounds.append(more)
+        rounds.append(sampler.more(n, edges, said[edges[:, 0], edges[:, 1]], left, rng))
+    return rounds
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,7 +60,6 @@ def test_no_pair_twice_and_never_beyond_the_budget(
     edges = np.concatenate(asked)
     assert len(edges) == min(budget, n * (n - 1) // 2)
     assert len({tuple(sorted(edge)) for edge in edges.tolist()}) == len(edges)
-    assert len(asked) <= rounds or len(edges) == n * (n - 1) // 2
     again = np.concatenate(ask_all(chosen, said, seed))
     np.testing.assert_array_equal(again, edges)
 
@@ -71,7 +68,7 @@ def test_the_live_method_takes_the_smallest_differences() -> None:
     rng = np.random.default_rng(0)
     edges = Cycles(cycles=2).edges(12, rng)
     p = expit(rng.normal(0, 1, len(edges)))
-    more = Closest(comparisons=40, first=2, rounds=3).more(12, edges, p, rng)
+    more = Closest(comparisons=40, first=2, rounds=3).more(12, edges, p, 2, rng)
     known = rated(12, edges, p, "thurstone", 0.05)
     gap = np.abs(known.elo[:, None] - known.elo)
     taken = gap[more[:, 0], more[:, 1]]

@@ -32,10 +32,11 @@ class AdaptiveSampler(Protocol):
         """Edges of the first round."""
         ...
 
-    def more(self, n: int, edges: Edges, p: Reals, rng: np.random.Generator) -> Edges:
+    def more(self, n: int, edges: Edges, p: Reals, left: int, rng: np.random.Generator) -> Edges:
         """Edges of the next round, given all before (m, 2) and P(first ≻ second) (m,).
 
-        NaN where no judge answered. No edges where the query needs no more.
+        NaN where no judge answered. `left` rounds are left, this one included. No edges where the
+        query needs no more.
         """
         ...
 
@@ -60,20 +61,20 @@ class Rounds(Component):
         """Random cycles, as far as the budget goes."""
         return Cycles(cycles=self.first).edges(n, rng)[: self.comparisons]
 
-    def more(self, n: int, edges: Edges, p: Reals, rng: np.random.Generator) -> Edges:
-        """The next pairs: an equal share of the budget in every round."""
-        left = min(self.comparisons, n * (n - 1) // 2) - len(edges)
-        if left <= 0 or n < 2:
+    def more(self, n: int, edges: Edges, p: Reals, left: int, rng: np.random.Generator) -> Edges:
+        """The next pairs: an equal share of what is left of the budget in every round."""
+        open_pairs = min(self.comparisons, n * (n - 1) // 2) - len(edges)
+        if open_pairs <= 0:
             return edges[:0]
-        share = -(-max(self.comparisons - n * self.first, 1) // (self.rounds - 1))
+        share = -(-open_pairs // left)
         known = rated(n, edges, p, self.model, self.prior)
         if self.stop_stderr and self._sure(known):
             return edges[:0]
-        if self.stop_stable and len(edges) > share + n * self.first:
+        if self.stop_stable and left < self.rounds - 1:
             before = rated(n, edges[:-share], p[:-share], self.model, self.prior)
             if set(known.best(self.top)) == set(before.best(self.top)):
                 return edges[:0]
-        return self.choose(known, min(share, left), rng)
+        return self.choose(known, share, rng)
 
     def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
         """`count` pairs that have not been asked."""

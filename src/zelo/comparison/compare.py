@@ -62,7 +62,8 @@ def compare(
             place = {doc_id: i for i, doc_id in enumerate(documents)}
             asked = [(place[a], place[b]) for a, b, _ in before[query_id]]
             p = np.array([p for _, _, p in before[query_id]])
-            edges = sampler.more(len(documents), np.array(asked, dtype=np.int64), p, rng)
+            left = sampler.rounds - len(judgments)
+            edges = sampler.more(len(documents), np.array(asked, dtype=np.int64), p, left, rng)
         else:
             continue
         for i, j in present(edges, rng):

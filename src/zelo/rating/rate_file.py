@@ -94,13 +94,15 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
             from pyarrow import json
 
             return iter([(0, json.read_json(path))]), None
-        file = pq.ParquetFile(path, read_dictionary=["query_id", "doc_a", "doc_b", "judge"])
+        names = [n for n in pq.read_schema(path).names if n in (*REQUIRED, *OPTIONAL)]
+        # Ids repeat: as codes of a dictionary they take a tenth of the time and memory.
+        ids = [name for name in names if name in (*REQUIRED, "judge")]
+        file = pq.ParquetFile(path, read_dictionary=ids)
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
-    names = [name for name in file.schema_arrow.names if name in (*REQUIRED, *OPTIONAL)]
     rows = file.metadata.num_rows
     if rows <= WHOLE:
         return iter([(0, file.read(columns=names))] if rows else []), rows

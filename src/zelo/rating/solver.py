@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from zelo.rating.comparisons import Comparisons, Reals, host
 
 MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
+EVEN = {"thurstone": 4 / np.pi, "bradley_terry": 0.25}  # curvature of the loss at e_i = e_j
 CHUNK = 32_768  # comparisons that a thread takes at once
 
 
@@ -33,7 +34,7 @@ class Fit:
     elo: Any  # (D,) float64, zero-sum within each query
     iterations: Any  # (Q,) int64, Newton steps
     converged: Any  # (Q,) bool
-    gradient: Any  # (Q,) float64, largest |entry| over (1 + largest total weight of a document)
+    gradient: Any  # (Q,) float64, its largest entry relative to the data, as `tolerance` is
     offsets: Any  # (Q + 1,) int64
 
     def of(self, query: int) -> Any:
@@ -59,7 +60,8 @@ def fit(
     comparisons have mean 0, ties and contradictions are equal.
 
     Stops where no entry of a query's gradient exceeds `tolerance` times (1 + the largest total
-    weight that one of its documents has). `start` (D,) is where to begin, by default a weighted
+    weight that one of its documents has) times the curvature of an even comparison, so that
+    `tolerance` is about the error of an Elo. `start` (D,) is where to begin, by default a weighted
     least-squares fit to the preferences. `threads` are the CPU's, by default all there are.
 
     Raises `ValueError` for a model, prior, tolerance or start that cannot be.
@@ -71,11 +73,12 @@ def fit(
     begin = np.zeros(documents) if start is None else np.array(host(start), dtype=np.float64)
     if begin.shape != (documents,) or not np.isfinite(begin).all():
         raise ValueError(f"start must be {documents} finite Elos, found shape {begin.shape}")
+    unit = EVEN[model]
     if on_cuda(comparisons):
         from zelo.rating import batched
 
         elo, iterations, gradient = batched.fit(
-            comparisons, model, prior, tolerance, None if start is None else begin
+            comparisons, model, prior, tolerance * unit, None if start is None else begin
         )
     else:
         from zelo.rating import kernels
@@ -86,11 +89,12 @@ def fit(
 
         def part(first: int, last: int, *arrays: Any) -> None:
             kernels.solve(
-                first, last, *arrays, prior, tolerance, start is not None, curvature_at, slope_at,
-                elo, iterations, gradient,
+                first, last, *arrays, prior, tolerance * unit, start is not None,
+                curvature_at, slope_at, elo, iterations, gradient,
             )  # fmt: skip
 
         in_parallel(part, comparisons, model, threads)
+    gradient = gradient / unit
     found = (elo, iterations, gradient <= tolerance, gradient, comparisons.offsets)
     return Fit(*(like(comparisons, values) for values in found))
 

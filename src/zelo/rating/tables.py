@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from zelo.artifacts import Table
 from zelo.errors import UserError
 from zelo.rating.comparisons import ComparisonError, Comparisons, Reals, Wholes
+from zelo.rating.kernels import number_documents
 
 REQUIRED = ("query_id", "doc_a", "doc_b")
 OPTIONAL = ("p", "score", "weight", "judge")
@@ -50,10 +51,10 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
         if table[name].null_count:
             row = pc.index(table[name].is_null(), True).as_py()
             raise UserError(f"{where}: row {first_row + row}: {name} is empty")
-    query, query_ids = codes(table["query_id"], where, "query_id")
+    query, query_ids = in_order(*codes(table["query_id"], where, "query_id"))
     given, p = preference(table[answer], answer, vote, where)
     judge, judges = (
-        codes(table["judge"], where, "judge")
+        in_order(*codes(table["judge"], where, "judge"))
         if "judge" in table.column_names
         else (np.zeros(len(table), np.int64), pa.array(["all"]))
     )
@@ -67,8 +68,6 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
     answered = np.zeros(len(query_ids), bool)
     answered[query[rows]] = True
     number = np.cumsum(answered) - 1
-
-    from zelo.rating.kernels import number_documents
 
     i, j = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     found = np.empty(2 * len(rows), np.int64)
@@ -103,6 +102,14 @@ def codes(column: pa.ChunkedArray, where: str, name: str) -> tuple[Wholes, pa.Ar
     if isinstance(merged, pa.ChunkedArray):  # of no chunk at all
         return np.zeros(0, np.int64), pa.array([], pa.string())
     return merged.indices.to_numpy(zero_copy_only=False).astype(np.int64), merged.dictionary
+
+
+def in_order(code: Wholes, values: pa.Array) -> tuple[Wholes, pa.Array]:
+    """Codes numbered anew in order of first appearance, and the values that do appear."""
+    number, found = np.empty(len(code), np.int64), np.empty(2 * len(code), np.int64)
+    zero = np.zeros(len(code), np.int64)
+    count = number_documents(zero, code, code, len(values), number, number, found)
+    return number, values.take(pa.array(found[:count]))
 
 
 def preference(
