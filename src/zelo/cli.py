@@ -105,6 +105,7 @@ def rate(file: str, overrides: Sequence[str]) -> int:
         from omegaconf.errors import OmegaConfBaseException
 
         from zelo.config import build_from
+        from zelo.rating.rate_file import judges_as_text
 
         try:
             with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -121,7 +122,7 @@ def rate(file: str, overrides: Sequence[str]) -> int:
         return 130
     for what, number in counts.items():
         print(f"{number:>12,}  {what.replace('_', ' ')}")
-    print(f"{out}/ratings.parquet")
+    print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
     return 0
 
 

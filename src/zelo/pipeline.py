@@ -131,6 +131,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         ensemble = Ensemble(judges={"distilled": student}, vote="soft")
     rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
     judged: dict[str, Artifact] = {}
+    earlier: dict[str, Artifact] = {}
     for number in range(1, rounds + 1):
         suffix, about = ("", "") if rounds == 1 else (f"_{number}", f", round {number}")
         comparisons = store.run(
@@ -143,12 +144,13 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
             break  # no query needs more
         judgments = store.run(
             judge,
-            {"data": data, "comparisons": comparisons},
+            {"data": data, "comparisons": comparisons, **earlier},
             {"judge": ensemble, **seed},
             ledger,
             label=("judge" if run.distil is None else "judge (the distilled model)") + about,
         )
         judged[f"judgments{suffix}"] = judgments
+        earlier[f"comparisons{suffix}"] = comparisons
         made |= {f"comparisons{suffix}": comparisons, f"judgments{suffix}": judgments}
     ratings = store.run(rate, judged, {"rating": run.rating, "vote": ensemble.vote})
     trained = store.run(

@@ -80,7 +80,7 @@ def test_the_live_method_takes_the_smallest_differences() -> None:
 def test_the_first_pair_is_the_one_that_tells_most() -> None:
     """Against the definition: fit again with each pair added at its expected information."""
     rng = np.random.default_rng(1)
-    n, sampler = 9, Informative(top=3)
+    n, sampler = 9, Informative(top=3, pool=1000)
     edges = Cycles(cycles=1).edges(n, rng)
     p = expit(rng.normal(0, 1, len(edges)))
     known = rated(n, edges, p, "thurstone", 0.05)

@@ -256,3 +256,35 @@ def test_a_users_own_collection(
     page = (folder / "report.html").read_text()
     assert ("3 training queries have too few candidates" in page) == (lonely == 3)
     assert ("3 queries too few candidates" in done.stderr) == (lonely == 3)
+
+
+def test_a_sampler_that_learns_from_the_answers(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    """Judges are asked in rounds; a second run asks for nothing, and the report counts all."""
+    options = ["sampler=informative", "sampler.comparisons=12", "sampler.first=1"]
+    options += ["sampler.rounds=3", "sampler.top=2", "rating.joint_judges=true", "rating.prior=0.1"]
+    folder, _ = run_folder(cli, tmp_path, "experiment=quickstart", *options, *toy)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    stages = {stage["label"]: stage for stage in manifest["stages"]}
+    rounds = [stages[f"compare, round {k}"]["counts"]["comparisons"] for k in (1, 2, 3)]
+    queries = stages["compare, round 1"]["counts"]["queries"]
+    assert sum(rounds) == 12 * queries
+    assert rounds[1] == rounds[2] > 0
+    work = tmp_path / "work"
+    asked = {
+        (row["query_id"], frozenset((row["doc_a"], row["doc_b"])))
+        for k in (1, 2, 3)
+        for row in read_table(
+            work / stages[f"compare, round {k}"]["path"], "comparisons"
+        ).to_pylist()
+    }
+    assert len(asked) == sum(rounds)
+    assert stages["rate"]["counts"]["comparisons"] == 3 * sum(rounds)  # each judge on its own
+    judges = read_table(work / stages["rate"]["path"], "judges").to_pylist()
+    assert [row["judge"] for row in judges] == ["words", "characters", "meaning"]
+    assert all(abs(row["bias"]) < 0.3 for row in judges)
+    assert f"{3 * sum(rounds):,} judgments of {sum(rounds):,} comparisons" in (
+        folder / "report.html"
+    ).read_text(encoding="utf-8")
+    again = cli("run", "experiment=quickstart", *options, *toy)
+    assert again.returncode == 0
+    assert all(line.endswith("already done") for line in again.stderr.splitlines())

@@ -105,7 +105,13 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         run = build_from(
             compose(
-                "config", overrides=["data=beir", f"data.path={beir_folder}", "data.name='<b>&'"]
+                "config",
+                overrides=[
+                    "data=beir",
+                    f"data.path={beir_folder}",
+                    "data.name='<b>&'",
+                    "rating.joint_judges=true",
+                ],
             )
         )
     folders = {}
@@ -144,6 +150,23 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             elo=[0.3, -0.3],
             stderr=[0.2, 0.2],
             target=[0.0, 0.0],
+        ),
+    )
+    write(
+        folders["ratings"],
+        "judges",
+        table(
+            "judges",
+            judge=["<script>j"],
+            answers=[1234],
+            failed=[0],
+            ties=[5],
+            first=[0.625],
+            agreement=[0.75],
+            bias=[0.125],
+            bias_stderr=[0.05],
+            scale=[1.5],
+            log_scale_stderr=[0.1],
         ),
     )
     write(folders["trained"], "losses", table("losses", step=[1, 2], loss=[0.5, 0.4]))
@@ -203,8 +226,11 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     assert not re.findall(
         r"""(?:src|href)=["']?(?!data:)[^"' >]+""", html.replace("src=http://x/y", "")
     )
+    for shown in ("&lt;script&gt;j", "1,234", "62.5%", "75.0%", "+0.12", "1.50", "1.22"):
+        assert shown in html
     for part in (
         "Results",
+        "Judges",
         "Comparisons of one query",
         "Elos",
         "Training",

@@ -11,7 +11,7 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import ANSWERED, Answer, Judge, Question
+from zelo.judging.protocol import ANSWERED, Answer, PreparedJudge, Question
 from zelo.progress import track
 from zelo.seeding import derived_seed
 from zelo.store import stage
@@ -21,19 +21,36 @@ BATCH = 2048  # answers written to the ledger in one transaction
 
 @stage(version=1)
 def judge(
-    *, out: Path, data: Path, comparisons: Path, judge: Ensemble, ledger: Path, seed: int
+    *,
+    out: Path,
+    data: Path,
+    comparisons: Path,
+    judge: Ensemble,
+    ledger: Path,
+    seed: int,
+    **earlier: Path,
 ) -> Mapping[str, Any]:
     """Ask every judge about every comparison and write the `judgments`.
 
-    Answers that the ledger at `ledger` holds are not asked for again.
+    Answers that the ledger at `ledger` holds are not asked for again. `earlier` are the comparisons
+    of earlier rounds: judges get ready for their documents too, so that one that measures what it
+    is asked about (a simulated one) is the same judge in every round.
     """
     questions = read_questions(comparisons, data)
+    pairs: dict[str, dict[str, None]] = {}
+    for folder in (*earlier.values(), comparisons):
+        rows = read_table(folder, "comparisons")
+        names = ("query_id", "doc_a", "doc_b")
+        for query_id, a, b in zip(*(rows[name].to_pylist() for name in names), strict=True):
+            pairs.setdefault(query_id, {}).update({a: None, b: None})
+    compared = {query_id: list(docs) for query_id, docs in pairs.items()}
     columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     statuses: Counter[str] = Counter()
     asked = usd = 0.0
     with Ledger(ledger) as kept:
         for name, member in judge.judges.items():
-            answers, new = ask(name, member, questions, data, kept, seed)
+            prepared = member.prepare(data, compared, derived_seed(seed, "judge", name))
+            answers, new = ask(name, prepared, questions, kept)
             asked += new
             usd += sum(answer.usd for answer in answers)
             statuses.update(answer.status for answer in answers)
@@ -71,20 +88,9 @@ def read_questions(comparisons: Path, data: Path) -> list[Question]:
 
 
 def ask(
-    name: str,
-    member: Judge,
-    questions: Sequence[Question],
-    data: Path,
-    ledger: Ledger,
-    seed: int,
+    name: str, prepared: PreparedJudge, questions: Sequence[Question], ledger: Ledger
 ) -> tuple[list[Answer], int]:
     """Answers of one judge in the order of `questions`, and how many of them are new."""
-    pairs: dict[str, dict[str, None]] = {}
-    for question in questions:
-        pairs.setdefault(question.query_id, {}).update({question.doc_a: None, question.doc_b: None})
-    prepared = member.prepare(
-        data, {i: list(docs) for i, docs in pairs.items()}, derived_seed(seed, "judge", name)
-    )
     answers: list[Answer] = []
     new = 0
     for start in track(range(0, len(questions), BATCH), f"asking {name}"):

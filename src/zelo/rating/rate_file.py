@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zelo.artifacts import SCHEMAS, Table, replacing, write_table
+from zelo.artifacts import SCHEMAS, Table, read_table, replacing, write_table
 from zelo.config import Component, option
 from zelo.errors import UserError
 from zelo.progress import Progress
@@ -38,7 +39,7 @@ class RateFile(Component):
 
     def run(self) -> tuple[Path, dict[str, int]]:
         """Write `ratings`, `fits` and `judges` as Parquet; the folder, and what was counted."""
-        name = self.file.name.split(".")[0]
+        name = re.sub(r"\.(parquet|jsonl(\.gz)?)$", "", self.file.name)
         out = self.out or self.file.with_name(f"{name}.ratings")
         total: dict[str, int] = {}
         tally, last = JudgeTally(), None
@@ -67,6 +68,18 @@ class RateFile(Component):
         return out, total
 
 
+def judges_as_text(folder: Path) -> str:
+    """The judges of a rated file, a line each."""
+    names = ("judge", "answers", "failed", "ties", "first", "agreement", "bias", "scale")
+    lines = [f"{'judge':<24}" + "".join(f"{name:>11}" for name in names[1:])]
+    for row in read_table(folder, "judges").to_pylist():
+        cells = [f"{row[name]:>11,}" for name in ("answers", "failed", "ties")]
+        cells += [f"{row[name]:>11.1%}" for name in ("first", "agreement")]
+        cells += ["" if row[name] is None else f"{row[name]:>11.3f}" for name in ("bias", "scale")]
+        lines.append(f"{row['judge'][:23]:<24}" + "".join(cells))
+    return "\n".join(lines)
+
+
 class writing:  # noqa: N801  # read as a verb
     """A Parquet file that takes its place when the block succeeds."""
 
@@ -90,10 +103,10 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
     together; `at_once` refuses such a file.
     """
     try:
-        if path.name.endswith((".jsonl", ".jsonl.gz", ".ndjson")):
+        if path.name.endswith((".jsonl", ".jsonl.gz")):
             from pyarrow import json
 
-            return iter([(0, json.read_json(path))]), None
+            return iter([(0, json.read_json(path))] if path.stat().st_size else []), None
         names = [n for n in pq.read_schema(path).names if n in (*REQUIRED, *OPTIONAL)]
         # Ids repeat: as codes of a dictionary they take a tenth of the time and memory.
         ids = [name for name in names if name in (*REQUIRED, "judge")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def report(
         "query": query_texts(data)[example[0]] if example else None,
         "rating_model": RATING_MODELS[run.rating.model],
         "caveats": caveats(counts, records),
+        "judge_rows": read_table(ratings, "judges").to_pylist(),
+        "modelled": run.rating.joint_judges,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
         "start": run.model.weights.path or run.model.weights.name,
         "version": zelo.__version__,
@@ -171,4 +174,5 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["exp"] = math.exp
     return environment.get_template(template).render(content)
