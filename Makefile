@@ -23,6 +23,7 @@ lint: $(VENV)/.installed-dev  ## formatting, lint, types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev  ## every benchmark, results under benchmarks/results
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,bench]'
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the virtual environment and caches

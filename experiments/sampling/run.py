@@ -104,19 +104,10 @@ def samples(answers: Reals, model: str, rng: np.random.Generator) -> Iterator[tu
     for anchors in (1, 2, 3, 4, 6, 9, 14):
         yield "bipartite", Bipartite(anchors=anchors).edges(N, rng)
     for budget in (160, 200, 240, 300, 400, 600, 800, 1200):
-        first = 1 if budget <= 200 else 2
-        yield (
-            "closest",
-            in_rounds(
-                Closest(comparisons=budget, first=1, rounds=1 + budget // 20, model=model),
-                answers,
-                rng,
-            ),
-        )
-        yield (
-            "informative",
-            in_rounds(Informative(comparisons=budget, first=first, model=model), answers, rng),
-        )
+        rounds = 1 + budget // 20  # the live method as it is described, but for batches of 20
+        live = Closest(comparisons=budget, random_share=0, rounds=rounds, model=model)
+        yield "closest", in_rounds(live, answers, rng)
+        yield "informative", in_rounds(Informative(comparisons=budget, model=model), answers, rng)
 
 
 def errors(found: Reals, dense: Reals) -> dict[str, float]:
@@ -306,6 +297,7 @@ def figure_10(table: list[dict[str, Any]]) -> None:
                 curve(axes, rows, metric, color, population)
             axes.axvline(1200, color="#d0d7de", linewidth=1, zorder=0)
             finish(axes, metric, METRICS[metric])
+            axes.set_xticks([100, 400, 1200, 4000, 8000], ["100", "400", "1,200", "4,000", "8,000"])
             axes.set_xlabel("ordered pairs of 9,900")
         panels[0].legend(frameon=False, fontsize=8)
         drawing.savefig(HERE / "figure_10.png", dpi=120)
@@ -324,6 +316,7 @@ def finish(axes: Any, metric: str, title: str) -> None:
     axes.set_xscale("log")
     if metric.startswith("mse"):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xticks([100, 200, 400, 800, 1200], ["100", "200", "400", "800", "1,200"])
     axes.minorticks_off()
     axes.set_xlabel("comparisons per query")

@@ -68,7 +68,7 @@ def test_the_live_method_takes_the_smallest_differences() -> None:
     rng = np.random.default_rng(0)
     edges = Cycles(cycles=2).edges(12, rng)
     p = expit(rng.normal(0, 1, len(edges)))
-    more = Closest(comparisons=40, first=2, rounds=3).more(12, edges, p, 2, rng)
+    more = Closest(comparisons=40, random_share=0.6, rounds=3).more(12, edges, p, 2, rng)
     known = rated(12, edges, p, "thurstone", 0.05)
     gap = np.abs(known.elo[:, None] - known.elo)
     taken = gap[more[:, 0], more[:, 1]]
@@ -119,8 +119,10 @@ def test_chances_of_the_top() -> None:
 def test_a_clear_query_stops_early(options: dict[str, Any]) -> None:
     s = np.where(np.arange(40) < 10, 4.0, -4.0) + np.linspace(0, 0.5, 40)
     said = expit(s[:, None] - s)
-    full = np.concatenate(ask_all(Informative(comparisons=600, rounds=8), said, 0))
-    stopped = np.concatenate(ask_all(Informative(comparisons=600, rounds=8, **options), said, 0))
+    options |= {"comparisons": 600, "rounds": 8, "random_share": 0.1}
+    never = {"stop_stderr": 0.0, "stop_stable": False}
+    full = np.concatenate(ask_all(Informative(**{**options, **never}), said, 0))
+    stopped = np.concatenate(ask_all(Informative(**options), said, 0))
     assert len(full) == 600
     assert len(stopped) < 400
     elo = fit(

@@ -260,7 +260,7 @@ def test_a_users_own_collection(
 
 def test_a_sampler_that_learns_from_the_answers(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
     """Judges are asked in rounds; a second run asks for nothing, and the report counts all."""
-    options = ["sampler=informative", "sampler.comparisons=12", "sampler.first=1"]
+    options = ["sampler=informative", "sampler.comparisons=12", "sampler.random_share=0"]
     options += ["sampler.rounds=3", "sampler.top=2", "rating.joint_judges=true", "rating.prior=0.1"]
     folder, _ = run_folder(cli, tmp_path, "experiment=quickstart", *options, *toy)
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -1,8 +1,8 @@
 """Samplers that choose the next pairs from the answers so far, in rounds.
 
-A round is a batch that judges can be asked at once. The first is a random cycle or two, so that
-the graph is connected; each of the others is chosen from the fit to all answers before it, until
-the budget is spent or the query needs no more. No pair is asked twice.
+A round is a batch that judges can be asked at once. The first is of random cycles, so that the
+graph is connected; each of the others is chosen from the fit to all answers before it, until the
+budget is spent or the query needs no more. No pair is asked twice.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ class Rounds(Component):
     """What samplers that work in rounds have in common: budget, rounds and when to stop."""
 
     comparisons: int = option(240, "pairs per query, all rounds together", ge=1)
-    first: int = option(2, "random cycles of the first round", ge=1)
+    random_share: float = option(
+        0.85,
+        "at most this share of the budget goes to the random cycles of the first round",
+        ge=0,
+        le=1,
+    )
     rounds: int = option(5, "rounds, the first included", ge=2)
     stop_stderr: float = option(
         0.0, "no more once no Elo of the top has a larger standard error; 0: never", ge=0
@@ -58,8 +63,9 @@ class Rounds(Component):
     prior: float = option(0.05, "precision of the Gaussian prior on an Elo", gt=0)
 
     def edges(self, n: int, rng: np.random.Generator) -> Edges:
-        """Random cycles, as far as the budget goes."""
-        return Cycles(cycles=self.first).edges(n, rng)[: self.comparisons]
+        """Random cycles: as many as `random_share` pays for, and at least one."""
+        cycles = max(1, int(self.random_share * self.comparisons) // max(n, 1))
+        return Cycles(cycles=cycles).edges(n, rng)[: self.comparisons]
 
     def more(self, n: int, edges: Edges, p: Reals, left: int, rng: np.random.Generator) -> Edges:
         """The next pairs: an equal share of what is left of the budget in every round."""
@@ -120,6 +126,13 @@ def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
 class Closest(Rounds):
     """`sampler=closest`: the pairs whose Elos differ least so far (the paper's live method)."""
 
+    random_share: float = option(
+        0.0,
+        "at most this share of the budget goes to the random cycles of the first round",
+        ge=0,
+        le=1,
+    )
+
     def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
         """Pairs of smallest |e_i − e_j|, equal ones in random order."""
         pairs = np.argwhere(known.open)
@@ -137,12 +150,13 @@ class Informative(Rounds):
     (A-optimal design), C being updated after each. `w_a` is the probability that document a is
     among the `top`, plus `floor` for all, so that no document is given up for good.
 
-    Each pair is the best of `pool` random ones. The best of all would nearly always be two close
-    documents of the top, and where judges do not follow the model to the letter (none does), Elos
-    that hang on close pairs alone are not those of the dense matrix; see experiments/sampling.
+    Most of the budget is spent at random, and each pair is the best of `pool` random ones: the best
+    of all would nearly always be two close documents of the top, and where judges do not follow the
+    model to the letter (none does), Elos that hang on close pairs are not those of the dense
+    matrix; see experiments/sampling.
     """
 
-    pool: int = option(30, "random pairs that each pair is the best of", ge=1)
+    pool: int = option(15, "random pairs that each pair is the best of", ge=1)
     floor: float = option(0.02, "weight of a document that is surely not among the top", ge=0)
 
     def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:

@@ -96,7 +96,7 @@ def codes(column: pa.ChunkedArray, where: str, name: str) -> tuple[Wholes, pa.Ar
     """Each value's place in the list of distinct values, and that list as text."""
     if not pa.types.is_dictionary(column.type):
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise UserError(f"{where}: {name} must be text, found {column.type}")
+            raise UserError(f"{where}: {name} must be text, found {column.type}: quote ids")
         column = column.dictionary_encode()
     merged = column.unify_dictionaries().combine_chunks()
     if isinstance(merged, pa.ChunkedArray):  # of no chunk at all
