@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.adaptive import Informative
 from zelo.comparison.compare import compare
 from zelo.comparison.graphs import Cycles
 
@@ -51,3 +52,37 @@ def test_a_new_query_does_not_change_anothers_pairs(tmp_path: Path) -> None:
     _, alone = compared(tmp_path / "1", {"b": 8}, {"b": "train"})
     _, beside = compared(tmp_path / "2", {"a": 8, "b": 8}, {"a": "train", "b": "train"})
     assert [row for row in beside if row["query_id"] == "b"] == alone
+
+
+def judged(folder: Path, rows: list[dict], score: float) -> Path:
+    """Judgments of comparisons, all with the same score."""
+    folder.mkdir()
+    columns = {
+        name: [row[name] for row in rows] for name in ("query_id", "doc_a", "doc_b", "repeat")
+    }
+    same = {"judge": ["j"] * len(rows), "score": [score] * len(rows)}
+    answered = {"status": ["answered"] * len(rows)}
+    write_table(folder, "judgments", table("judgments", **columns, **same, **answered))
+    return folder
+
+
+def test_rounds_go_on_from_the_answers_and_a_query_that_stopped_stays_stopped(
+    tmp_path: Path,
+) -> None:
+    data, ranked = write(tmp_path, {"a": 8, "b": 8}, {"a": "train", "b": "train"})
+    sampler = Informative(comparisons=16, random_share=0, rounds=4, top=2)
+
+    def asked(name: str, **earlier: Path) -> list[dict]:
+        out = tmp_path / name
+        out.mkdir()
+        compare(out=out, data=data, candidates=ranked, sampler=sampler, depth=8, seed=1, **earlier)
+        return read_table(out, "comparisons").to_pylist()
+
+    first = asked("1")
+    assert len(first) == 16
+    one = judged(tmp_path / "j1", first, -0.2)
+    second = asked("2", judgments_1=one)
+    pairs = {(row["query_id"], frozenset((row["doc_a"], row["doc_b"]))) for row in first + second}
+    assert len(pairs) == len(first) + len(second) > len(first)
+    only_a = judged(tmp_path / "j2", [row for row in second if row["query_id"] == "a"], -0.2)
+    assert {row["query_id"] for row in asked("3", judgments_1=one, judgments_2=only_a)} == {"a"}

@@ -114,11 +114,13 @@ def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
     unasked = np.triu(np.ones((n, n), bool), k=1)
     low, high = np.sort(edges, axis=1).T
     unasked[low, high] = False
-    spread = float(dispersion(comparisons, elo, model)[0])
+    # As if ten answers more had been coin flips: few comparisons fit too well by chance.
+    spare = max(len(i) - n + int(comparisons.components[0]), 0)
+    spread = np.nan_to_num(float(dispersion(comparisons, elo, model)[0]), nan=1.0)
     return Rated(
         elo,
         covariance(comparisons, elo, 0, model, prior),
-        spread if np.isfinite(spread) else 1.0,
+        float((spare * spread + 10) / (spare + 10)),
         unasked,
     )
 

@@ -49,6 +49,7 @@ def compare(
     """
     ranked = candidates_from(read_table(candidates, "candidates"))
     before = answers(judgments.values(), vote)
+    last = set(answers([*judgments.values()][-1:], vote))  # the others have had enough
     query_ids: list[str] = []
     shown: list[tuple[str, str]] = []
     too_few = 0
@@ -58,7 +59,7 @@ def compare(
         rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
         if not judgments:
             edges = sampler.edges(len(documents), rng)
-        elif query_id in before and isinstance(sampler, AdaptiveSampler):
+        elif query_id in last and isinstance(sampler, AdaptiveSampler):
             place = {doc_id: i for i, doc_id in enumerate(documents)}
             asked = [(place[a], place[b]) for a, b, _ in before[query_id]]
             p = np.array([p for _, _, p in before[query_id]])
