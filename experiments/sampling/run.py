@@ -40,6 +40,7 @@ from zelo.reporting.plots import STYLE
 from zelo.seeding import stream
 
 HERE, N, TOP = Path(__file__).parent, 100, 10
+SEED = 2  # the adaptive sampler's defaults were chosen on queries of seeds 0 and 1
 PAPER, TARGET = 400, 240  # the paper's comparisons per query, and 60 % of them
 MODELS = ("thurstone", "bradley_terry")
 POPULATIONS = {
@@ -124,7 +125,7 @@ def errors(found: Reals, dense: Reals) -> dict[str, float]:
 def one_query(task: tuple[str, str, int]) -> list[dict[str, Any]]:
     """Rows of one query: sampler, comparisons and errors; for figure 10 with ordered pairs."""
     population, model, query = task
-    rng = stream(0, population, str(query))
+    rng = stream(SEED, population, str(query))
     s = hidden(population, rng)
     both_orders = said(s, rng)
     answers = one_per_pair(both_orders)
