@@ -233,9 +233,9 @@ class Contest:
                 {
                     "solver": name,
                     "queries": queries,
-                    "us_per_query": statistics.median(seconds[name]) * 1e6,
-                    "us_per_query_least": min(seconds[name]) * 1e6,
-                    "largest_error": error,
+                    "us_per_query": round(statistics.median(seconds[name]) * 1e6, 1),
+                    "us_per_query_least": round(min(seconds[name]) * 1e6, 1),
+                    "largest_error": error and float(f"{error:.2g}"),
                 }
             )
         return rows
@@ -254,7 +254,7 @@ def table() -> None:
     print(f"{QUERIES} queries × {DOCUMENTS} documents × 400 comparisons; {where}")
     print(f"{'solver':<32}{'µs per query':>14}{'least':>10}{'largest error':>16}{'× zelo':>9}")
     for row in rows:
-        row["times_zelo_2_threads"] = row["us_per_query"] / ours
+        row["times_zelo_2_threads"] = round(row["us_per_query"] / ours, 1)
         error = "-" if row["largest_error"] is None else f"{row['largest_error']:.1e}"
         print(
             f"{row['solver']:<32}{row['us_per_query']:>14,.1f}{row['us_per_query_least']:>10,.1f}"
