@@ -163,6 +163,56 @@ def test_a_bad_file_is_named(tmp_path: Path, content: list[dict[str, Any]], mess
         RateFile(file=write(tmp_path / "c.jsonl", content), rating=Rating()).run()
 
 
+COLUMNS = {"query_id": ["q", "q"], "doc_a": ["x", "y"], "doc_b": ["y", "z"], "p": [0.5, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"doc_a": [1, 2]}, "doc_a must be text, found int64"),
+        ({"doc_b": ["x", None]}, "row 1: doc_b is empty"),
+        ({"judge": ["x", None]}, "row 1: judge is empty"),
+        ({"p": [[1.0], [2.0]]}, "p must be a number, found list"),
+        ({"p": [0.5, float("nan")]}, "row 1, query 'q': preference is not in"),
+        ({"weight": ["much", "little"]}, "weight must be a number, found string"),
+        ({"score": [0.0, 1.0]}, "both p and score are given"),
+    ],
+)
+def test_a_bad_column_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({**COLUMNS, **columns}), path)
+    with pytest.raises(UserError, match=message):
+        RateFile(file=path, rating=Rating()).run()
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int16(), pa.string())])
+def test_text_of_any_kind_is_read(tmp_path: Path, kind: pa.DataType) -> None:
+    ids = {name: pa.array(COLUMNS[name]).cast(kind) for name in ("query_id", "doc_a", "doc_b")}
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({**COLUMNS, **ids}), path)
+    out, _ = RateFile(file=path, rating=Rating()).run()
+    assert {key[1] for key in ratings(out)} == {"x", "y", "z"}
+
+
+@pytest.mark.parametrize("damage", ["short", "zeros", "nothing"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = write(tmp_path / "c.parquet", rows())
+    raw = path.read_bytes()
+    damaged = {"short": raw[:-20], "zeros": raw[:40] + b"\0" * 40 + raw[80:], "nothing": b""}
+    path.write_bytes(damaged[damage])
+    with pytest.raises(UserError, match=r"c.parquet: (cannot be read|neither Parquet)"):
+        RateFile(file=path, rating=Rating()).run()
+
+
+def test_no_answer_at_all_rates_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({**COLUMNS, "p": pa.nulls(2, pa.float64())}), path)
+    out, counts = RateFile(file=path, rating=Rating()).run()
+    assert counts["documents"] == 0
+    (fitted,) = pq.read_table(out / "fits.parquet").to_pylist()
+    assert (fitted["query_id"], fitted["unanswered"]) == ("q", 2)
+
+
 def test_the_command(tmp_path: Path) -> None:
     def zelo(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).with_name("zelo")), "rate", *arguments]

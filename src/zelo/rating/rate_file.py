@@ -118,13 +118,21 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
         raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
     rows = file.metadata.num_rows
     if rows <= WHOLE:
-        return iter([(0, file.read(columns=names))] if rows else []), rows
+        return guarded(((0, file.read(columns=names)) for _ in range(min(rows, 1))), path), rows
     if at_once:
         raise UserError(
             f"{path}: {rows:,} rows; judges are modelled for at most {WHOLE:,}: "
             f"leave out rating.joint_judges, or rate a part of the queries"
         )
-    return whole_queries(file, names, path), rows
+    return guarded(whole_queries(file, names, path), path), rows
+
+
+def guarded(blocks: Iterator[tuple[int, Table]], path: Path) -> Iterator[tuple[int, Table]]:
+    """`blocks`, with one line in place of what Arrow says of a damaged file."""
+    try:
+        yield from blocks
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def whole_queries(file: Any, names: list[str], path: Path) -> Iterator[tuple[int, Table]]:

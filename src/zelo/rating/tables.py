@@ -47,7 +47,9 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
             f"{where}: no column {', '.join(missing)}; there are {', '.join(table.column_names)}; "
             f"query_id, doc_a, doc_b and p or score are needed"
         )
-    for name in REQUIRED:
+    if "score" in table.column_names and answer == "p":
+        raise UserError(f"{where}: both p and score are given; leave one of them out")
+    for name in (*REQUIRED, *(["judge"] if "judge" in table.column_names else [])):
         if table[name].null_count:
             row = pc.index(table[name].is_null(), True).as_py()
             raise UserError(f"{where}: row {first_row + row}: {name} is empty")
@@ -59,7 +61,9 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
         else (np.zeros(len(table), np.int64), pa.array(["all"]))
     )
     both, documents = codes(
-        pa.chunked_array([*table["doc_a"].chunks, *table["doc_b"].chunks]), where, "doc_a, doc_b"
+        pa.chunked_array([c for n in REQUIRED[1:] for c in text(table[n], where, n).chunks]),
+        where,
+        "doc_a, doc_b",
     )
     rows = np.flatnonzero(given)
     if (np.diff(query[rows]) < 0).any():
@@ -94,14 +98,18 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
 
 def codes(column: pa.ChunkedArray, where: str, name: str) -> tuple[Wholes, pa.Array]:
     """Each value's place in the list of distinct values, and that list as text."""
-    if not pa.types.is_dictionary(column.type):
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise UserError(f"{where}: {name} must be text, found {column.type}: quote ids")
-        column = column.dictionary_encode()
-    merged = column.unify_dictionaries().combine_chunks()
+    merged = text(column, where, name).unify_dictionaries().combine_chunks()
     if isinstance(merged, pa.ChunkedArray):  # of no chunk at all
         return np.zeros(0, np.int64), pa.array([], pa.string())
     return merged.indices.to_numpy(zero_copy_only=False).astype(np.int64), merged.dictionary
+
+
+def text(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
+    """A column of text as codes of a dictionary; `UserError` where it is of another type."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+        raise UserError(f"{where}: {name} must be text, found {kind}: quote ids")
+    return column.cast(pa.dictionary(pa.int32(), pa.string()))
 
 
 def in_order(code: Wholes, values: pa.Array) -> tuple[Wholes, pa.Array]:
@@ -118,7 +126,7 @@ def preference(
     """Which rows have an answer, and P(a ≻ b) of those that do."""
     try:
         column = column.cast(pa.float64())
-    except pa.ArrowInvalid:
+    except pa.ArrowException:
         raise UserError(f"{where}: {name} must be a number, found {column.type}") from None
     given = ~np.asarray(column.is_null())
     p = np.asarray(column.fill_null(0.5 if name == "p" else 0.0))
@@ -132,5 +140,5 @@ def weights(table: Table, where: str) -> Reals:
         return np.ones(len(table))
     try:
         return np.asarray(table["weight"].cast(pa.float64()).fill_null(1.0))
-    except pa.ArrowInvalid:
+    except pa.ArrowException:
         raise UserError(f"{where}: weight must be a number, found {table['weight'].type}") from None
