@@ -411,12 +411,20 @@ def test_bad_columns_are_named(columns: dict[str, list[float]], message: str) ->
         ({"prior": math.inf}, "prior must be positive and finite"),
         ({"model": "elo"}, "model must be one of thurstone, bradley_terry"),
         ({"tolerance": 0.0}, "tolerance must be positive"),
-        ({"start": [0.0]}, "start must be 3 finite Elos"),
+        ({"start": [0.0]}, "3 finite Elos are needed, found shape"),
+        ({"start": [0.0, 1.0, math.nan]}, "3 finite Elos are needed"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(Comparisons([0, 0], [0, 0], [1, 2], [0.5, 0.5]), **options)
+
+
+def test_elos_of_another_size_are_refused() -> None:
+    c = Comparisons([0, 0], [0, 0], [1, 2], [0.5, 0.5])
+    for call in (standard_errors, dispersion, lambda c, elo: covariance(c, elo, 0)):
+        with pytest.raises(ValueError, match=r"3 finite Elos are needed, found shape \(2,\)"):
+            call(c, np.zeros(2))
 
 
 def test_nothing_to_rate_is_no_error() -> None:

@@ -145,9 +145,16 @@ class Comparisons:
         """(M,) place of the first document of each comparison's query."""
         return self.offsets[self.query]
 
+    def elos(self, elo: ArrayLike) -> Reals:
+        """`elo` as an array of one finite Elo per document (D,); `ValueError` if it is not that."""
+        elos = np.ascontiguousarray(host(elo), dtype=np.float64)
+        if elos.shape != (self.offsets[-1],) or not np.isfinite(elos).all():
+            raise ValueError(f"{self.offsets[-1]} finite Elos are needed, found shape {elos.shape}")
+        return elos
+
     def differences(self, elo: ArrayLike) -> Reals:
         """`e_i − e_j` (M,), with what is known of it, at the Elos `elo` (D,)."""
-        elos = np.asarray(host(elo), dtype=np.float64)
+        elos = self.elos(elo)
         d: Reals = elos[self.base + self.i] - elos[self.base + self.j]
         return d + self.known if len(self.known) else d
 

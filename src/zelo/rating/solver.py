@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zelo.rating.comparisons import Comparisons, Reals, host
+from zelo.rating.comparisons import Comparisons, Reals
 
 MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
 EVEN = {"thurstone": 4 / np.pi, "bradley_terry": 0.25}  # curvature of the loss at e_i = e_j
@@ -70,9 +70,7 @@ def fit(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, found {tolerance}")
     documents = int(comparisons.offsets[-1])
-    begin = np.zeros(documents) if start is None else np.array(host(start), dtype=np.float64)
-    if begin.shape != (documents,) or not np.isfinite(begin).all():
-        raise ValueError(f"start must be {documents} finite Elos, found shape {begin.shape}")
+    begin = np.zeros(documents) if start is None else comparisons.elos(start).copy()
     unit = EVEN[model]
     if on_cuda(comparisons):
         from zelo.rating import batched
@@ -114,7 +112,7 @@ def standard_errors(
     their preference are surer than this says: multiply by √`dispersion`.
     """
     checked(model, prior)
-    elos = np.ascontiguousarray(host(elo), dtype=np.float64)
+    elos = comparisons.elos(elo)
     if on_cuda(comparisons):
         from zelo.rating import batched
 
@@ -146,7 +144,7 @@ def covariance(
     checked(model, prior)
     rows = comparisons.rows_of(query)
     first, last = comparisons.offsets[query : query + 2]
-    elos = np.asarray(host(elo), dtype=np.float64)[first:last]
+    elos = comparisons.elos(elo)[first:last]
     i, j = comparisons.i[rows], comparisons.j[rows]
     p, weight = comparisons.p[rows], comparisons.weight[rows]
     known = comparisons.known[rows] if len(comparisons.known) else 0.0
