@@ -76,6 +76,12 @@ def test_judges_that_are_alike_are_found_alike() -> None:
     assert (np.abs(found.bias) < 3 * found.bias_stderr).all()
 
 
+def test_no_answer_says_nothing() -> None:
+    found = fit_judges(Comparisons([], [], [], []), [], 2)
+    assert (found.elo.shape, found.scale.tolist(), found.bias.tolist()) == ((0,), [1, 1], [0, 0])
+    assert found.converged
+
+
 def test_a_judge_out_of_range_is_named() -> None:
     with pytest.raises(ValueError, match="row 1, query 0: judge 5 is out of range for 2 judges"):
         fit_judges(Comparisons([0, 0], [0, 1], [1, 2], [0.5, 0.5]), [0, 5], 2)

@@ -207,6 +207,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
 def test_no_answer_at_all_rates_nothing(tmp_path: Path) -> None:
     path = tmp_path / "c.parquet"
     pq.write_table(pa.table({**COLUMNS, "p": pa.nulls(2, pa.float64())}), path)
+    RateFile(file=path, rating=Rating(joint_judges=True)).run()
     out, counts = RateFile(file=path, rating=Rating()).run()
     assert counts["documents"] == 0
     (fitted,) = pq.read_table(out / "fits.parquet").to_pylist()

@@ -62,6 +62,9 @@ def fit_judges(
     checked(model, 1.0)
     data = _Data(comparisons, whole("judge", judge), judges, model)
     elo, scale, bias = np.zeros(data.documents), np.ones(data.judges), np.zeros(data.judges)
+    if len(comparisons) == 0:  # nothing is known of anyone
+        unknown = np.full(data.judges, JUDGE_PRIOR**-0.5)
+        return JudgeFit(elo, np.ones(len(elo)), bias, unknown, scale, unknown, 1.0, 0, True)
     converged, steps = False, 0
     while not converged and steps < MAX_STEPS:
         steps += 1
