@@ -9,9 +9,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from zelo.cli import conf_folder
 from zelo.comparison.graphs import Cycles
-from zelo.config import build, describe
+from zelo.config import build, conf_folder, describe
 from zelo.errors import UserError
 from zelo.pipeline import Run
 

@@ -36,7 +36,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "candidates": pa.schema({"query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}),
     # compare: `doc_a` is shown first; which of the two that is was drawn at random
     "comparisons": pa.schema({"query_id": TEXT, "doc_a": TEXT, "doc_b": TEXT, "repeat": WHOLE}),
-    # judge: score in [−1, 1], −1 for doc_a, null where the judge failed
+    # judge: score in [−1, 1], −1 for doc_a, null where the judge failed or was not reached, which
+    # `status` tells apart; repeat counts the times that a judge was asked before
     "judgments": pa.schema(
         {
             "query_id": TEXT,
@@ -46,6 +47,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "judge": TEXT,
             "score": REAL,
             "status": TEXT,
+            "reasons": TEXT,
         }
     ),
     # rate: `ratings` per document, `fits` per query, `judges` per judge

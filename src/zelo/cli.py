@@ -78,6 +78,8 @@ def run(overrides: Sequence[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
+    from zelo.config import conf_folder
+
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     sys.argv = ["zelo run", *overrides]
     _jobs.clear()
@@ -104,7 +106,7 @@ def rate(file: str, overrides: Sequence[str]) -> int:
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-        from zelo.config import build_from
+        from zelo.config import build_from, conf_folder
         from zelo.rating.rate_file import judges_as_text
 
         try:
@@ -149,12 +151,6 @@ def job(config: DictConfig) -> float | None:
         _jobs[folder] = False
         # Launchers and sweepers learn of a failure by NaN, and the other jobs of the sweep go on.
         return float("nan")
-
-
-def conf_folder() -> Path:
-    """The configuration tree: inside an installed package, beside `src` in a checkout."""
-    inside = Path(zelo.__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(zelo.__file__).parents[2] / "conf"
 
 
 def readable(error: BaseException) -> str:

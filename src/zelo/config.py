@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import zelo
 from zelo.errors import UserError
 
 TARGET = "_target_"
@@ -62,6 +64,12 @@ def describe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
     return value
+
+
+def conf_folder() -> Path:
+    """The configuration tree: inside an installed package, beside `src` in a checkout."""
+    inside = Path(zelo.__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(zelo.__file__).parents[2] / "conf"
 
 
 def build_from(config: DictConfig) -> Any:

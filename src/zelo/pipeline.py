@@ -24,11 +24,12 @@ from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
+from zelo.judging.spending import Budget
 from zelo.models.weights import Weights
 from zelo.rating.rate import Rating, rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
-from zelo.store import Artifact, Store
+from zelo.store import Artifact, Store, digest
 from zelo.training.distil import PairwiseModel, distil
 from zelo.training.loggers import Tracker
 from zelo.training.objectives import Objective
@@ -60,6 +61,7 @@ class Run(Component):
     retriever: Retriever = option(help="the first stage")
     sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
+    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
     rating: Rating = option(help="how comparisons become Elos")
     model: Model = option(help="what is trained")
@@ -85,7 +87,11 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     """
     seed = {"seed": run.seed}
     logger = {"logger": partial(run.logger.lightning, folder, config=describe(run))}
-    ledger = {"ledger": run.home / "ledger.sqlite"}
+    paid = {
+        "ledger": run.home / "ledger.sqlite",
+        "budget": run.budget,
+        "run": digest(describe(run)),  # what it spent counts on when it goes on after a stop
+    }
 
     data = store.run(load, {}, {"source": run.data})
     if data.complete and evaluate.name in store.selected:
@@ -111,7 +117,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
             judge,
             {"data": data, "comparisons": few},
             {"judge": run.judge, **seed},
-            ledger,
+            paid,
             label="judge (the ensemble)",
         )
         pairwise = store.run(
@@ -146,7 +152,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
             judge,
             {"data": data, "comparisons": comparisons, **earlier},
             {"judge": ensemble, **seed},
-            ledger,
+            paid,
             label=("judge" if run.distil is None else "judge (the distilled model)") + about,
         )
         judged[f"judgments{suffix}"] = judgments

@@ -5,6 +5,9 @@ fingerprints of its inputs, so it is known before anything runs. A stage works i
 `STORE/<stage>/.<fingerprint>.partial`, which outlives a kill so that the stage can go on from what
 it finds there, and which is renamed to `STORE/<stage>/<fingerprint>` when it is complete. A file
 lock makes two processes that want the same stage wait for one another.
+
+A stage that counts something as `missing` (a judge was down) is provisional: it is kept under a
+fingerprint of its content, which those after it go by, and the next run makes it again.
 """
 
 from __future__ import annotations
@@ -120,6 +123,8 @@ class Store:
         fingerprint = digest({"stage": stage.name, "version": stage.version, **record})
         artifact = Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint)
         made = False
+        if stage.name not in self.selected and not artifact.complete:
+            artifact = provisional(artifact) or artifact
         if stage.name in self.selected and artifact.complete:
             self.say(f"{label}: already done")
         elif stage.name in self.selected:
@@ -131,7 +136,7 @@ class Store:
                 )
             folders = {key: value.path for key, value in inputs.items()}
             arguments = {**options, **folders, **(context or {})}
-            made = self._make(artifact, partial(stage.make, **arguments), record, label)
+            artifact, made = self._make(artifact, partial(stage.make, **arguments), record, label)
         self.used.append(Used(label, artifact, made))
         return artifact
 
@@ -141,7 +146,7 @@ class Store:
         make: Callable[..., Mapping[str, Any]],
         record: Mapping[str, Any],
         label: str,
-    ) -> bool:
+    ) -> tuple[Artifact, bool]:
         """Run the stage under its lock; False where another process made it meanwhile."""
         partial_folder = artifact.path.with_name(f".{artifact.fingerprint}.partial")
         try:
@@ -153,7 +158,7 @@ class Store:
         with self._lock(artifact, label):
             if artifact.complete:
                 self.say(f"{label}: done by another process")
-                return False
+                return artifact, False
             resumed = partial_folder.exists()
             self.say(f"{label}: going on where it stopped" if resumed else f"{label} ...")
             partial_folder.mkdir(exist_ok=True)
@@ -167,6 +172,8 @@ class Store:
                 "counts": dict(counts),
             }
             write_json(partial_folder / RECORD, {**about, **record})
+            if counts.get("missing"):
+                artifact = keep_provisional(artifact, partial_folder)
             if artifact.path.exists():  # left without its record by something that was not us
                 shutil.rmtree(artifact.path)
             partial_folder.rename(artifact.path)
@@ -176,7 +183,7 @@ class Store:
             self.say(
                 f"{label}: " + ", ".join([f"{about['seconds']:.1f} s", *sizes]).replace("_", " ")
             )
-        return True
+        return artifact, True
 
     @contextmanager
     def _lock(self, artifact: Artifact, label: str) -> Iterator[None]:
@@ -190,6 +197,28 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def provisional(artifact: Artifact) -> Artifact | None:
+    """What was last kept in place of `artifact` because something is missing in it."""
+    note = _provisional_note(artifact)
+    return _renamed(artifact, read_json(note)["fingerprint"]) if note.exists() else None
+
+
+def keep_provisional(artifact: Artifact, made: Path) -> Artifact:
+    """Note that what lies in `made` is all there is of `artifact` for now; what it is called."""
+    content = digest_files(sorted(made.glob("*.parquet")))
+    fingerprint = digest([artifact.fingerprint, content])
+    write_json(_provisional_note(artifact), {"fingerprint": fingerprint})
+    return _renamed(artifact, fingerprint)
+
+
+def _provisional_note(artifact: Artifact) -> Path:
+    return artifact.path.with_name(f".{artifact.fingerprint}.provisional.json")
+
+
+def _renamed(artifact: Artifact, fingerprint: str) -> Artifact:
+    return Artifact(artifact.stage, fingerprint, artifact.path.with_name(fingerprint))
 
 
 def digest(content: Any) -> str:

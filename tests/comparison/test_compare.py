@@ -61,7 +61,7 @@ def judged(folder: Path, rows: list[dict], score: float) -> Path:
         name: [row[name] for row in rows] for name in ("query_id", "doc_a", "doc_b", "repeat")
     }
     same = {"judge": ["j"] * len(rows), "score": [score] * len(rows)}
-    answered = {"status": ["answered"] * len(rows)}
+    answered = {"status": ["answered"] * len(rows), "reasons": [""] * len(rows)}
     write_table(folder, "judgments", table("judgments", **columns, **same, **answered))
     return folder
 

@@ -54,7 +54,7 @@ def test_the_command_works_from_a_wheel_outside_the_checkout(
     site = Path(sysconfig.get_paths(vars={"base": str(tmp_path / "env")})["purelib"])
     (site / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     where = subprocess.run(
-        [python, "-c", "import zelo.cli; print(zelo.cli.conf_folder())"],
+        [python, "-c", "import zelo.config; print(zelo.config.conf_folder())"],
         cwd=tmp_path, check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
     assert Path(where) == site / "zelo" / "conf"

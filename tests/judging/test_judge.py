@@ -71,6 +71,7 @@ def judged(*scores: float | None) -> object:
         judge=[f"j{i}" for i in range(n)],
         score=list(scores),
         status=["answered" if s is not None else FAILED for s in scores],
+        reasons=[""] * n,
     )
 
 

@@ -24,7 +24,7 @@ def test_answers_are_found_by_judge_texts_order_and_repeat(tmp_path: Path) -> No
         Answer(None, FAILED)
     ]
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.keep("judge", QUESTIONS, answers)
+        ledger.keep([("judge", q, a) for q, a in zip(QUESTIONS, answers, strict=True)])
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.find("judge", QUESTIONS) == answers
         assert ledger.find("another", QUESTIONS) == [None] * 6
@@ -36,10 +36,20 @@ def test_answers_are_found_by_judge_texts_order_and_repeat(tmp_path: Path) -> No
         assert ledger.find("judge", [renamed]) == [answers[0]]
 
 
+def test_what_a_run_spent_is_known_after_it_ended(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.spent("run") == (0, 0.0)
+        ledger.keep([], ("run", 3, 0.5))
+        ledger.keep([("judge", QUESTIONS[0], Answer(0.5))], ("run", 4, 0.75))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.spent("run") == (4, 0.75)
+        assert ledger.spent("another") == (0, 0.0)
+
+
 def test_the_first_answer_stays(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.keep("judge", QUESTIONS[:1], [Answer(0.5)])
-        ledger.keep("judge", QUESTIONS[:1], [Answer(-0.5)])
+        ledger.keep([("judge", QUESTIONS[0], Answer(0.5))])
+        ledger.keep([("judge", QUESTIONS[0], Answer(-0.5))])
         assert ledger.find("judge", QUESTIONS[:1]) == [Answer(0.5)]
 
 
@@ -50,7 +60,7 @@ from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import Answer, Question
 with Ledger(Path(sys.argv[1])) as ledger:
     for n in range(10**6):
-        ledger.keep("judge", [Question("q", str(n), "b", 0, "q", f"t{n}", "o")], [Answer(0.25)])
+        ledger.keep([("judge", Question("q", str(n), "b", 0, "q", f"t{n}", "o"), Answer(0.25))])
         print(n, flush=True)
 """
 

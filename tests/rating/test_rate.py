@@ -21,6 +21,7 @@ def write(folder: Path, rows: list[tuple[Any, ...]]) -> Path:
         "repeat": [0] * len(rows),
         "judge": [r[3] for r in rows],
         "score": [r[4] for r in rows],
+        "reasons": [""] * len(rows),
         "status": ["failed" if r[4] is None else "answered" for r in rows],
     }
     write_table(folder, "judgments", table("judgments", **columns))

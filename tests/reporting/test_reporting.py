@@ -31,6 +31,7 @@ def test_matrices_are_sorted_by_elo(tmp_path: Path) -> None:
         judge=["j"] * n,
         score=[r[3] for r in rows],
         status=["answered"] * n,
+        reasons=[""] * n,
     )
     write_table(
         tmp_path,
@@ -97,8 +98,7 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
     """A report whose query, collection and model names try to break out of it."""
     from hydra import compose, initialize_config_dir
 
-    from zelo.cli import conf_folder
-    from zelo.config import build_from
+    from zelo.config import build_from, conf_folder
 
     queries = beir_folder / "queries.jsonl"
     queries.write_text(queries.read_text().replace("history of apples", EVIL.replace('"', "'")))
@@ -138,6 +138,7 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             judge=["j"],
             score=[-0.5],
             status=["answered"],
+            reasons=[""],
         ),
     )
     write(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from zelo.artifacts import Table
 from zelo.config import Component, option
@@ -23,6 +24,38 @@ class Ensemble(Component):
         "strengths",
         pattern="^(soft|sign)$",
     )
+    both_orders: bool = option(
+        False, "every question in both orders; otherwise in one, drawn at random"
+    )
+    stderr: float | None = option(
+        None,
+        "further answers are asked for until the standard error of their mean is at most this; "
+        "null: one of each judge",
+        gt=0,
+    )
+    cap: int = option(9, "most answers to one comparison when more are asked for", ge=1)
+
+    @model_validator(mode="after")
+    def _room(self) -> Ensemble:
+        if self.stderr is not None and self.cap < len(self.judges):
+            raise ValueError(
+                f"cap={self.cap} is less than the {len(self.judges)} judges that are asked anyway"
+            )
+        return self
+
+    def votes(self, scores: Sequence[float]) -> NDArray[np.float64]:
+        """Scores as they are averaged."""
+        values = np.asarray(scores, dtype=np.float64)
+        return np.sign(values) if self.vote == "sign" else values
+
+    def settled(self, scores: Sequence[float]) -> bool:
+        """Whether the standard error of the mean vote is small enough; never of fewer than two."""
+        if self.stderr is None:
+            return True
+        if len(scores) < 2:
+            return False
+        votes = self.votes(scores)
+        return bool(votes.std(ddof=1) <= self.stderr * len(votes) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -33,21 +66,22 @@ class Preferences:
     doc_a: list[str]
     doc_b: list[str]
     p: NDArray[np.float64]  # P(a ≻ b) in [0, 1]
-    answers: NDArray[np.int64]  # judges that answered
-    unanimous: NDArray[np.bool_]  # all that answered chose the same document
+    answers: NDArray[np.int64]  # answers that were averaged
+    unanimous: NDArray[np.bool_]  # all of them chose the same document
     unanswered: list[tuple[str, str, str]]  # comparisons that every judge failed
 
 
 def average(judgments: Table, vote: str) -> Preferences:
-    """Average over judges and map to `p = (1 − mean) / 2` (METHOD, stage 2)."""
-    names = ("query_id", "doc_a", "doc_b", "repeat", "score")
-    groups: dict[tuple[str, str, str, int], list[float]] = {}
-    for query_id, a, b, repeat, score in zip(
-        *(judgments[name].to_pylist() for name in names), strict=True
-    ):
-        votes = groups.setdefault((query_id, a, b, repeat), [])
+    """Average the answers to each pair, in whatever order and how often it was shown, and map to
+    `p = (1 − mean) / 2` (METHOD, stage 2)."""
+    names = ("query_id", "doc_a", "doc_b", "score")
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for query_id, a, b, score in zip(*(judgments[name].to_pylist() for name in names), strict=True):
+        turned = (query_id, b, a) in groups
+        votes = groups[query_id, b, a] if turned else groups.setdefault((query_id, a, b), [])
         if score is not None:
-            votes.append(float(np.sign(score)) if vote == "sign" else score)
+            value = float(np.sign(score)) if vote == "sign" else score
+            votes.append(-value if turned else value)
     kept = [(key, votes) for key, votes in groups.items() if votes]
     return Preferences(
         query_ids=[key[0] for key, _ in kept],
@@ -56,7 +90,7 @@ def average(judgments: Table, vote: str) -> Preferences:
         p=np.array([(1 - sum(votes) / len(votes)) / 2 for _, votes in kept], dtype=np.float64),
         answers=np.array([len(votes) for _, votes in kept], dtype=np.int64),
         unanimous=np.array([agree(votes) for _, votes in kept], dtype=np.bool_),
-        unanswered=[key[:3] for key, votes in groups.items() if not votes],
+        unanswered=[key for key, votes in groups.items() if not votes],
     )
 
 

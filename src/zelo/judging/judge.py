@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.texts import document_texts, query_texts
+from zelo.errors import UserError
+from zelo.judging.agreement import consensus
+from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import ANSWERED, Answer, PreparedJudge, Question
-from zelo.progress import track
+from zelo.judging.protocol import ANSWERED, MISSING, Answer, PreparedJudge, Question, Remote
+from zelo.judging.spending import Budget, Spending
 from zelo.seeding import derived_seed
 from zelo.store import stage
 
-BATCH = 2048  # answers written to the ledger in one transaction
 
-
-@stage(version=1)
+@stage(version=2)
 def judge(
     *,
     out: Path,
@@ -28,13 +30,18 @@ def judge(
     judge: Ensemble,
     ledger: Path,
     seed: int,
+    budget: Budget | None = None,
+    run: str = "",
     **earlier: Path,
 ) -> Mapping[str, Any]:
     """Ask every judge about every comparison and write the `judgments`.
 
     Answers that the ledger at `ledger` holds are not asked for again. `earlier` are the comparisons
     of earlier rounds: judges get ready for their documents too, so that one that measures what it
-    is asked about (a simulated one) is the same judge in every round.
+    is asked about (a simulated one) is the same judge in every round. What is spent counts for
+    `run`, and no request is sent that could pass the `budget`. Answers that are missing because a
+    judge is down are counted, and the next run asks for them. Raises `UserError` where the budget
+    is reached, or where all judges are down.
     """
     questions = read_questions(comparisons, data)
     pairs: dict[str, dict[str, None]] = {}
@@ -44,34 +51,135 @@ def judge(
         for query_id, a, b in zip(*(rows[name].to_pylist() for name in names), strict=True):
             pairs.setdefault(query_id, {}).update({a: None, b: None})
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
-    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-    statuses: Counter[str] = Counter()
-    asked = usd = 0.0
+    judges = {
+        name: member.prepare(data, compared, derived_seed(seed, "judge", name))
+        for name, member in judge.judges.items()
+    }
+    polls = [Poll(question) for question in questions]
+    sums = Asked({})
     with Ledger(ledger) as kept:
-        for name, member in judge.judges.items():
-            prepared = member.prepare(data, compared, derived_seed(seed, "judge", name))
-            answers, new = ask(name, prepared, questions, kept)
-            asked += new
-            usd += sum(answer.usd for answer in answers)
-            statuses.update(answer.status for answer in answers)
-            for question, answer in zip(questions, answers, strict=True):
-                row = (question.query_id, question.doc_a, question.doc_b, question.repeat)
-                for column, value in zip(
-                    _COLUMNS, (*row, name, answer.score, answer.status), strict=True
-                ):
-                    columns[column].append(value)
-    write_table(out, "judgments", table("judgments", **columns))
+        spending = Spending(budget or Budget(), *kept.spent(run))
+        spent_before = spending.usd
+        while due := wave(polls, judge, sums.down):
+            wanted = {name: [question for _, question in asked] for name, asked in due.items()}
+            asked = ask_all(judges, wanted, kept, spending, run)
+            for name, answers in asked.answers.items():
+                for (poll, question), answer in zip(due[name], answers, strict=True):
+                    poll.said.append((name, question, answer))
+            sums.new += asked.new
+            sums.down |= asked.down
+            for name, kinds in asked.trouble.items():
+                sums.trouble.setdefault(name, Counter()).update(kinds)
+            if spending.exhausted:
+                raise UserError(
+                    f"{spending.reached} would be passed: {spending.calls:,} requests and "
+                    f"${spending.usd:.4g} are spent, and every answer is in {ledger}; the same "
+                    f"command with a higher budget goes on from here"
+                )
+    said = [entry for poll in polls for entry in poll.said]
+    if len(sums.down) == len(judges):
+        told = "; ".join(f"{name}: {why}" for name, why in sums.down.items())
+        raise UserError(
+            f"no judge can be asked ({told}); every answer so far is in {ledger}, and the same "
+            f"command asks for the rest"
+        )
+    judgments = table(
+        "judgments",
+        query_id=[q.query_id for _, q, _ in said],
+        doc_a=[q.doc_a for _, q, _ in said],
+        doc_b=[q.doc_b for _, q, _ in said],
+        repeat=[q.repeat for _, q, _ in said],
+        judge=[name for name, _, _ in said],
+        score=[answer.score if answer else None for _, _, answer in said],
+        status=[answer.status if answer else MISSING for _, _, answer in said],
+        reasons=[answer.reasons if answer else "" for _, _, answer in said],
+    )
+    write_table(out, "judgments", judgments)
+    given = [answer for _, _, answer in said if answer is not None]
+    failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
     return {
         "comparisons": len(questions),
         "judges": list(judge.judges),
-        "judgments": sum(statuses.values()),
-        "asked_now": int(asked),
-        "failed": sum(n for status, n in statuses.items() if status != ANSWERED),
-        "usd": usd,
+        "judgments": len(given),
+        "asked_now": sums.new,
+        "failed": failures.total(),
+        "missing": len(said) - len(given),
+        "usd": sum(answer.usd for answer in given),
+        "usd_now": spending.usd - spent_before,
+        "tokens_in": sum(answer.tokens_in for answer in given),
+        "tokens_out": sum(answer.tokens_out for answer in given),
+        "consensus": consensus(judgments),
+        "failures": dict(failures),
+        "failed_attempts": {name: dict(kinds) for name, kinds in sums.trouble.items() if kinds},
+        "given_up": sums.down,
+        "documents_cut": documents_cut(judges, questions),
     }
 
 
-_COLUMNS = ("query_id", "doc_a", "doc_b", "repeat", "judge", "score", "status")
+@dataclass(slots=True)
+class Poll:
+    """What was asked about one comparison, and what was said."""
+
+    question: Question
+    said: list[tuple[str, Question, Answer | None]] = field(default_factory=list)
+    turns: int = 0  # judges asked, one counted as often as it was
+
+    def scores(self) -> list[float]:
+        """Scores as if the comparison had always been shown as it stands."""
+        return [
+            answer.score if question.doc_a == self.question.doc_a else -answer.score
+            for _, question, answer in self.said
+            if answer is not None and answer.score is not None
+        ]
+
+
+def wave(
+    polls: Sequence[Poll], ensemble: Ensemble, down: Mapping[str, str]
+) -> dict[str, list[tuple[Poll, Question]]]:
+    """The questions to ask next, by judge; empty when all comparisons have enough answers.
+
+    First all judges are asked, then one more at a time, in turn, while the answers differ. What a
+    judge that is `down` should have been asked next is put down as missing.
+    """
+    names = list(ensemble.judges)
+    due: dict[str, list[tuple[Poll, Question]]] = {}
+    for poll in polls:
+        if poll.turns == 0:
+            turns = range(len(names))
+        elif poll.turns < ensemble.cap and not ensemble.settled(poll.scores()):
+            turns = range(poll.turns, poll.turns + 1)
+        else:
+            continue
+        for turn in turns:
+            poll.turns = turn + 1
+            name = names[turn % len(names)]
+            for question in presented(poll.question, turn // len(names), ensemble.both_orders):
+                if name in down:
+                    poll.said.append((name, question, None))
+                    poll.turns = ensemble.cap
+                else:
+                    due.setdefault(name, []).append((poll, question))
+    return due
+
+
+def presented(question: Question, repeat: int, both_orders: bool) -> Iterator[Question]:
+    """The comparison as it stands and, if `both_orders`, the other way round."""
+    yield replace(question, repeat=repeat)
+    if both_orders:
+        q = question
+        yield Question(q.query_id, q.doc_b, q.doc_a, repeat, q.query, q.text_b, q.text_a)
+
+
+def documents_cut(
+    judges: Mapping[str, PreparedJudge], questions: Sequence[Question]
+) -> dict[str, int]:
+    """Documents of which a judge that is asked over a network saw only the beginning, by judge."""
+    texts = {q.doc_a: q.text_a for q in questions} | {q.doc_b: q.text_b for q in questions}
+    return {
+        name: judge.documents_cut(list(texts.values()))
+        for name, judge in judges.items()
+        if isinstance(judge, Remote)
+    }
 
 
 def read_questions(comparisons: Path, data: Path) -> list[Question]:
@@ -85,21 +193,3 @@ def read_questions(comparisons: Path, data: Path) -> list[Question]:
             strict=True,
         )
     ]
-
-
-def ask(
-    name: str, prepared: PreparedJudge, questions: Sequence[Question], ledger: Ledger
-) -> tuple[list[Answer], int]:
-    """Answers of one judge in the order of `questions`, and how many of them are new."""
-    answers: list[Answer] = []
-    new = 0
-    for start in track(range(0, len(questions), BATCH), f"asking {name}"):
-        batch = questions[start : start + BATCH]
-        found = ledger.find(prepared.fingerprint, batch)
-        missing = [q for q, answer in zip(batch, found, strict=True) if answer is None]
-        fresh = prepared.answer(missing)
-        ledger.keep(prepared.fingerprint, missing, fresh)
-        new += len(fresh)
-        supply = iter(fresh)
-        answers += [answer if answer is not None else next(supply) for answer in found]
-    return answers, new

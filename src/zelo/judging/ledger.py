@@ -35,10 +35,18 @@ CREATE TABLE IF NOT EXISTS answers (
     PRIMARY KEY (judge, query, doc_a, doc_b, repeat)
 ) WITHOUT ROWID
 """
+SPENT = """
+CREATE TABLE IF NOT EXISTS spent (
+    run TEXT PRIMARY KEY,      -- fingerprint
+    calls INTEGER NOT NULL,    -- requests sent, repeated ones included
+    usd REAL NOT NULL          -- with what requests in flight may cost at most
+) WITHOUT ROWID
+"""
 FIND = """
 SELECT score, status, reasons, tokens_in, tokens_out, usd FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
 """
+KEEP_SPENT = "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)"
 KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -54,6 +62,7 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(TABLE)
+            self._connection.execute(SPENT)
             self._connection.commit()
         except (sqlite3.Error, OSError) as error:
             raise UserError(f"{path}: the ledger cannot be opened ({error})") from None
@@ -77,10 +86,17 @@ class Ledger:
             found.append(Answer(*row) if row else None)
         return found
 
-    def keep(self, judge: str, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-        """Write answers in one transaction; on return they are on disk."""
+    def keep(
+        self,
+        rows: Sequence[tuple[str, Question, Answer]],
+        spent: tuple[str, int, float] | None = None,
+    ) -> None:
+        """Write answers (judge, question, answer) in one transaction; on return they are on disk.
+
+        `spent` is what a run has spent so far: its fingerprint, requests and USD.
+        """
         now = time.time()
-        rows = [
+        written = [
             (
                 *self._key(judge, q),
                 a.score,
@@ -91,15 +107,30 @@ class Ledger:
                 a.usd,
                 now,
             )
-            for q, a in zip(questions, answers, strict=True)
+            for judge, q, a in rows
         ]
-        with self._connection:
-            self._connection.executemany(KEEP, rows)
+        try:
+            with self._connection:
+                self._connection.executemany(KEEP, written)
+                if spent is not None:
+                    self._connection.execute(KEEP_SPENT, spent)
+        except sqlite3.Error as error:
+            raise UserError(
+                f"{self.path}: {len(rows)} answers could not be written ({error}); those before "
+                f"them are kept"
+            ) from None
+
+    def spent(self, run: str) -> tuple[int, float]:
+        """Requests and USD that a run spent so far, whatever ended it."""
+        row = self._connection.execute(
+            "SELECT calls, usd FROM spent WHERE run = ?", (run,)
+        ).fetchone()
+        return (row[0], row[1]) if row else (0, 0.0)
 
     def _key(self, judge: str, q: Question) -> Key:
         return (judge, self._hash(q.query), self._hash(q.text_a), self._hash(q.text_b), q.repeat)
 
     def _hash(self, text: str) -> bytes:
         if text not in self._hashes:
-            self._hashes[text] = hashlib.sha256(text.encode()).digest()[:16]
+            self._hashes[text] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
         return self._hashes[text]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from zelo.judging.limits import Limiter
+    from zelo.judging.spending import Spending
 
 ANSWERED = "answered"
-FAILED = "failed"
+FAILED = "failed"  # asked, and no usable answer came: asking again would not help
+MISSING = "missing"  # no answer yet: the next run asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +25,7 @@ class Question:
     query_id: str
     doc_a: str
     doc_b: str
-    repeat: int
+    repeat: int  # how often this judge was asked the same before
     query: str  # the text, as are the next two
     text_a: str
     text_b: str
@@ -28,7 +35,8 @@ class Question:
 class Answer:
     """What came back: a score in [−1, 1] (−1 the first document, +1 the second), or a failure.
 
-    `score` is None exactly where `status` is not "answered": a failure is never a tie.
+    `score` is None exactly where `status` is not "answered": a failure is never a tie. `status`
+    then names the kind of failure and `reasons` holds what came instead of an answer.
     """
 
     score: float | None
@@ -48,11 +56,56 @@ class Judge(Protocol):
         ...
 
 
-class PreparedJudge(Protocol):
-    """A judge with everything loaded that it needs to answer."""
+class Batched(Protocol):
+    """A judge that computes its answers here, with everything loaded that it needs."""
 
     fingerprint: str  # of all that an answer depends on besides the question's own texts
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """One answer per question, in their order."""
         ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A judge that is asked over a network, many questions at a time."""
+
+    fingerprint: str
+
+    def ready(self, spending: Spending) -> None:
+        """Raise `UserError` where it cannot be asked (no key, say); called if it has to be."""
+        ...
+
+    async def answer_each(self, questions: Sequence[Question], asking: Asking) -> None:
+        """Hand each answer to `asking.deliver` as it comes; what is not answered stays missing."""
+        ...
+
+    def documents_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` it is shown only the beginning of."""
+        ...
+
+
+PreparedJudge = Batched | Remote
+
+
+@dataclass
+class Asking:
+    """What a remote judge needs while it is asked, and reports to; belongs to one event loop."""
+
+    deliver: Callable[[Question, Answer], None]
+    trouble: Callable[[str], None]  # told the kind of each failed attempt
+    spending: Spending
+    limiters: dict[str, Limiter]  # of the providers that are asked, by name
+    stop: asyncio.Event  # set when the user wants to stop
+    down: str = ""  # why the judge was given up, in words
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new request may be sent."""
+        return self.stop.is_set() or self.spending.exhausted or bool(self.down)
+
+    async def rest(self, seconds: float) -> bool:
+        """Sleep, not longer than there is something to wait for; whether no request may follow."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), seconds)
+        return self.stopping

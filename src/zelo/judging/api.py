@@ -1,0 +1,433 @@
+"""A language model behind an OpenAI-compatible endpoint, as a judge.
+
+The `openai` SDK holds the account (key, organisation, project, endpoint, headers). Requests are
+posted by aiohttp: the SDK's own way to send one costs ten times its CPU time
+(`benchmarks/judging.py`). What may go wrong with a request has one of these names, each counted:
+
+    again, later     rate_limited  server_error  timeout  connection  truncated  invalid_json
+    asked once more  empty  unparsable  not_a_number  out_of_range  cut_off
+    not again        refused  too_long
+    the judge        unauthorised  rejected
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import field_validator
+
+from zelo.config import Component, option
+from zelo.errors import UserError
+from zelo.judging import prompt
+from zelo.judging.limits import Limiter, backoff, retry_after
+from zelo.judging.prices import price_of
+from zelo.judging.protocol import Answer, Asking, Question
+from zelo.judging.reply import read_reply
+from zelo.judging.spending import Price, Spending
+from zelo.store import digest
+
+if TYPE_CHECKING:
+    import aiohttp
+
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "comparison",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "reasons": {"type": "string"},
+                "score": {"type": "number", "description": "between -1 (A) and 1 (B)"},
+            },
+            "required": ["reasons", "score"],
+            "additionalProperties": False,
+        },
+    },
+}
+FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
+NOT_AGAIN = {"refused", "too_long"}
+IN_A_ROW = 5  # questions without any answer before a judge is given up
+LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|key|gsk|AIza)[-_][-\w*]{8,}")
+
+
+class Provider(Component):
+    """An endpoint, its account and its limits. Nothing but its name changes an answer's key."""
+
+    name: str = option(help="who answers; part of the key of an answer")
+    base_url: str = option(help="endpoint, up to and without /chat/completions", exclude=True)
+    key_variable: str | None = option(
+        None, "environment variable that holds the key; null: none is needed", exclude=True
+    )
+    structured: str = option(
+        "none",
+        "how the endpoint is told to answer in JSON, if it can be",
+        pattern="^(json_schema|json_object|none)$",
+    )
+    token_limit_field: str = option(
+        "max_tokens",
+        "what the endpoint calls the limit of tokens written",
+        pattern="^(max_tokens|max_completion_tokens)$",
+        exclude=True,
+    )
+    in_flight: int = option(16, "requests at once", ge=1, le=4096, exclude=True)
+    requests_per_minute: float | None = option(None, "null: no limit", gt=0, exclude=True)
+    tokens_per_minute: float | None = option(
+        None, "read and written together; null: no limit", gt=0, exclude=True
+    )
+    timeout: float = option(120.0, "seconds for one request", gt=0, exclude=True)
+    attempts: int = option(
+        8, "requests for one question before it is left for the next run", ge=1, exclude=True
+    )
+    patience: float = option(
+        900.0, "seconds a question may wait on rate limits in all", ge=0, exclude=True
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an http(s) address is needed")
+        if parts.username or parts.password:
+            raise ValueError("a password has no place in an address: name a key_variable")
+        return url.rstrip("/")
+
+    @field_validator("key_variable")
+    @classmethod
+    def _variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("the NAME of an environment variable is needed, never the key itself")
+        return name
+
+    def key(self) -> str:
+        """The key; `UserError` where its variable is not set. Never kept in anything written."""
+        if self.key_variable is None:
+            return "none"
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            raise UserError(
+                f"judge {self.name}: the environment variable {self.key_variable} is not set; "
+                f"put the provider's key there, or choose another judge"
+            )
+        return key
+
+
+class ApiJudge(Component):
+    """One model of one provider, asked by the prompt in `prompts/compare.md`."""
+
+    provider: Provider = option(help="where it is asked")
+    model: str = option(help="its name there")
+    document_tokens: int = option(
+        1000, "of each document at most about so many tokens are shown", ge=16
+    )
+    max_tokens: int = option(1024, "most tokens it may write", ge=16)
+    temperature: float | None = option(None, "null: the endpoint's default", ge=0, le=2)
+    extra: dict[str, Any] = option({}, "more fields of the request (reasoning_effort, top_p, ...)")
+    price: Price | None = option(None, "null: as in conf/prices.yaml", exclude=True)
+
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedApi:
+        """Nothing is loaded and no key is read before there is something to ask."""
+        asked = [self.provider.name, self.model, prompt.prompt_hash(), self.document_tokens]
+        how = [self.max_tokens, self.temperature, self.extra, self.provider.structured]
+        return PreparedApi(digest(["api", *asked, *how]), self)
+
+    def price_or_none(self) -> Price | None:
+        """What it costs, as configured or listed."""
+        return self.price or price_of(f"{self.provider.name}/{self.model}")
+
+    def body(self, messages: prompt.Messages) -> dict[str, Any]:
+        """The request."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            self.provider.token_limit_field: self.max_tokens,
+        }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        if self.provider.structured in FORMATS:
+            body["response_format"] = FORMATS[self.provider.structured]
+        return body | self.extra
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one request came to: the text of a reply, or the kind of trouble."""
+
+    kind: str  # "reply" or a name from the list on top
+    text: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+    wait: float | None = None  # seconds the endpoint asks to wait
+
+
+@dataclass
+class Tally:
+    """Tokens and money of all requests for one question."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+
+    def answer(self, score: float | None, status: str, reasons: str) -> Answer:
+        """An answer that cost so much."""
+        return Answer(score, status, reasons, self.tokens_in, self.tokens_out, self.usd)
+
+
+@dataclass
+class PreparedApi:
+    """A judge ready to be asked."""
+
+    fingerprint: str
+    judge: ApiJudge
+    _in_a_row: int = field(default=0, init=False)
+
+    def ready(self, spending: Spending) -> None:
+        """`UserError` where key, packages or, under a budget in USD, the price are missing."""
+        self.judge.provider.key()
+        try:
+            import aiohttp  # noqa: F401
+            import openai  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"judge {self.judge.provider.name}: package {error.name} is missing; "
+                f"pip install 'zelo[llm]'"
+            ) from None
+        if spending.budget.usd is not None and self.judge.price_or_none() is None:
+            raise UserError(
+                f"budget.usd: the price of {self.judge.provider.name}/{self.judge.model} is not in "
+                f"conf/prices.yaml; set it with judge.judges.NAME.price="
+                f"'{{_target_: zelo.judging.spending.Price, input: USD, output: USD}}' per million "
+                f"tokens"
+            )
+
+    def documents_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` are longer than what is shown of a document."""
+        limit = self.judge.document_tokens
+        return sum(bool(prompt.shown(text, limit)[1]) for text in texts)
+
+    async def answer_each(self, questions: Sequence[Question], asking: Asking) -> None:
+        """Ask all of `questions`, as many at once as the provider allows."""
+        import aiohttp
+
+        provider = self.judge.provider
+        limiter = asking.limiters.get(provider.name)
+        if limiter is None:
+            limiter = asking.limiters[provider.name] = Limiter(
+                provider.in_flight, provider.requests_per_minute, provider.tokens_per_minute
+            )
+        key = provider.key()
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=provider.timeout),
+            headers=account_headers(provider, key),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,  # proxies
+        ) as session:
+            wire = Wire(self.judge, session, limiter, asking, key)
+            supply = iter(questions)
+            workers = min(provider.in_flight, len(questions))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(supply, wire, asking))
+
+    async def _work(self, supply: Iterator[Question], wire: Wire, asking: Asking) -> None:
+        for question in supply:
+            if asking.stopping:
+                return
+            answer = await self._ask(question, wire)
+            if answer is not None:
+                self._in_a_row = 0
+                asking.deliver(question, answer)
+            elif not asking.stopping:
+                self._in_a_row += 1
+                if self._in_a_row >= IN_A_ROW:
+                    asking.down = f"{IN_A_ROW} questions in a row without an answer: {wire.trouble}"
+
+    async def _ask(self, question: Question, wire: Wire) -> Answer | None:
+        """The answer to one question, asked again as often as that may help; None: none now."""
+        asked = prompt.messages(question, self.judge.document_tokens)
+        conversation = asked
+        tally = Tally()
+        corrected = False
+        failures, waited = 0, 0.0
+        while not wire.asking.stopping:
+            outcome = await wire.request(conversation)
+            if outcome is None:
+                return None  # the budget is reached, or the run is being stopped
+            tally.tokens_in += outcome.tokens_in
+            tally.tokens_out += outcome.tokens_out
+            tally.usd += outcome.usd
+            if outcome.kind in ("unauthorised", "rejected"):
+                return None
+            if outcome.kind in NOT_AGAIN:
+                return tally.answer(None, outcome.kind, outcome.text)
+            if outcome.kind in ("reply", "cut_off"):
+                reply = read_reply(outcome.text)
+                if reply.score is not None:
+                    return tally.answer(reply.score, "answered", reply.reasons)
+                problem = reply.problem if outcome.kind == "reply" else "cut_off"
+                wire.asking.trouble(problem)
+                if corrected:
+                    return tally.answer(None, problem, outcome.text)
+                corrected = True
+                if problem not in ("empty", "cut_off"):
+                    said = {"role": "assistant", "content": outcome.text[:4000]}
+                    ask = prompt.correction(problem.replace("_", " "))
+                    conversation = [*asked, said, {"role": "user", "content": ask}]
+                continue
+            if outcome.kind == "rate_limited":
+                pause = outcome.wait if outcome.wait is not None else backoff(failures)
+                waited += pause
+                wire.limiter.pause(pause)
+                failures += outcome.wait is None
+                if waited > self.judge.provider.patience:
+                    return None
+            else:
+                failures += 1
+            if failures >= self.judge.provider.attempts:
+                return None
+            if outcome.kind != "rate_limited":
+                await wire.asking.rest(max(backoff(failures - 1), outcome.wait or 0.0))
+        return None
+
+
+@dataclass
+class Wire:
+    """The connection to one endpoint: sends a request and says what became of it."""
+
+    judge: ApiJudge
+    session: aiohttp.ClientSession
+    limiter: Limiter
+    asking: Asking
+    key: str
+    trouble: str = ""  # the last trouble in the endpoint's own words
+
+    def __post_init__(self) -> None:
+        self.url = f"{self.judge.provider.base_url}/chat/completions"
+        self.price = self.judge.price_or_none() or Price(input=0.0, output=0.0)
+
+    async def request(self, messages: prompt.Messages) -> Outcome | None:
+        """Send one request within limits and budget; None where it may not be sent any more."""
+        likely = sum(prompt.tokens(message["content"]) for message in messages)
+        # Estimates may be half of what is billed; a budget is not to be passed even then.
+        most = self.price.of(2 * likely, self.judge.max_tokens)
+        body = json.dumps(self.judge.body(messages)).encode()
+        async with self.limiter.slots:
+            await self.limiter.admit(likely, self.asking.rest)
+            while not self.asking.stopping and not self.asking.spending.reserve(most):
+                await self.asking.rest(0.05)  # what is in flight may cost less than was reserved
+            if self.asking.stopping:
+                return None
+            paid = most
+            try:
+                outcome, billed = await self._post(body)
+                paid = outcome.usd if billed is not None else most
+                if billed:
+                    self.limiter.correct(outcome.tokens_in + outcome.tokens_out - likely)
+            finally:
+                self.asking.spending.settle(most, paid)
+        if outcome.kind not in ("reply", "cut_off"):
+            self.asking.trouble(outcome.kind)
+            self.trouble = f"{outcome.kind} ({outcome.text})" if outcome.text else outcome.kind
+            if outcome.kind == "unauthorised":
+                self.asking.down = self.asking.down or self.trouble
+        return outcome
+
+    async def _post(self, body: bytes) -> tuple[Outcome, bool | None]:
+        """What a request came to, and whether it was billed; None: that is not known."""
+        import aiohttp
+
+        try:
+            async with self.session.post(self.url, data=body) as response:
+                raw = await response.read()
+                status, headers = response.status, response.headers
+        except TimeoutError:
+            return Outcome("timeout", f"nothing within {self.judge.provider.timeout:g} s"), None
+        except aiohttp.ClientPayloadError:
+            return Outcome("truncated"), None
+        except aiohttp.ClientConnectorError as error:
+            return Outcome("connection", redact(str(error), self.key)), False
+        except (aiohttp.ClientError, OSError) as error:
+            return Outcome("connection", redact(str(error), self.key)), None
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            content = None
+        if status != 200 or (isinstance(content, dict) and content.get("error")):
+            return self._refusal(status, headers, content), False
+        if not isinstance(content, dict):
+            return Outcome("invalid_json", redact(repr(raw[:80]), self.key)), None
+        return self._reply(content)
+
+    def _reply(self, content: dict[str, Any]) -> tuple[Outcome, bool | None]:
+        """The reply in a response that looks well."""
+        try:
+            choice = content["choices"][0]
+            message = choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+            if isinstance(text, list):  # parts
+                text = "".join(part.get("text", "") for part in text)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return Outcome("invalid_json", "no choices[0].message"), None
+        usage = content.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        n_in, n_out = (as_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
+        known = n_in is not None and n_out is not None
+        n_in, n_out = n_in or 0, n_out or 0
+        usd = self.price.of(n_in, n_out)
+        kind, finish = "reply", choice.get("finish_reason")
+        if refusal or finish == "content_filter":
+            kind, text = "refused", refusal or text or "content filter"
+        elif finish == "length":
+            kind = "cut_off"
+        said = redact(text if isinstance(text, str) else "", self.key)
+        return Outcome(kind, said, n_in, n_out, usd), True if known else None
+
+    def _refusal(self, status: int, headers: Any, content: Any) -> Outcome:
+        """The kind of a response that is an error."""
+        error = content.get("error") if isinstance(content, dict) else None
+        error = error if isinstance(error, dict) else {"message": str(error or "")}
+        code = str(error.get("code") or error.get("type") or "")
+        text = redact(f"{status} {error.get('message') or code}".strip()[:300], self.key)
+        if status == 200 and str(code).isdigit():
+            status = int(code)
+        if code == "insufficient_quota" or status in (401, 402, 403, 404):
+            return Outcome("unauthorised", text)
+        if status == 429:
+            return Outcome("rate_limited", text, wait=retry_after(headers))
+        if code in ("context_length_exceeded", "string_above_max_length") or status == 413:
+            return Outcome("too_long", text)
+        if code == "content_filter":
+            return Outcome("refused", text)
+        if status in (408, 409, 425) or status >= 500 or status == 200:
+            return Outcome("server_error", text, wait=retry_after(headers))
+        return Outcome("rejected", text)
+
+
+def as_count(value: Any) -> int | None:
+    """A number of tokens; None for anything else."""
+    return value if type(value) is int and value >= 0 else None
+
+
+def account_headers(provider: Provider, key: str) -> dict[str, str]:
+    """Headers of the SDK's client for this account: authorisation, organisation, project, agent."""
+    import openai
+
+    client = openai.AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0)
+    headers = {**client.default_headers, **client.auth_headers}
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+def redact(text: str, key: str) -> str:
+    """A text of the endpoint's without the key, should it say it back."""
+    return LOOKS_LIKE_A_KEY.sub("***", text.replace(key, "***") if key != "none" else text)

@@ -1,0 +1,109 @@
+"""What an LLM judge reads: the prompt file, filled in so that no document can leave its frame.
+
+Documents are hostile text. Each request carries a code that no text in it contains, drawn at
+random, and only lines with that code are markers; characters that are not seen (control
+characters, text direction, invisible tags) are taken out; placeholders are filled in one pass, so
+that one inside a document stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TypeAlias
+
+from zelo.judging.protocol import Question
+from zelo.store import digest
+
+PROMPTS = Path(__file__).parent / "prompts"
+
+Messages: TypeAlias = list[dict[str, str]]
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+PLACEHOLDER = re.compile(r"\{(code|limit|query|text_a|text_b|note_a|note_b|problem)\}")
+
+
+@cache
+def sections(name: str) -> dict[str, str]:
+    """The parts of `prompts/<name>.md` by their headings; `version` is its first line."""
+    text = (PROMPTS / f"{name}.md").read_text(encoding="utf-8")
+    version, *parts = re.split(r"^# (\w+)\n", text, flags=re.MULTILINE)
+    return {
+        "version": version.strip(),
+        **{title: part.strip() for title, part in zip(parts[::2], parts[1::2], strict=True)},
+    }
+
+
+@cache
+def prompt_hash(name: str = "compare") -> str:
+    """Digest of the prompt file: part of the key of every answer given to it."""
+    return digest(sections(name))
+
+
+def messages(question: Question, limit: int, code: str | None = None) -> Messages:
+    """The conversation that asks `question`, documents and query cut to about `limit` tokens.
+
+    `code` is the marker code; by default a new random one.
+    """
+    query, _ = shown(question.query, limit)
+    text_a, note_a = shown(question.text_a, limit)
+    text_b, note_b = shown(question.text_b, limit)
+    while code is None or any(code in text for text in (query, text_a, text_b)):
+        code = secrets.token_hex(6)
+    values = {
+        "code": code,
+        "limit": f"{limit:,}",
+        "query": query,
+        "text_a": text_a,
+        "text_b": text_b,
+        "note_a": note_a,
+        "note_b": note_b,
+    }
+    parts = sections("compare")
+    return [{"role": role, "content": fill(parts[role], values)} for role in ("system", "user")]
+
+
+def correction(problem: str) -> str:
+    """What is said once to a judge whose answer could not be read."""
+    return fill(sections("compare")["correction"], {"problem": problem})
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """The template with each known placeholder replaced, in one pass."""
+    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+@lru_cache(maxsize=16384)
+def shown(text: str, limit: int) -> tuple[str, str]:
+    """The part of a text that is shown, cleaned, and a note for its marker line, "" if whole."""
+    text = clean(text)
+    whole = tokens(text)
+    if whole <= limit:
+        return text, ""
+    end = min(4 * limit, len(text))
+    while tokens(text[:end]) > limit:
+        end = int(end * limit / tokens(text[:end]))
+    space = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
+    end = space if space > 0.9 * end else end  # at a word's end where one is near
+    return text[:end], f", cut: the first {limit:,} of about {whole:,} tokens"
+
+
+def clean(text: str) -> str:
+    """A text without what a reader would not see; line ends are newlines."""
+    return UNSEEN.sub("", LINE_ENDS.sub("\n", text)).strip()
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a language model counts in a text.
+
+    A quarter token per ASCII character, and half a token more per further byte of UTF-8: known
+    without any model's vocabulary, and rather too many than too few for scripts beyond Latin.
+    """
+    extra = 0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text)
+    return -(-len(text) // 4) + -(-extra // 2)

@@ -1,0 +1,266 @@
+"""An OpenAI-compatible chat endpoint on loopback that goes wrong at set rates.
+
+`python -m tests.judging.endpoint OPTIONS` serves until it is killed and prints its address first.
+It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each) and answers
+with half their difference.
+GET /counts gives how often each fault happened and how often each question was answered in full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+WORTH = re.compile(r"worth=(-?[\d.]+)")
+WIRE = ("rate_limited", "server_error", "connection", "truncated", "invalid_json", "timeout")
+CONTENT = ("empty", "unparsable", "out_of_range", "not_a_number", "cut_off")
+KINDS = (*WIRE, *CONTENT, "refused", "too_long", "unauthorised", "rejected")
+
+
+class Endpoint:
+    """What it does to requests, and what it did."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.faults: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.spoiled: set[str] = set()
+        self.requests = self.early = self.flying = self.most_flying = 0
+        self.times: list[float] = []
+        self.closed_until = 0.0
+        self.template = json.dumps(completion("@", 900, 60))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """One request."""
+        self.flying += 1
+        self.most_flying = max(self.most_flying, self.flying)
+        try:
+            return await self._chat(request)
+        finally:
+            self.flying -= 1
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests += 1
+        if self.options.rpm:
+            self.times.append(time.monotonic())
+        self.early += time.monotonic() < self.closed_until
+        key = request.headers.get("Authorization", "")
+        if self.options.key and key != f"Bearer {self.options.key}":
+            return error(401, "invalid_api_key", f"Incorrect API key provided: {key}")
+        a, b = worths(body["messages"][1]["content"])
+        question = f"{a} {b}"
+        fault = self.fault(question)
+        if fault:
+            self.faults[fault] += 1
+            return await self.go_wrong(fault, request, question)
+        await asyncio.sleep(self.options.latency)
+        self.answered[question] += 1
+        return self.answer(f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}')
+
+    def fault(self, question: str) -> str:
+        """What goes wrong with this request; a reply is spoiled once per question at most."""
+        kinds = self.options.kinds
+        if self.options.always:
+            return str(self.options.always)
+        if self.random.random() >= self.options.faults:
+            return ""
+        kind = self.random.choice(kinds)
+        if kind in CONTENT:
+            if question in self.spoiled:
+                kind = "server_error"
+            self.spoiled.add(question)
+        return str(kind)
+
+    async def go_wrong(self, kind: str, request: web.Request, question: str) -> web.StreamResponse:
+        """The faulty response."""
+        key = request.headers.get("Authorization", "")
+        match kind:
+            case "rate_limited":
+                wait = self.options.retry_after
+                headers = {"Retry-After": str(wait)} if wait is not None else {}
+                self.closed_until = time.monotonic() + (wait or 0.0)
+                return error(429, "rate_limit_exceeded", f"slow down {key}", headers)
+            case "server_error":
+                return error(random.choice([500, 502, 503]), "server_error", f"oops {key}")
+            case "unauthorised":
+                return error(401, "invalid_api_key", f"Incorrect API key provided: {key}")
+            case "rejected":
+                return error(400, "unknown_parameter", f"Unknown parameter {key}")
+            case "too_long":
+                return error(400, "context_length_exceeded", "too long")
+            case "timeout":
+                await asyncio.sleep(self.options.hang)
+                return self.answer("too late")
+            case "connection":
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+            case "truncated":
+                response = web.StreamResponse(headers={"Content-Length": "5000"})
+                await response.prepare(request)
+                await response.write(b'{"choices": [{"mess')
+                assert request.transport is not None
+                request.transport.close()
+                return response
+            case "invalid_json":
+                return web.Response(text='{"choices": [{"message"', content_type="application/json")
+            case "refused":
+                return self.answer("", refusal=f"I cannot help with that {key}")
+            case "cut_off":
+                return self.answer('{"reasons": "on and on', finish="length")
+        content = {
+            "empty": "",
+            "unparsable": f"Hard to say, both are fine. {key}",
+            "out_of_range": '{"reasons": "", "score": 7}',
+            "not_a_number": '{"reasons": "", "score": NaN}',
+        }[kind]
+        return self.answer(content)
+
+    def answer(
+        self, content: str, finish: str = "stop", refusal: str | None = None
+    ) -> web.Response:
+        """A response of status 200."""
+        if finish == "stop" and refusal is None:
+            text = self.template.replace('"@"', json.dumps(content))
+        else:
+            text = json.dumps(completion(content, 900, 60, finish, refusal))
+        return web.Response(text=text, content_type="application/json")
+
+    async def counts(self, request: web.Request) -> web.Response:
+        """What happened so far."""
+        return web.json_response(
+            {
+                "requests": self.requests,
+                "early": self.early,
+                "most_in_flight": self.most_flying,
+                "faults": self.faults,
+                "answered": self.answered,
+                "times": self.times,
+            }
+        )
+
+
+def worths(prompt: str) -> tuple[str, str]:
+    """What the documents in a prompt are worth: as they say, or else by a hash of each."""
+    stated = WORTH.findall(prompt)[:2]
+    if len(stated) == 2:
+        return stated[0], stated[1]
+    texts = [text.split("]]\n", 1)[1] for text in re.split(r"\[\[document", prompt)[1:3]]
+    texts = [text.split("\n[[end")[0] for text in texts]
+    a, b = (f"{zlib.crc32(text.encode()) % 4000 / 1000}" for text in texts)
+    return a, b
+
+
+def score(a: str, b: str) -> float:
+    """The score that a question is answered with."""
+    return round(max(-1.0, min(1.0, (float(b) - float(a)) / 2)), 6)
+
+
+def completion(
+    content: str, tokens_in: int, tokens_out: int, finish: str = "stop", refusal: str | None = None
+) -> dict[str, Any]:
+    """A chat completion."""
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": finish, "message": message}],
+        "usage": {
+            "prompt_tokens": tokens_in,
+            "completion_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+        },
+    }
+
+
+def error(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> web.Response:
+    """An error as OpenAI words it."""
+    content = {"error": {"message": message, "type": code, "code": code}}
+    return web.json_response(content, status=status, headers=headers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of requests")
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=[*WIRE, *CONTENT])
+    parser.add_argument("--always", default="", help="a fault that every request has")
+    parser.add_argument("--retry-after", type=float, default=None)
+    parser.add_argument("--hang", type=float, default=5.0, help="seconds of a time-out")
+    parser.add_argument("--key", default="", help="the only key that is let in")
+    parser.add_argument("--rpm", action="store_true", help="note the time of each request")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--port", type=int, default=0)
+    endpoint = Endpoint(parser.parse_args())
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", endpoint.chat)
+    application.router.add_get("/counts", endpoint.counts)
+
+    async def serve() -> None:
+        runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", endpoint.options.port, backlog=4096)
+        await site.start()
+        print("http://{}:{}".format(*runner.addresses[0][:2]), flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
+class Running:
+    """An endpoint in a process of its own."""
+
+    def __init__(self, address: str, process: subprocess.Popen[str]) -> None:
+        self.address, self.process = address, process
+        self.base_url = f"{address}/v1"
+
+    def counts(self) -> dict[str, Any]:
+        """What happened so far."""
+        with urllib.request.urlopen(f"{self.address}/counts", timeout=60) as response:
+            content: dict[str, Any] = json.load(response)
+        return content
+
+
+@contextmanager
+def running(**options: object) -> Iterator[Running]:
+    """Start an endpoint with options as on its command line, and end it afterwards."""
+    arguments = []
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.judging.endpoint", *arguments],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield Running(process.stdout.readline().strip(), process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()
