@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zelo
 from zelo.errors import UserError
@@ -25,7 +25,10 @@ usage:
   zelo run stages=[rate,train]                        run some stages only
   zelo run --help                                     groups and options that there are
   zelo run --cfg job                                  print a configuration without running it
+  zelo plan [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]  what a run will ask, cost and take
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
+  zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
+  zelo export RUN out=FOLDER                          what a run annotated, as zbench's files
   zelo --version
 
 examples:
@@ -63,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(rate(file, rest))
         case ["rate", *_]:
             print(RATE_HELP, end="")
+        case ["plan", *rest]:
+            sys.exit(plan(rest))
+        case ["import" | "export" as command, place, out] if out.startswith("out="):
+            sys.exit(convert(command, Path(place), Path(out.removeprefix("out="))))
+        case ["import" | "export" as command, *_]:
+            print(f"usage: zelo {command} {CONVERT[command]} out=FOLDER", file=sys.stderr)
+            sys.exit(2)
         case ["--version"]:
             print(f"zelo {zelo.__version__}")
         case [] | ["--help"] | ["-h"]:
@@ -102,20 +112,9 @@ def run(overrides: Sequence[str]) -> int:
 def rate(file: str, overrides: Sequence[str]) -> int:
     """Rate a file of comparisons and return the exit status."""
     try:
-        from hydra import compose, initialize_config_dir
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        from zelo.config import build_from, conf_folder
         from zelo.rating.rate_file import judges_as_text
 
-        try:
-            with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-                config = compose("rate", overrides=list(overrides))
-                config.file = file
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(readable(error)) from None
-        out, counts = build_from(config).run()
+        out, counts = composed("rate", overrides, file=file).run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -126,6 +125,58 @@ def rate(file: str, overrides: Sequence[str]) -> int:
         print(f"{number:>12,}  {what.replace('_', ' ')}")
     print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
     return 0
+
+
+def plan(overrides: Sequence[str]) -> int:
+    """Print what a configuration will ask, cost and take, and return the exit status."""
+    try:
+        from zelo.plan import plan as make_plan
+        from zelo.plan import show
+
+        configured = composed("config", overrides)
+        show(configured, make_plan(configured))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+CONVERT = {"import": "FILE|FOLDER", "export": "RUN"}
+
+
+def convert(command: str, place: Path, out: Path) -> int:
+    """Read or write zbench's files and return the exit status."""
+    from zelo.data.zbench import export_zbench, import_zbench
+
+    try:
+        counts = import_zbench(place, out) if command == "import" else export_zbench(place, out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for what, number in counts.items():
+        print(f"{number:>12,}  {what.replace('_', ' ')}")
+    if command == "import" and counts["preferences"]:
+        stages = "stages=[load,retrieve,compare,judge,rate,train]"
+        print(f"\nrate it and train on it:\n  zelo run data=annotated data.path={out} {stages}")
+    return 0
+
+
+def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
+    """Compose a configuration and build what it describes; `UserError` where it is mistaken."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from zelo.config import build_from, conf_folder
+
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config = compose(name, overrides=list(overrides))
+            for key, value in more.items():
+                config[key] = value
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(readable(error)) from None
+    return build_from(config)
 
 
 _jobs: dict[str, bool] = {}  # folder of each job started in this process → whether all went well

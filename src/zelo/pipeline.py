@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import field_validator
 
 from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.compare import Sampler, compare
+from zelo.comparison.compare import PairSource, Sampler, compare
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
@@ -59,7 +59,7 @@ class Run(Component):
     weights: Weights = option(help="the starting point that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
-    sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
+    sampler: Sampler | AdaptiveSampler | PairSource = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")

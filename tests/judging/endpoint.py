@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -225,6 +226,10 @@ def main() -> None:
         print("http://{}:{}".format(*runner.addresses[0][:2]), flush=True)
         await asyncio.Event().wait()
 
+    with contextlib.suppress(ImportError):  # half the work per request, where it is installed
+        import uvloop
+
+        uvloop.install()
     asyncio.run(serve())
 
 

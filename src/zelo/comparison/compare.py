@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,8 @@ import numpy as np
 from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.graphs import Edges
-from zelo.data.texts import query_texts
+from zelo.data.texts import document_texts, query_texts
+from zelo.errors import UserError
 from zelo.judging.ensemble import average
 from zelo.progress import track
 from zelo.retrieval.ranking import candidates_from
@@ -28,13 +29,22 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class PairSource(Protocol):
+    """Pairs that are given by their ids."""
+
+    def given_pairs(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Query id → pairs of document ids, the one shown first in front."""
+        ...
+
+
 @stage(version=2)
 def compare(
     *,
     out: Path,
     data: Path,
     candidates: Path,
-    sampler: Sampler | AdaptiveSampler,
+    sampler: Sampler | AdaptiveSampler | PairSource,
     depth: int,
     seed: int,
     vote: str = "soft",
@@ -47,6 +57,9 @@ def compare(
     preference for a position cancels. A query with fewer than two candidates has nothing to
     compare; it is counted, and not rated.
     """
+    given = None
+    if isinstance(sampler, PairSource):
+        given = known_pairs(sampler.given_pairs(), data)
     ranked = candidates_from(read_table(candidates, "candidates"))
     before = answers(judgments.values(), vote)
     last = set(answers([*judgments.values()][-1:], vote))  # the others have had enough
@@ -54,10 +67,14 @@ def compare(
     shown: list[tuple[str, str]] = []
     too_few = 0
     for query_id in track(query_texts(data, "train"), "choosing pairs"):
+        if given is not None:
+            shown += given.get(query_id, [])
+            query_ids += [query_id] * len(given.get(query_id, []))
+            continue
         documents = ranked.get(query_id, [])[:depth]
         too_few += not judgments and len(documents) < 2
         rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
-        if not judgments:
+        if isinstance(sampler, Sampler) and not judgments:
             edges = sampler.edges(len(documents), rng)
         elif query_id in last and isinstance(sampler, AdaptiveSampler):
             place = {doc_id: i for i, doc_id in enumerate(documents)}
@@ -86,6 +103,23 @@ def compare(
         "queries": len(set(query_ids)),
         "queries_too_few_candidates": too_few,
     }
+
+
+def known_pairs(
+    pairs: Mapping[str, Sequence[tuple[str, str]]], data: Path
+) -> Mapping[str, Sequence[tuple[str, str]]]:
+    """`pairs`; `UserError` where a query or a document is not in the collection."""
+    documents, queries = document_texts(data), query_texts(data)
+    for query_id, rows in pairs.items():
+        if query_id not in queries:
+            raise UserError(f"sampler: the recorded query {query_id!r} is not in the collection")
+        for doc_id in (doc_id for row in rows for doc_id in row):
+            if doc_id not in documents:
+                raise UserError(
+                    f"sampler: query {query_id!r}: the recorded document {doc_id!r} is not in the "
+                    f"collection"
+                )
+    return pairs
 
 
 def answers(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str, float]]]:

@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import re
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,9 @@ class ApiJudge(Component):
     max_tokens: int = option(1024, "most tokens it may write", ge=16)
     temperature: float | None = option(None, "null: the endpoint's default", ge=0, le=2)
     extra: dict[str, Any] = option({}, "more fields of the request (reasoning_effort, top_p, ...)")
+    expected_output_tokens: int = option(
+        150, "written for one answer, for `zelo plan` until the ledger knows", ge=1, exclude=True
+    )
     price: Price | None = option(None, "null: as in conf/prices.yaml", exclude=True)
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedApi:
@@ -231,7 +235,7 @@ class PreparedApi:
             timeout=aiohttp.ClientTimeout(total=provider.timeout),
             headers=account_headers(provider, key),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,  # proxies
+            proxy=proxy_for(provider.base_url),
         ) as session:
             wire = Wire(self.judge, session, limiter, asking, key)
             supply = iter(questions)
@@ -425,7 +429,19 @@ def account_headers(provider: Provider, key: str) -> dict[str, str]:
 
     client = openai.AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0)
     headers = {**client.default_headers, **client.auth_headers}
-    return {name: value for name, value in headers.items() if isinstance(value, str)}
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(value, str) and not name.startswith("X-Stainless")  # where the SDK runs
+    }
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 def redact(text: str, key: str) -> str:

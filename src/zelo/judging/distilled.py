@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zelo.config import Component, option
+from zelo.errors import UserError
 from zelo.judging.protocol import Answer, Question
 from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
@@ -20,8 +21,20 @@ class Distilled(Component):
     """Answers with a pairwise model that the `distil` stage made."""
 
     folder: Path = option(help="the model's folder", exclude=True)
-    made_by: str = option(help="fingerprint of the stage that made the model")
+    made_by: str | None = option(
+        None, "fingerprint of the stage that makes the model; null: it is there already"
+    )
     batch_size: int = option(32, "comparisons read at once", ge=1, exclude=True)
+
+    def fingerprint(self) -> str | None:
+        """Digest of the weights, where no stage is yet to make them."""
+        return None if self.made_by else digest_files(self._weights())
+
+    def _weights(self) -> list[Path]:
+        found = sorted(self.folder.expanduser().glob("*.safetensors"))
+        if not found:
+            raise UserError(f"judge: {self.folder}: no distilled pairwise model is there")
+        return found
 
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
@@ -29,10 +42,9 @@ class Distilled(Component):
         """Load the model; its weights are the fingerprint."""
         from zelo.models.pairwise import PairwiseReranker
 
-        weights = digest_files(sorted(self.folder.glob("*.safetensors")))
-        return PreparedDistilled(
-            digest(["distilled", weights]), PairwiseReranker.load(self.folder), self.batch_size
-        )
+        weights = digest_files(self._weights())
+        model = PairwiseReranker.load(self.folder.expanduser())
+        return PreparedDistilled(digest(["distilled", weights]), model, self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,15 @@ class Ledger:
         ).fetchone()
         return (row[0], row[1]) if row else (0, 0.0)
 
+    def mean_tokens(self, judge: str) -> tuple[int, float, float]:
+        """Answers of a judge whose tokens are known, and their mean tokens read and written."""
+        row = self._connection.execute(
+            "SELECT count(*), avg(tokens_in), avg(tokens_out) FROM answers "
+            "WHERE judge = ? AND tokens_in > 0",
+            (judge,),
+        ).fetchone()
+        return row[0], row[1] or 0.0, row[2] or 0.0
+
     def _key(self, judge: str, q: Question) -> Key:
         return (judge, self._hash(q.query), self._hash(q.text_a), self._hash(q.text_b), q.repeat)
 

@@ -8,6 +8,7 @@ that one inside a document stays as it is.
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 from functools import cache, lru_cache
@@ -26,6 +27,7 @@ UNSEEN = re.compile(
     "\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+CODES = random.Random(secrets.randbits(128))  # no document's author can know the next
 PLACEHOLDER = re.compile(r"\{(code|limit|query|text_a|text_b|note_a|note_b|problem)\}")
 
 
@@ -46,16 +48,18 @@ def prompt_hash(name: str = "compare") -> str:
     return digest(sections(name))
 
 
-def messages(question: Question, limit: int, code: str | None = None) -> Messages:
-    """The conversation that asks `question`, documents and query cut to about `limit` tokens.
+def messages(
+    question: Question, limit: int, code: str | None = None, name: str = "compare"
+) -> Messages:
+    """The conversation that asks `question` by the prompt `name`; texts have about `limit` tokens.
 
-    `code` is the marker code; by default a new random one.
+    `code` is the marker code; by default, and where a text contains it, a new random one.
     """
     query, _ = shown(question.query, limit)
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
     while code is None or any(code in text for text in (query, text_a, text_b)):
-        code = secrets.token_hex(6)
+        code = f"{CODES.getrandbits(48):012x}"
     values = {
         "code": code,
         "limit": f"{limit:,}",
@@ -65,7 +69,7 @@ def messages(question: Question, limit: int, code: str | None = None) -> Message
         "note_a": note_a,
         "note_b": note_b,
     }
-    parts = sections("compare")
+    parts = sections(name)
     return [{"role": role, "content": fill(parts[role], values)} for role in ("system", "user")]
 
 
@@ -75,8 +79,17 @@ def correction(problem: str) -> str:
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    """The template with each known placeholder replaced, in one pass."""
-    return PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
+    """The template with each placeholder replaced, in one pass over the template alone."""
+    texts, names = pieces(template)
+    filled = [values[name] for name in names]
+    return "".join([part for pair in zip(texts, [*filled, ""], strict=True) for part in pair])
+
+
+@cache
+def pieces(template: str) -> tuple[list[str], list[str]]:
+    """The texts around the placeholders of a template, and the placeholders' names."""
+    parts = PLACEHOLDER.split(template)
+    return parts[::2], parts[1::2]
 
 
 @lru_cache(maxsize=16384)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from zelo.config import Component, option
 from zelo.data.texts import privileged_texts, query_texts, relevance_grades
 from zelo.errors import UserError
+from zelo.judging.recorded import existing, read_rows
 from zelo.models.weights import Weights
+from zelo.store import digest_files
 
 Scores = Mapping[tuple[str, str], float]  # (query id, document id) → hidden score
 Pairs = Mapping[str, Sequence[str]]  # query id → document ids
@@ -94,6 +96,32 @@ class Grades(Component):
             for query_id, docs in pairs.items()
             for doc_id in docs
         }
+
+
+class Planted(Component):
+    """Hidden scores from a file: Parquet or JSON lines with `query_id`, `doc_id` and `score`."""
+
+    path: Path = option(help="the file", exclude=True)
+    gain: float = option(1.0, "factor of the scores", gt=0)
+
+    def fingerprint(self) -> str:
+        """Digest of the file."""
+        return digest_files([existing(self.path)])
+
+    def hidden_scores(self, data: Path, pairs: Pairs) -> Scores:
+        """`gain` times the score; `UserError` where the file has none for a document."""
+        rows = read_rows(self.path)
+        names = ("query_id", "doc_id", "score")
+        missing = [name for name in names if name not in rows.column_names]
+        if missing:
+            raise UserError(f"{self.path}: no column {', '.join(missing)}")
+        columns = (rows[name].to_pylist() for name in names)
+        planted = {(query_id, doc_id): s for query_id, doc_id, s in zip(*columns, strict=True)}
+        wanted = [(query_id, doc_id) for query_id, docs in pairs.items() for doc_id in docs]
+        for key in wanted:
+            if not isinstance(planted.get(key), int | float):
+                raise UserError(f"{self.path}: no score for query {key[0]!r}, document {key[1]!r}")
+        return {key: self.gain * planted[key] for key in wanted}
 
 
 def readable(data: Path, pairs: Pairs) -> tuple[dict[str, str], dict[str, str]]:

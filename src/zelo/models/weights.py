@@ -38,6 +38,13 @@ class Weights(Component):
             or self._not_found()
         )
 
+    def at_hand(self) -> Path | None:
+        """Folder that holds the files if it is on this machine; the network is not asked."""
+        for path in (self.path, self.name):
+            if path is not None and (Path(path).expanduser() / "config.json").is_file():
+                return Path(path).expanduser()
+        return _from_hub(self.name, cached=True) or self._from_package()
+
     def fingerprint(self) -> str:
         """Digest of weights, configurations and vocabulary, wherever they were found."""
         return _digest(self.locate())

@@ -118,6 +118,7 @@ def matrices_of_one_query(
     rows = [row for row in read_table(ratings, "ratings").to_pylist() if row["query_id"] == chosen]
     elo = {row["doc_id"]: row["elo"] for row in rows}
     first = [d for d in candidates_from(read_table(candidates, "candidates"))[chosen] if d in elo]
+    first += [d for d in elo if d not in first]  # compared, but no candidates: recorded pairs
     place = {doc_id: i for i, doc_id in enumerate(first)}
     matrix = np.full((len(first), len(first)), np.nan)
     for query_id, a, b, p in zip(

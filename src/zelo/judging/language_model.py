@@ -1,0 +1,141 @@
+"""A causal language model on this machine, as a judge: the logits of its two possible answers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zelo.config import Component, option
+from zelo.errors import UserError
+from zelo.judging import prompt
+from zelo.judging.protocol import Answer, Question
+from zelo.models.batching import by_length
+from zelo.models.weights import Weights
+from zelo.store import digest
+
+
+class LanguageModel(Component):
+    """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`."""
+
+    weights: Weights = option(help="a causal language model")
+    document_tokens: int = option(
+        512, "of each document at most about so many tokens are shown", ge=16
+    )
+    both_orders: bool = option(True, "average over both orders, which takes out position bias")
+    precision: str = option("auto", "auto: as saved", pattern="^(auto|float32|bfloat16|float16)$")
+    batch_size: int = option(8, "prompts read at once", ge=1, exclude=True)
+
+    def prepare(
+        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+    ) -> PreparedLanguageModel:
+        """Load model and tokenizer, on the GPU where there is one."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from zelo.models.embedding import quiet_transformers
+
+        quiet_transformers()
+        folder = str(self.weights.locate())
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=self.precision
+        )
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        how = [prompt.prompt_hash("choose"), self.document_tokens, self.both_orders, self.precision]
+        return PreparedLanguageModel(
+            digest(["language_model", self.weights.fingerprint(), *how]),
+            self,
+            model.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
+            tokenizer,
+        )
+
+
+@dataclass
+class PreparedLanguageModel:
+    """The loaded model."""
+
+    fingerprint: str
+    judge: LanguageModel
+    model: Any
+    tokenizer: Any
+    choices: list[list[int]] = field(init=False)  # ids of the tokens that mean A, and B
+
+    def __post_init__(self) -> None:
+        self.choices = [self._ids(letter) for letter in "AB"]
+
+    def _ids(self, letter: str) -> list[int]:
+        """Ids of the tokens that stand for an answer, with and without a space before it."""
+        encoded = [
+            self.tokenizer.encode(text, add_special_tokens=False) for text in (letter, f" {letter}")
+        ]
+        unknown = self.tokenizer.unk_token_id
+        ids = {ids[0] for ids in encoded if len(ids) == 1 and ids[0] != unknown}
+        if not ids:
+            raise UserError(
+                f"judge: {self.judge.weights.name}: its vocabulary has no token {letter!r}"
+            )
+        return sorted(ids)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Score `1 − 2 P(A)` of each question; similar lengths are read together."""
+        orders = (False, True) if self.judge.both_orders else (False,)
+        prompts = [self.prompt_of(q, turned) for q in questions for turned in orders]
+        p = self.preference(prompts)
+        step = len(orders)
+        scores = []
+        for i in range(len(questions)):
+            given = [p[step * i + k] if not turned else 1 - p[step * i + k]
+                     for k, turned in enumerate(orders)]  # fmt: skip
+            scores.append(1 - 2 * sum(given) / step)
+        return [Answer(score) for score in scores]
+
+    def prompt_of(self, q: Question, turned: bool) -> list[int]:
+        """Token ids of the question, up to where the answer stands."""
+        a, b = (q.text_b, q.text_a) if turned else (q.text_a, q.text_b)
+        shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, q.query, a, b)
+        # The same marker code whenever the same is asked, so that the answer is the same too.
+        code = hashlib.sha256("\x1f".join([q.query, a, b]).encode("utf-8", "replace")).hexdigest()
+        messages = prompt.messages(shown, self.judge.document_tokens, code[:12], "choose")
+        if self.tokenizer.chat_template:
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+            )
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+            return ids
+        text = "\n\n".join(message["content"] for message in messages) + "\nAnswer:"
+        ids = self.tokenizer.encode(text)
+        return ids
+
+    def preference(self, prompts: Sequence[Sequence[int]]) -> list[float]:
+        """P(A) of each prompt, among the two answers."""
+        import torch
+
+        keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        preference = [0.0] * len(prompts)
+        for part in by_length([len(ids) for ids in prompts], self.judge.batch_size):
+            length = max(len(prompts[i]) for i in part)
+            pad = self.tokenizer.pad_token_id or 0
+            ids = torch.tensor([[pad] * (length - len(prompts[i])) + [*prompts[i]] for i in part])
+            mask = torch.tensor(
+                [[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in part]
+            )
+            inputs = {
+                "input_ids": ids,
+                "attention_mask": mask,
+                "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            }
+            with torch.inference_mode():
+                logits = self.model(
+                    **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
+                    **({"logits_to_keep": 1} if keep else {}),
+                ).logits[:, -1].float()  # fmt: skip
+            a, b = (torch.logsumexp(logits[:, ids], 1) for ids in self.choices)
+            for i, value in zip(part, torch.sigmoid(a - b).tolist(), strict=True):
+                preference[i] = value
+        return preference

@@ -1,0 +1,97 @@
+"""A reranker or an embedding model as a judge: the difference of its scores of two documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zelo.config import Component, option
+from zelo.judging.protocol import Answer, Question
+from zelo.models.weights import Weights
+from zelo.store import digest
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+
+class Scorer(Component):
+    """`P(a ≻ b) = sigmoid(scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
+
+    kind: str = option(
+        help="cross_encoder: raw scores; bi_encoder: cosine of the embeddings",
+        pattern="^(cross_encoder|bi_encoder)$",
+    )
+    weights: Weights = option(help="what sentence-transformers loads as such a model")
+    max_tokens: int = option(512, "longer texts are cut", ge=8)
+    scale: float = option(
+        1.0, "1 for a model whose score is a logit; about 20 for cosines of a bi-encoder", gt=0
+    )
+    batch_size: int = option(32, "texts read at once", ge=1, exclude=True)
+
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedScorer:
+        """Load the model."""
+        model: CrossEncoder | SentenceTransformer
+        if self.kind == "bi_encoder":
+            from zelo.models.embedding import load_embedding_model
+
+            model = load_embedding_model(self.weights.locate(), self.max_tokens)
+        else:
+            from sentence_transformers import CrossEncoder
+
+            from zelo.models.embedding import quiet_transformers
+
+            quiet_transformers()
+            model = CrossEncoder(
+                str(self.weights.locate()),
+                max_length=self.max_tokens,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        how = [self.kind, self.weights.fingerprint(), self.max_tokens, self.scale]
+        return PreparedScorer(digest(["scorer", *how]), self, model)
+
+
+@dataclass
+class PreparedScorer:
+    """The loaded model."""
+
+    fingerprint: str
+    judge: Scorer
+    model: Any
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Score each pair of query and document once, and compare."""
+        from scipy.special import expit
+
+        pairs = dict.fromkeys(
+            (q.query, text) for q in questions for text in (q.text_a, q.text_b)
+        )  # in order, each once
+        score = dict(zip(pairs, self._scores(list(pairs)), strict=True))
+        gaps = [score[q.query, q.text_a] - score[q.query, q.text_b] for q in questions]
+        p = expit(self.judge.scale * np.array(gaps, dtype=np.float64))
+        return [Answer(1.0 - 2.0 * value) for value in p.tolist()]
+
+    def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        import torch
+
+        if self.judge.kind == "cross_encoder":
+            scores = self.model.predict(
+                pairs,
+                batch_size=self.judge.batch_size,
+                activation_fn=torch.nn.Identity(),
+                show_progress_bar=False,
+            )
+            found: list[float] = np.asarray(scores, dtype=np.float64).tolist()
+            return found
+        from zelo.models.embedding import embed
+
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        texts = list(dict.fromkeys(text for _, text in pairs))
+        size = self.judge.batch_size
+        q = dict(zip(queries, embed(self.model, queries, size, "query", "queries"), strict=True))
+        d = dict(zip(texts, embed(self.model, texts, size, "document", "documents"), strict=True))
+        return [float(q[query] @ d[text]) for query, text in pairs]

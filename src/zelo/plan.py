@@ -1,0 +1,347 @@
+"""`zelo plan`: what a run will ask, cost and take, without calling anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from zelo.comparison.adaptive import AdaptiveSampler
+from zelo.comparison.compare import PairSource
+from zelo.config import conf_folder
+from zelo.data.planned import Planned
+from zelo.judging import prompt
+from zelo.judging.api import ApiJudge
+from zelo.judging.language_model import LanguageModel
+from zelo.judging.ledger import Ledger
+from zelo.judging.prices import listed
+from zelo.judging.scorer import Scorer
+from zelo.models.biencoder import BiEncoder
+from zelo.models.crossencoder import CrossEncoder
+from zelo.retrieval.dense import Dense
+
+if TYPE_CHECKING:
+    from zelo.comparison.compare import Sampler
+    from zelo.judging.ensemble import Ensemble
+    from zelo.models.weights import Weights
+    from zelo.pipeline import Run
+
+SAMPLE = 5000  # documents and queries whose length is taken
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a collection is."""
+
+    name: str
+    queries: int  # of the training split
+    documents: int
+    query_tokens: float
+    document_tokens: np.ndarray[Any, np.dtype[np.float64]]  # of a sample
+
+    def cut(self, limit: float) -> float:
+        """Mean tokens of a document of which at most `limit` are read."""
+        return float(np.minimum(self.document_tokens, limit).mean())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one judge will be asked: the least, and the most where answers may be added."""
+
+    judge: str
+    model: str
+    calls: tuple[float, float]
+    tokens_in: float  # of one call
+    tokens_out: float
+    usd: tuple[float, float] | None  # None: the price is not known
+    hours: float | None  # least time at the configured limits; None: there are none
+    measured: int  # answers in the ledger that the tokens were taken from; 0: estimated
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one stage computes on this machine."""
+
+    stage: str
+    tokens: float
+    parameters: float | None  # None: not known without the model
+    training: bool = False
+
+    def hours(self, tera: float) -> float | None:
+        """Hours on a device of so many 10¹² operations a second."""
+        if self.parameters is None:
+            return None
+        return self.tokens * self.parameters * (6 if self.training else 2) / (tera * 1e12) / 3600
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it."""
+
+    size: Size
+    comparisons: dict[str, float]  # by stage
+    asked: list[Asked]
+    work: list[Work]
+
+
+def plan(run: Run) -> Plan:
+    """Count what `run` would ask and compute; texts are read, nothing is called or written."""
+    size = measure(run)
+    per_query, pairs = comparisons_of(run.sampler, min(run.depth, run.top_k, size.documents))
+    total = pairs if pairs is not None else per_query * size.queries
+    comparisons = {"compare": total}
+    for_ensemble = total
+    if run.distil is not None:
+        few, _ = comparisons_of(run.distil.sampler, min(run.top_k, size.documents))
+        for_ensemble = few * size.queries
+        comparisons = {"compare (few, for the ensemble)": for_ensemble, "compare": total}
+    return Plan(
+        size,
+        comparisons,
+        list(asked_of(run.judge, for_ensemble, size, run.home / "ledger.sqlite")),
+        list(work_of(run, for_ensemble, total, size)),
+    )
+
+
+def measure(run: Run) -> Size:
+    """Size of the collection: of its files, or as planned."""
+    data = run.data
+    if isinstance(data, Planned):
+        lengths = np.array([data.document_tokens])
+        return Size(data.name, data.train_queries, data.documents, data.query_tokens, lengths)
+    collection = data.load()
+    queries = [
+        text
+        for text, split in zip(
+            *(collection.queries[name].to_pylist() for name in ("text", "split")), strict=True
+        )
+        if split == "train"
+    ]
+    texts = collection.documents
+    chosen = np.random.default_rng(0).permutation(len(texts))[:SAMPLE]
+    sample = texts.take(chosen)
+    rows = zip(sample["title"].to_pylist(), sample["text"].to_pylist(), strict=True)
+    return Size(
+        collection.name,
+        len(queries),
+        len(texts),
+        float(np.mean([prompt.tokens(text) for text in queries[:SAMPLE]])),
+        np.array([prompt.tokens(f"{title} {text}".strip()) for title, text in rows], float),
+    )
+
+
+def comparisons_of(
+    sampler: Sampler | AdaptiveSampler | PairSource, n: int
+) -> tuple[float, float | None]:
+    """Comparisons of one query with `n` candidates, at most; and in all, where pairs are given."""
+    if isinstance(sampler, PairSource):
+        return 0.0, float(sum(map(len, sampler.given_pairs().values())))
+    if isinstance(sampler, AdaptiveSampler):
+        wanted = getattr(sampler, "comparisons", n * (n - 1) // 2)
+        return float(min(wanted, n * (n - 1) // 2)), None
+    return float(len(sampler.edges(n, np.random.default_rng(0)))), None
+
+
+def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -> Iterator[Asked]:
+    """What each judge that is paid will be asked."""
+    orders = 2 if ensemble.both_orders else 1
+    rounds = ensemble.cap / len(ensemble.judges) if ensemble.stderr is not None else 1.0
+    for name, judge in ensemble.judges.items():
+        if not isinstance(judge, ApiJudge):
+            continue
+        calls = (comparisons * orders, comparisons * orders * rounds)
+        parts = prompt.sections("compare")
+        frame = prompt.tokens(parts["system"]) + prompt.tokens(parts["user"])
+        tokens_in = frame + size.query_tokens + 2 * size.cut(judge.document_tokens)
+        tokens_out = float(judge.expected_output_tokens)
+        measured = 0
+        if ledger.is_file():
+            fingerprint = judge.prepare(Path(), {}, 0).fingerprint
+            with Ledger(ledger) as kept:
+                measured, mean_in, mean_out = kept.mean_tokens(fingerprint)
+            if measured:
+                tokens_in, tokens_out = mean_in, mean_out
+        price = judge.price_or_none()
+        usd = price.of(tokens_in, tokens_out) if price else None
+        provider = judge.provider
+        limits = [
+            calls[0] * amount / limit / 60
+            for amount, limit in (
+                (1.0, provider.requests_per_minute),
+                (tokens_in + tokens_out, provider.tokens_per_minute),
+            )
+            if limit
+        ]
+        yield Asked(
+            name,
+            judge.model,
+            calls,
+            tokens_in,
+            tokens_out,
+            None if usd is None else (calls[0] * usd, calls[1] * usd),
+            max(limits, default=None),
+            measured,
+        )
+
+
+def work_of(run: Run, for_ensemble: float, total: float, size: Size) -> Iterator[Work]:
+    """What the stages compute here, as far as it is worth counting."""
+    dense = getattr(run.retriever, "dense", run.retriever)
+    if isinstance(dense, Dense):
+        read = size.cut(dense.max_tokens) * size.documents
+        yield Work("retrieve (embedding)", read, parameters(dense.weights))
+    for name, judge in run.judge.judges.items():
+        tokens = size.query_tokens
+        if isinstance(judge, LanguageModel):
+            frame = prompt.tokens(" ".join(prompt.sections("choose").values()))
+            tokens += frame + 2 * size.cut(judge.document_tokens)
+            tokens *= 2 if judge.both_orders else 1
+        elif isinstance(judge, Scorer):
+            tokens = 2 * (size.query_tokens + size.cut(judge.max_tokens))
+        else:
+            continue
+        yield Work(f"judge ({name})", for_ensemble * tokens, parameters(judge.weights))
+    if run.distil is not None:
+        model = run.distil.model
+        room = (model.max_tokens - min(size.query_tokens, model.max_query_tokens)) / 2
+        triple = min(size.query_tokens, model.max_query_tokens) + 2 * size.cut(room)
+        p = parameters(model.weights)
+        learned = for_ensemble * run.distil.training.epochs * triple
+        yield Work("distil", learned, p, training=True)
+        yield Work("judge (the distilled model)", 2 * total * triple, p)  # both orders
+    if isinstance(run.model, BiEncoder | CrossEncoder):
+        length = float(getattr(run.model, "train_max_tokens", None) or run.model.max_tokens)
+        each = min(run.depth, run.top_k, run.training.candidates or run.depth, size.documents)
+        texts = size.queries * each * run.training.epochs
+        tokens = texts * (size.query_tokens + size.cut(length))
+        yield Work("train", tokens, parameters(run.model.weights), training=True)
+
+
+def parameters(weights: Weights) -> float | None:
+    """Parameters of a model without its embeddings: by its files, or else by its name (`-4B`)."""
+    folder = weights.at_hand()
+    if folder is not None:
+        from safetensors import safe_open
+
+        count = 0
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "np") as file:
+                for key in file.keys():  # noqa: SIM118  # it is no dict
+                    if "embed" not in key:
+                        count += int(np.prod(file.get_slice(key).get_shape()))
+        if count:
+            return float(count)
+    size = re.search(r"[-_](\d+(?:\.\d+)?)([BM])\b", weights.name, re.IGNORECASE)
+    if size is None:
+        return None
+    return float(size[1]) * (1e9 if size[2].upper() == "B" else 1e6)
+
+
+def show(run: Run, made: Plan) -> None:
+    """Print a plan."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    size = made.size
+    kind = "as planned" if isinstance(run.data, Planned) else "as its files say"
+    console.print(
+        f"{size.name}, {kind}: {size.queries:,} training queries of about "
+        f"{size.query_tokens:.0f} tokens, {size.documents:,} documents of about "
+        f"{size.document_tokens.mean():.0f}"
+    )
+    for stage, count in made.comparisons.items():
+        console.print(f"{stage}: {count:,.0f} comparisons")
+
+    def table(title: str, *columns: str) -> Table:
+        drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for i, column in enumerate(columns):
+            drawn.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
+        return drawn
+
+    console.print()
+    if made.asked:
+        rows = table("Judges that are paid", "judge", "calls", "tokens in", "out", "USD", "hours")
+        for asked in made.asked:
+            rows.add_row(
+                f"{asked.judge} ({asked.model})",
+                span(asked.calls[0], asked.calls[1], "{:,.0f}"),
+                f"{asked.calls[0] * asked.tokens_in / 1e6:,.2f} M",
+                f"{asked.calls[0] * asked.tokens_out / 1e6:,.2f} M",
+                span(asked.usd[0], asked.usd[1], "{:,.2f}") if asked.usd else "unknown",
+                "-" if asked.hours is None else f"{asked.hours:,.1f}",
+            )
+        known = [asked.usd for asked in made.asked if asked.usd]
+        calls = [sum(asked.calls[k] for asked in made.asked) for k in (0, 1)]
+        usd = [sum(pair[k] for pair in known) for k in (0, 1)]
+        rows.add_row(
+            "all",
+            span(calls[0], calls[1], "{:,.0f}"),
+            f"{sum(a.calls[0] * a.tokens_in for a in made.asked) / 1e6:,.2f} M",
+            f"{sum(a.calls[0] * a.tokens_out for a in made.asked) / 1e6:,.2f} M",
+            span(usd[0], usd[1], "{:,.2f}"),
+            f"{max((a.hours or 0.0 for a in made.asked), default=0.0):,.1f}",
+            style="bold",
+        )
+        console.print(rows)
+        measured = sum(asked.measured for asked in made.asked)
+        source = f"of {measured:,} answers in the ledger" if measured else "estimated"
+        console.print(
+            f"Tokens are {source}. Prices are those of {listed()['as_of']} (conf/prices.yaml) or "
+            f"set at the judge: check them before you spend. Hours are the least that the "
+            f"configured limits allow; judges are asked at the same time. Answers that the ledger "
+            f"has are not asked for again."
+        )
+        if run.judge.stderr is not None:
+            console.print(
+                f"The higher numbers are for {run.judge.cap} answers to every comparison, which "
+                f"only those need whose answers differ."
+            )
+        for name, limit in (("usd", run.budget.usd), ("calls", run.budget.calls)):
+            if limit is not None:
+                console.print(f"budget.{name}={limit:g} stops the run before it is passed.")
+    else:
+        console.print("No judge is paid.")
+    console.print()
+    if made.work:
+        devices = throughput()
+        rows = table(
+            "Computed here, in hours",
+            "stage",
+            "tokens",
+            "parameters",
+            *(name if entry["measured"] else f"{name} (assumed)" for name, entry in devices),
+        )
+        for work in made.work:
+            hours = [
+                work.hours(entry["training" if work.training else "inference"])
+                for _, entry in devices
+            ]
+            rows.add_row(
+                work.stage,
+                f"{work.tokens / 1e6:,.1f} M",
+                "unknown" if work.parameters is None else f"{work.parameters / 1e6:,.1f} M",
+                *("unknown" if h is None else f"{h:,.2f}" for h in hours),
+            )
+        console.print(rows)
+        console.print(
+            "Throughput is that of conf/throughput.yaml; BM25, rating and reports: minutes."
+        )
+
+
+def span(low: float, high: float, form: str) -> str:
+    """One number, or two."""
+    texts = [form.format(low), form.format(high)]
+    return texts[0] if texts[0] == texts[1] else " to ".join(texts)
+
+
+def throughput() -> list[tuple[str, dict[str, Any]]]:
+    """Devices of conf/throughput.yaml."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / "throughput.yaml"))
+    return list(content["devices"].items())
