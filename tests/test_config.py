@@ -20,6 +20,16 @@ CHOICES = sorted(
     if path.parent.name != "hydra"
 )
 
+NEEDED = {  # options without a default
+    "data=beir": "data.path={0}",
+    "data=annotated": "data.path={0}",
+    "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
+    "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
+    "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
+    "judge=distilled": "judge.judges.distilled.folder={0}",
+    "sampler=recorded": "sampler.path={0}/p.jsonl",
+}
+
 
 def composed(*overrides: str) -> Run:
     from zelo.config import build_from
@@ -30,7 +40,7 @@ def composed(*overrides: str) -> Run:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
-    more = [f"data.path={tmp_path}"] if (group, name) == ("data", "beir") else []
+    more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
     assert isinstance(composed(f"{group}={name}", *more), Run)
 
 
@@ -42,7 +52,7 @@ def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> No
                 "config",
                 overrides=[
                     f"{group}={name}",
-                    *([f"data.path={tmp_path}"] if name == "beir" else []),
+                    *NEEDED.get(f"{group}={name}", "").format(tmp_path).split(),
                 ],
             )
         for path, node in components(OmegaConf.to_container(config, resolve=True)):

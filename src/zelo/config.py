@@ -40,7 +40,10 @@ class Component(BaseModel):
 
 
 def option(default: Any = ..., help: str = "", **limits: Any) -> Any:
-    """Declare a field of a component: default value, what it means, limits (`ge`, `le`, ...)."""
+    """Declare a field of a component: default value, what it means, limits (`ge`, `le`, ...).
+
+    `repr=False` keeps a value that may hold a secret out of messages.
+    """
     return Field(default, description=help, **limits)
 
 
@@ -133,5 +136,6 @@ def _explain(error: ValidationError, cls: type[Component], path: str) -> str:
             message = detail["msg"].removeprefix("Value error, ")
             field = cls.model_fields.get(name)
             about = f" ({field.description})" if field and field.description else ""
-            parts.append(f"{key}={detail['input']!r}: {message[:1].lower()}{message[1:]}{about}")
+            shown = f"={detail['input']!r}" if field is None or field.repr else ""
+            parts.append(f"{key}{shown}: {message[:1].lower()}{message[1:]}{about}")
     return "; ".join(parts)

@@ -285,7 +285,7 @@ def show(run: Run, made: Plan) -> None:
             span(calls[0], calls[1], "{:,.0f}"),
             f"{sum(a.calls[0] * a.tokens_in for a in made.asked) / 1e6:,.2f} M",
             f"{sum(a.calls[0] * a.tokens_out for a in made.asked) / 1e6:,.2f} M",
-            span(usd[0], usd[1], "{:,.2f}"),
+            span(usd[0], usd[1], "{:,.2f}") + " + unknown" * (len(known) < len(made.asked)),
             f"{max((a.hours or 0.0 for a in made.asked), default=0.0):,.1f}",
             style="bold",
         )

@@ -64,9 +64,14 @@ class Provider(Component):
     """An endpoint, its account and its limits. Nothing but its name changes an answer's key."""
 
     name: str = option(help="who answers; part of the key of an answer")
-    base_url: str = option(help="endpoint, up to and without /chat/completions", exclude=True)
+    base_url: str = option(
+        help="endpoint, up to and without /chat/completions", exclude=True, repr=False
+    )
     key_variable: str | None = option(
-        None, "environment variable that holds the key; null: none is needed", exclude=True
+        None,
+        "environment variable that holds the key; null: none is needed",
+        exclude=True,
+        repr=False,
     )
     structured: str = option(
         "none",
@@ -323,9 +328,8 @@ class Wire:
     async def request(self, messages: prompt.Messages) -> Outcome | None:
         """Send one request within limits and budget; None where it may not be sent any more."""
         likely = sum(prompt.tokens(message["content"]) for message in messages)
-        # Estimates may be half of what is billed; a budget is not to be passed even then.
-        most = self.price.of(2 * likely, self.judge.max_tokens)
         body = json.dumps(self.judge.body(messages)).encode()
+        most = self.price.of(len(body), self.judge.max_tokens)  # no token is less than a byte
         async with self.limiter.slots:
             await self.limiter.admit(likely, self.asking.rest)
             while not self.asking.stopping and not self.asking.spending.reserve(most):

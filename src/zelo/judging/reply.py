@@ -95,8 +95,10 @@ def objects(text: str) -> list[dict[str, Any]]:
             continue
         try:
             item, end = DECODER.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
+        except RecursionError:
+            break  # no answer is nested a thousand deep
         if isinstance(item, dict):
             found.append(item)
     return found

@@ -1,0 +1,260 @@
+"""Judges asked over real HTTP, by an endpoint that goes wrong on purpose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.judging.endpoint import CONTENT, WIRE, Running, running, score
+
+from zelo.errors import UserError
+from zelo.judging.api import ApiJudge, PreparedApi, Provider, redact
+from zelo.judging.asking import Asked, ask_all
+from zelo.judging.ledger import Ledger
+from zelo.judging.protocol import Answer, Question
+from zelo.judging.spending import Budget, Price, Spending
+
+RUN = "run"
+
+
+def judge(endpoint: Running | str, model: str = "m", **options: Any) -> PreparedApi:
+    provider = {"name": "fake", "timeout": 0.5, "in_flight": 8} | options.pop("provider", {})
+    base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
+    options.setdefault("price", Price(input=1.0, output=10.0))
+    made = ApiJudge(provider=Provider(base_url=base_url, **provider), model=model, **options)
+    return made.prepare(Path(), {}, 0)
+
+
+def questions(n: int, first: int = 0) -> list[Question]:
+    """Each with two documents whose worth the endpoint reads, all texts different."""
+    worth = [(i / 100, ((i * 37 + 11) % 200) / 100) for i in range(first, first + n)]
+    return [
+        Question(f"q{i}", f"a{i}", f"b{i}", 0, f"query {i}", f"worth={a}", f"worth={b}")
+        for i, (a, b) in enumerate(worth, first)
+    ]
+
+
+def expected(question: Question) -> float:
+    a, b = (text.removeprefix("worth=") for text in (question.text_a, question.text_b))
+    return score(a, b)
+
+
+def ask(
+    judges: PreparedApi | Mapping[str, PreparedApi],
+    asked: list[Question],
+    folder: Path,
+    **limits: Any,
+) -> tuple[Asked, Spending]:
+    named = {"judge": judges} if isinstance(judges, PreparedApi) else judges
+    with Ledger(folder / "ledger.sqlite") as ledger:
+        spending = Spending(Budget(**limits), *ledger.spent(RUN))
+        result = ask_all(named, dict.fromkeys(named, asked), ledger, spending, RUN)
+        assert ledger.spent(RUN) == (spending.calls, spending.usd)
+    return result, spending
+
+
+def test_each_question_is_asked_once_and_its_answer_kept(tmp_path: Path) -> None:
+    asked = questions(100)
+    with running(latency=0.01) as endpoint:
+        first, spending = ask(judge(endpoint), asked, tmp_path)
+        again, _ = ask(judge(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    answers = first.answers["judge"]
+    assert [answer.score for answer in answers if answer] == [expected(q) for q in asked]
+    assert answers[1] is not None
+    assert answers[1].reasons.startswith("worth 0.01 and")
+    assert (answers[1].tokens_in, answers[1].tokens_out) == (900, 60)
+    assert answers[1].usd == pytest.approx(0.0009 + 0.0006)
+    assert spending.usd == pytest.approx(100 * 0.0015)
+    assert (spending.calls, spending.open) == (100, 0)
+    assert set(counts["answered"].values()) == {1}
+    assert counts["requests"] == 100
+    assert counts["most_in_flight"] <= 8
+    assert (again.new, again.answers) == (0, first.answers)
+
+
+@pytest.mark.parametrize("kind", [*WIRE, *CONTENT])
+def test_what_may_help_is_tried_again(kind: str, tmp_path: Path) -> None:
+    """Half the requests go wrong, and every answer is there in the end, once."""
+    asked = questions(12)
+    with running(faults=0.5, kinds=kind, hang=1, seed=3, retry_after=0.05) as endpoint:
+        provider = {"attempts": 20, "timeout": 0.4}
+        found, _ = ask(judge(endpoint, provider=provider), asked, tmp_path)
+        counts = endpoint.counts()
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
+    assert counts["faults"][kind] > 0
+    assert found.trouble["judge"][kind] == counts["faults"][kind]
+    assert set(counts["answered"].values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests"),
+    [("refused", 1), ("too_long", 1), *((kind, 2) for kind in CONTENT)],
+)
+def test_what_does_not_help_is_a_failed_answer_and_no_tie(
+    kind: str, requests: int, tmp_path: Path
+) -> None:
+    asked = questions(3)
+    with running(always=kind) as endpoint:
+        found, spending = ask(judge(endpoint), asked, tmp_path)
+        again, _ = ask(judge(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    answers = found.answers["judge"]
+    assert all(isinstance(answer, Answer) for answer in answers)
+    assert [(a.score, a.status) for a in answers if a] == [(None, kind)] * 3
+    assert counts["requests"] == 3 * requests  # one corrective request, where it may help
+    assert again.new == 0  # and never again
+    if kind not in ("too_long",):
+        assert spending.usd == pytest.approx(3 * requests * 0.0015)  # paid for all the same
+
+
+@pytest.mark.parametrize("kind", ["unauthorised", "rejected", "server_error", "timeout"])
+def test_a_judge_that_is_down_is_given_up_and_the_others_go_on(kind: str, tmp_path: Path) -> None:
+    asked = questions(40)
+    provider = {"attempts": 2, "timeout": 0.2, "in_flight": 4}
+    with running(always=kind, hang=1) as broken, running() as well:
+        both = {"down": judge(broken, "a", provider=provider), "up": judge(well, "b")}
+        found, _ = ask(both, asked, tmp_path)
+        assert broken.counts()["requests"] < 25
+        assert found.answers["down"] == [None] * 40
+        assert [a.score for a in found.answers["up"] if a] == [expected(q) for q in asked]
+        assert list(found.down) == ["down"]
+        assert kind in found.down["down"]
+    with running() as mended:
+        both["down"] = judge(mended, "a", provider=provider)
+        found, _ = ask(both, asked, tmp_path)
+        assert mended.counts()["requests"] == 40  # the next run asks for what is missing alone
+    assert None not in found.answers["down"]
+    assert found.new == 40
+
+
+def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
+    provider = {"attempts": 2}
+    found, spending = ask(judge("http://127.0.0.1:9/v1", provider=provider), questions(9), tmp_path)
+    assert found.answers["judge"] == [None] * 9
+    assert "connection" in found.down["judge"]
+    assert spending.usd == pytest.approx(0.0)
+
+
+def test_retry_after_is_honoured_by_all_requests(tmp_path: Path) -> None:
+    with running(faults=0.1, kinds="rate_limited", retry_after=0.4, seed=1) as endpoint:
+        start = time.monotonic()
+        ask(judge(endpoint), questions(60), tmp_path)
+        seconds = time.monotonic() - start
+        counts = endpoint.counts()
+    # Requests that were under way when the first 429 was sent may still arrive, no others.
+    assert counts["early"] <= 7 * counts["faults"]["rate_limited"]
+    assert seconds > 0.4
+
+
+def test_requests_per_minute_are_kept_to(tmp_path: Path) -> None:
+    with running(rpm=True) as endpoint:
+        provider = {"requests_per_minute": 600}
+        ask(judge(endpoint, provider=provider), questions(40), tmp_path)
+        times = endpoint.counts()["times"]
+    # Ten at once, then 9.8 a second.
+    assert times[-1] - times[0] == pytest.approx(30 / 9.833, rel=0.25)
+
+
+def test_tokens_per_minute_are_kept_to(tmp_path: Path) -> None:
+    with running(rpm=True) as endpoint:
+        # 960 tokens a request: 20 a second.
+        provider = {"tokens_per_minute": 960 * 20 * 60}
+        ask(judge(endpoint, provider=provider), questions(80), tmp_path)
+        times = endpoint.counts()["times"]
+    assert times[-1] - times[0] == pytest.approx(60 / 20, rel=0.35)
+
+
+@pytest.mark.parametrize("limits", [{"calls": 25}, {"usd": 0.04}])
+def test_a_budget_is_never_passed_and_counts_on_after_a_stop(
+    limits: dict[str, float], tmp_path: Path
+) -> None:
+    asked = questions(100)
+    with running(latency=0.005, faults=0.2, kinds="server_error,unparsable") as endpoint:
+        found, spending = ask(judge(endpoint, max_tokens=64), asked, tmp_path, **limits)
+        counts = endpoint.counts()
+        answers = [answer for answer in found.answers["judge"] if answer]
+        assert spending.exhausted
+        assert next(iter(limits)) in spending.reached
+        assert 5 < len(answers) < 30
+        assert counts["requests"] == spending.calls <= limits.get("calls", 1000)
+        assert spending.usd <= limits.get("usd", 1000)
+        _, spending = ask(judge(endpoint, max_tokens=64), asked, tmp_path, **limits)
+        assert endpoint.counts()["requests"] - counts["requests"] <= 2
+        done, spending = ask(judge(endpoint, max_tokens=64), asked, tmp_path, calls=1000)
+        assert None not in done.answers["judge"]
+        assert spending.calls == endpoint.counts()["requests"]  # those of all three attempts
+
+
+def test_a_price_must_be_known_under_a_budget(tmp_path: Path) -> None:
+    with running() as endpoint, pytest.raises(UserError, match=r"price of fake/m is not in"):
+        ask(judge(endpoint, price=None), questions(1), tmp_path, usd=1.0)
+
+
+def test_a_key_comes_from_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "sk-planted-0123456789"
+    with running(key=key) as endpoint:
+        keyed = judge(endpoint, provider={"key_variable": "SOME_KEY"})
+        with pytest.raises(UserError, match="SOME_KEY is not set"):
+            ask(keyed, questions(2), tmp_path)
+        monkeypatch.setenv("SOME_KEY", key)
+        found, _ = ask(keyed, questions(2), tmp_path)
+    assert None not in found.answers["judge"]
+    monkeypatch.delenv("SOME_KEY")  # nothing is missing, so no key is needed
+    found, _ = ask(keyed, questions(2), tmp_path)
+    assert found.new == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key_variable": "sk-my-secret-key"}, "the NAME of an environment variable"),
+        ({"base_url": "https://user:password@host/v1"}, "a password has no place"),
+        ({"base_url": "localhost:8000"}, "an http"),
+    ],
+)
+def test_a_secret_in_the_configuration_is_refused_and_not_repeated(
+    options: dict[str, str], message: str
+) -> None:
+    from zelo.config import build
+
+    node = {"_target_": "zelo.judging.api.Provider", "name": "x", "base_url": "http://h/v1"}
+    with pytest.raises(UserError, match=message) as error:
+        build({**node, **options}, "provider")
+    assert "secret" not in str(error.value)
+    assert "password@" not in str(error.value)
+
+
+def test_a_key_that_is_said_back_is_taken_out() -> None:
+    assert redact("Bearer abc123xyz failed", "abc123xyz") == "Bearer *** failed"
+    assert redact("Incorrect key: sk-planted***9999", "other-key") == "Incorrect key: ***"
+    assert redact("none at all", "none") == "none at all"
+
+
+def test_two_judges_of_a_provider_share_its_limits(tmp_path: Path) -> None:
+    with running(latency=0.02) as endpoint:
+        two = {name: judge(endpoint, name, provider={"in_flight": 4}) for name in "xy"}
+        ask(two, questions(30), tmp_path)
+        assert endpoint.counts()["most_in_flight"] <= 4
+
+
+def test_what_an_answer_is_known_by() -> None:
+    """Model, prompt, cut and sampling are part of the key; where and how fast is not."""
+    base = judge("http://one/v1")
+    same = [judge("http://two/v1"), judge("http://one/v1", provider={"in_flight": 99})]
+    other = [
+        judge("http://one/v1", "another"),
+        judge("http://one/v1", temperature=0.5),
+        judge("http://one/v1", max_tokens=99),
+        judge("http://one/v1", document_tokens=99),
+        judge("http://one/v1", extra={"top_p": 0.5}),
+        judge("http://one/v1", provider={"name": "another"}),
+        judge("http://one/v1", provider={"structured": "json_schema"}),
+    ]
+    assert {j.fingerprint for j in same} == {base.fingerprint}
+    assert len({j.fingerprint for j in [base, *other]}) == len(other) + 1
