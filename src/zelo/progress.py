@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 LOG_EVERY = 20.0  # seconds between two lines where there is no terminal
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+WIDTH, HEIGHT = 78, 24  # of a terminal that does not say its size
 
 
 class Progress:
@@ -21,7 +24,16 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(desc=f"  {what}", total=total, leave=False, ncols=78)
+            form = BAR if total is not None else None
+            self.bar = tqdm(
+                desc=f"  {what}",
+                total=total,
+                leave=False,
+                ncols=WIDTH,
+                nrows=HEIGHT,
+                unit="",
+                bar_format=form,
+            )
 
     def show(self, done: int, note: str = "") -> None:
         """Say that `done` steps are done."""
@@ -32,10 +44,15 @@ class Progress:
         now = time.monotonic()
         if now - self.said > LOG_EVERY:
             self.said = now
-            of = f" of {self.total}" if self.total is not None else ""
-            note = f", {note}" if note else ""
-            line = f"  {self.what}: {done}{of}, {now - self.start:.0f} s{note}"
-            print(line, file=sys.stderr, flush=True)
+            rate = done / (now - self.start)
+            said = [f"{done:,}", f"{now - self.start:.0f} s", f"{rate:.3g}/s"]
+            if self.total is not None:
+                said[0] += f" of {self.total:,}"
+                if done:
+                    left = timedelta(seconds=round((self.total - done) / rate))
+                    said.append(f"{left} left")
+            said += [note] if note else []
+            print(f"  {self.what}: {', '.join(said)}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Take the bar off the screen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,8 @@ def judge(
         reasons=[answer.reasons if answer else "" for _, _, answer in said],
     )
     write_table(out, "judgments", judgments)
+    for name, n in Counter(name for name, _, answer in said if answer is None).items():
+        print(f"  {name}: {n:,} answers are missing; the next run asks for them", file=sys.stderr)
     given = [answer for _, _, answer in said if answer is not None]
     failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
     return {
