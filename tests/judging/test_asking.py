@@ -7,16 +7,15 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from tests.conftest import Cli
-from tests.judging.endpoint import KINDS, Running, running
+from tests.judging.endpoint import KINDS, running
 from tests.judging.storm import collection, command, rows
 
-from zelo.artifacts import read_json, read_table
+from zelo.artifacts import read_json
 
 QUERIES, DOCUMENTS = 4, 10
 COMPARISONS = QUERIES * DOCUMENTS * 2
@@ -228,6 +227,7 @@ def test_progress_says_how_fast_and_how_long(data: Path, tmp_path: Path) -> None
     assert bars
     assert max(map(len, bars)) < 80
     assert re.search(
-        r"asking vllm: +\d+%\|.*\d+/80 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+/s, \$\d\.\d\d, server_error \d",
+        r"asking vllm: +\d+%\|.*\d+/80 "
+        r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+/s, \$\d\.\d\d, server_error \d",
         " ".join(bars),
     )

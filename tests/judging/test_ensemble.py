@@ -1,0 +1,189 @@
+"""Which judge is asked what, and when a comparison has answers enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from tests.conftest import write_beir
+
+from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.compare import compare
+from zelo.comparison.graphs import Regular
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import load
+from zelo.judging.agreement import judge_counts
+from zelo.judging.ensemble import Ensemble, average
+from zelo.judging.judge import Poll, judge, wave
+from zelo.judging.protocol import Answer, Question
+from zelo.judging.simulated import Noise, Simulated
+from zelo.judging.views import Planted
+
+QUESTION = Question("q", "a", "b", 0, "what", "text of a", "text of b")
+
+
+def simulated(path: Path, **noise: float) -> Simulated:
+    return Simulated(view=Planted(path=path), noise=Noise(**{"spread": 0.0, "guess": 0.0} | noise))
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """Hidden scores of sixty documents, one query's candidates."""
+    path = tmp_path / "planted.jsonl"
+    rows = [f'{{"query_id": "q", "doc_id": "d{i}", "score": {i / 12}}}' for i in range(60)]
+    path.write_text("\n".join(rows))
+    return path
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Mapping[str, Path]:
+    """The collection, and 240 comparisons of its documents."""
+    folder = write_beir(
+        tmp_path / "collection",
+        {f"d{i}": f"document {i}" for i in range(60)},
+        {"q": "document"},
+        {"train": [("q", "d0", 1)]},
+    )
+    found = {name: tmp_path / name for name in ("data", "candidates", "comparisons")}
+    for path in found.values():
+        path.mkdir()
+    load(out=found["data"], source=BeirFolder(path=str(folder)))
+    ranked = table("candidates", query_id=["q"] * 60, doc_id=[f"d{i}" for i in range(60)],
+                   rank=list(range(60)), score=[0.0] * 60, split=["train"] * 60)  # fmt: skip
+    write_table(found["candidates"], "candidates", ranked)
+    compare(
+        out=found["comparisons"],
+        data=found["data"],
+        candidates=found["candidates"],
+        sampler=Regular(degree=8),
+        depth=60,
+        seed=0,
+    )
+    return {name: found[name] for name in ("data", "comparisons")}
+
+
+def say(due: Mapping[str, list[tuple[Poll, Question]]], scores: Mapping[str, float]) -> None:
+    """Answer what is due as the judges of `scores` would, whatever is shown first."""
+    for name, asked in due.items():
+        for poll, question in asked:
+            sign = 1 if question.doc_a == poll.question.doc_a else -1
+            poll.said.append((name, question, Answer(sign * scores[name])))
+
+
+def ensemble(planted: Path, **options: object) -> Ensemble:
+    member = simulated(planted)
+    return Ensemble(judges={"one": member, "two": member, "three": member}, **options)
+
+
+def test_without_a_wanted_error_each_judge_is_asked_once(planted: Path) -> None:
+    polls = [Poll(QUESTION)]
+    due = wave(polls, ensemble(planted), {})
+    assert {name: len(asked) for name, asked in due.items()} == {"one": 1, "two": 1, "three": 1}
+    say(due, {"one": 1.0, "two": -1.0, "three": 1.0})
+    assert wave(polls, ensemble(planted), {}) == {}
+
+
+def test_answers_that_differ_are_followed_by_more_in_turn_up_to_the_cap(planted: Path) -> None:
+    judges = ensemble(planted, vote="sign", stderr=0.1, cap=7)
+    polls = [Poll(QUESTION)]
+    order = []
+    while due := wave(polls, judges, {}):
+        order.append([(name, q.repeat) for name, asked in due.items() for _, q in asked])
+        say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
+    assert order[0] == [("one", 0), ("two", 0), ("three", 0)]
+    assert order[1:] == [[("one", 1)], [("two", 1)], [("three", 1)], [("one", 2)]]
+
+
+def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
+    """The standard error is that of what is averaged: of signs, or of strengths."""
+    for vote, rounds in (("sign", 1), ("soft", 7)):
+        judges = ensemble(planted, vote=vote, stderr=0.01, cap=9)
+        polls, n = [Poll(QUESTION)], 0
+        while due := wave(polls, judges, {}):
+            n += 1
+            say(due, {"one": 0.9, "two": 0.2, "three": 0.5})
+        assert n == rounds
+
+
+@pytest.mark.parametrize(
+    ("scores", "settled"),
+    [
+        ([1.0], False),  # one answer has no standard error
+        ([1.0, 1.0], True),
+        ([0.1, 0.3], True),  # its error is exactly 0.1
+        ([0.1, 0.31], False),
+        ([1.0, -1.0] * 60, True),  # 120 answers know a tie to 0.09
+    ],
+)
+def test_settled_is_the_standard_error_of_the_mean(
+    planted: Path, scores: list[float], settled: bool
+) -> None:
+    found = ensemble(planted, stderr=0.1, cap=200)
+    if len(scores) > 1:
+        error = np.std(scores, ddof=1) / len(scores) ** 0.5
+        assert (error <= 0.1 + 1e-12) == settled
+    assert found.settled(scores) == settled
+
+
+def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path) -> None:
+    polls = [Poll(QUESTION)]
+    due = wave(polls, ensemble(planted, stderr=0.1), {"two": "gone"})
+    assert set(due) == {"one", "three"}
+    assert [(name, answer) for name, _, answer in polls[0].said] == [("two", None)]
+
+
+def test_a_cap_below_the_number_of_judges_is_a_mistake(planted: Path) -> None:
+    with pytest.raises(ValidationError, match=r"cap=2 is less than the 3 judges"):
+        ensemble(planted, stderr=0.1, cap=2)
+
+
+def test_noisy_judges_are_asked_again_only_where_they_differ(
+    planted: Path, asked: Mapping[str, Path], tmp_path: Path
+) -> None:
+    member = simulated(planted, spread=0.5, guess=0.05)
+    judges = Ensemble(judges={"one": member, "two": member}, vote="sign", stderr=0.1, cap=8)
+    out = tmp_path / "out"
+    out.mkdir()
+    record = judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+    rows = read_table(out, "judgments").to_pylist()
+    said: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        key = tuple(sorted((row["doc_a"], row["doc_b"])))
+        said.setdefault(key, []).append(row["score"] if key[0] == row["doc_a"] else -row["score"])
+    assert len(said) == record["comparisons"] == 240
+    sizes = Counter(map(len, said.values()))
+    assert set(sizes) == {2, 8}  # two unequal signs are never settled within eight answers
+    for scores in said.values():
+        assert len(scores) == (2 if len({np.sign(s) for s in scores[:2]}) == 1 else 8)
+    assert len({(r["judge"], r["doc_a"], r["doc_b"], r["repeat"]) for r in rows}) == len(rows)
+
+
+def test_both_orders_is_a_choice_and_takes_out_a_bias(
+    planted: Path, asked: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """A judge that leans to what it sees first: measured, and gone from the mean of both orders."""
+    found = {}
+    for both in (False, True):
+        judges = Ensemble(
+            judges={"leaning": simulated(planted, position_bias=1.0)}, both_orders=both
+        )
+        out = tmp_path / f"out{both}"
+        out.mkdir()
+        judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+        found[both] = read_table(out, "judgments")
+    assert len(found[True]) == 2 * len(found[False]) == 480
+    (single,), (double,) = judge_counts(found[False]), judge_counts(found[True])
+    for counts in (single, double):
+        assert counts.first - 0.5 > 3 * counts.first_stderr
+    errors = {}
+    for both, judgments in found.items():
+        said = average(judgments, "sign")
+        gap = [int(b[1:]) - int(a[1:]) for a, b in zip(said.doc_a, said.doc_b, strict=True)]
+        wrong = [p > 0.5 if d > 0 else p < 0.5 for p, d in zip(said.p, gap, strict=True)]
+        errors[both] = np.mean(wrong)
+    assert errors[False] > 0.1
+    assert errors[True] == 0.0
