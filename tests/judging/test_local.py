@@ -1,0 +1,187 @@
+"""Judges that compute here, on small models of the true architectures with random weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from zelo.errors import UserError
+from zelo.judging.language_model import LanguageModel, PreparedLanguageModel
+from zelo.judging.protocol import Answer, Question
+from zelo.judging.scorer import Scorer
+from zelo.models.weights import Weights
+
+QUESTIONS = [
+    Question(f"q{n}", "a", "b", 0, f"what is {n}", text_a, text_b)
+    for n, (text_a, text_b) in enumerate(
+        [
+            ("a short text", "another one"),
+            ("something longer that is read beside the short ones " * 6, "short"),
+            ("apples", "pears and " * 40),
+            ("same", "same"),
+        ]
+    )
+]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["template", "plain"])
+def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3's architecture, two narrow layers, a byte-level vocabulary of its own."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    folder = tmp_path_factory.mktemp(f"causal-{request.param}")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {token: n for n, token in enumerate(["<pad>", "<end>", *alphabet])}
+    core = Tokenizer(models.BPE(vocab=words, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
+    if request.param == "template":
+        tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        eos_token_id=1,
+        initializer_range=0.3,  # so that it prefers something
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def language_model(folder: Path, **options: object) -> PreparedLanguageModel:
+    judge = LanguageModel(weights=Weights(name="tiny/causal", path=str(folder)), **options)
+    return judge.prepare(Path(), {}, 0)
+
+
+def by_hand(judge: PreparedLanguageModel, q: Question, turned: bool) -> float:
+    """P(A) by one unpadded pass and the whole softmax."""
+    ids = torch.tensor([judge.prompt_of(q, turned)])
+    with torch.inference_mode():
+        p = judge.model(input_ids=ids).logits[0, -1].double().softmax(0)
+    a, b = (p[ids].sum() for ids in judge.choices)
+    return float(a / (a + b))
+
+
+def test_a_language_model_compares_by_the_logits_of_its_answers(causal: Path) -> None:
+    """Batched and padded as one by one: P(A) / (P(A) + P(B)), both orders averaged."""
+    judge = language_model(causal, batch_size=3)
+    scores = [answer.score for answer in judge.answer(QUESTIONS)]
+    for q, score in zip(QUESTIONS, scores, strict=True):
+        forward, back = by_hand(judge, q, turned=False), by_hand(judge, q, turned=True)
+        assert score == pytest.approx(1 - (forward + 1 - back), abs=1e-5)
+    assert max(map(abs, scores)) > 1e-3
+
+
+def test_both_orders_take_out_the_bias_of_a_place(causal: Path) -> None:
+    both = language_model(causal)
+    turned = [
+        Question(q.query_id, q.doc_b, q.doc_a, 0, q.query, q.text_b, q.text_a) for q in QUESTIONS
+    ]
+    ahead, back = both.answer(QUESTIONS), both.answer(turned)
+    for one, other in zip(ahead, back, strict=True):
+        assert one.score == pytest.approx(-other.score, abs=1e-5)
+    assert ahead[3].score == pytest.approx(0.0, abs=1e-5)  # equal texts
+    single = language_model(causal, both_orders=False)
+    assert abs(single.answer(QUESTIONS)[3].score) > 1e-4
+    assert single.fingerprint != both.fingerprint
+
+
+def test_an_answer_does_not_depend_on_what_is_read_beside_it(causal: Path) -> None:
+    judge = language_model(causal)
+    together = judge.answer(QUESTIONS)
+    alone = [judge.answer([q])[0] for q in QUESTIONS]
+    assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-5)
+
+
+def test_a_vocabulary_without_the_answers_is_named(causal: Path, tiny_model: Path) -> None:
+    judge = language_model(causal)
+    judge.tokenizer.encode = lambda text, **_: [0, 0]  # both letters in pieces
+    with pytest.raises(UserError, match="tiny/causal: its vocabulary has no token 'A'"):
+        PreparedLanguageModel("f", judge.judge, judge.model, judge.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("cross")
+    torch.manual_seed(1)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        num_labels=1, initializer_range=0.3,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+def sigmoid_gap(gap: float) -> float:
+    return 1 - 2 / (1 + math.exp(-gap))
+
+
+def scores_of(answers: list[Answer]) -> list[float | None]:
+    return [answer.score for answer in answers]
+
+
+def test_a_cross_encoder_judges_by_the_difference_of_its_logits(cross_encoder: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    weights = Weights(name="tiny/cross", path=str(cross_encoder))
+    judge = Scorer(kind="cross_encoder", weights=weights, max_tokens=64, scale=2.0)
+    found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
+    model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
+
+    def logit(query: str, text: str) -> float:
+        inputs = tokenizer(query, text, truncation=True, max_length=64, return_tensors="pt")
+        with torch.inference_mode():
+            return float(model(**inputs).logits)
+
+    expected = [
+        sigmoid_gap(2.0 * (logit(q.query, q.text_a) - logit(q.query, q.text_b))) for q in QUESTIONS
+    ]
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert max(map(abs, found)) > 1e-3
+
+
+def test_an_embedding_model_judges_by_the_difference_of_its_cosines(tiny_model: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    weights = Weights(name="tiny/bi", path=str(tiny_model))
+    judge = Scorer(kind="bi_encoder", weights=weights, max_tokens=64, scale=20.0)
+    found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
+    model = SentenceTransformer(str(tiny_model))
+    model.max_seq_length = 64
+    q, a, b = (
+        model.encode([getattr(question, name) for question in QUESTIONS], normalize_embeddings=True)
+        for name in ("query", "text_a", "text_b")
+    )
+    expected = [sigmoid_gap(20.0 * float(x @ (y - z))) for x, y, z in zip(q, a, b, strict=True)]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_changes_a_score_changes_what_the_judge_is_known_by(tiny_model: Path) -> None:
+    weights = Weights(name="tiny/bi", path=str(tiny_model))
+    known: Callable[..., str] = lambda **options: (  # noqa: E731
+        Scorer(kind="bi_encoder", weights=weights, **options).prepare(Path(), {}, 0).fingerprint
+    )
+    assert known() == known(batch_size=7)
+    assert len({known(), known(scale=20.0), known(max_tokens=64)}) == 3
