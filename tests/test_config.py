@@ -23,6 +23,7 @@ CHOICES = sorted(
 NEEDED = {  # options without a default
     "data=beir": "data.path={0}",
     "data=annotated": "data.path={0}",
+    "data=scored": "data.path={0}",
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",

@@ -155,9 +155,10 @@ def convert(command: str, place: Path, out: Path) -> int:
         return 2
     for what, number in counts.items():
         print(f"{number:>12,}  {what.replace('_', ' ')}")
-    if command == "import" and counts["preferences"]:
-        stages = "stages=[load,retrieve,compare,judge,rate,train]"
-        print(f"\nrate it and train on it:\n  zelo run data=annotated data.path={out} {stages}")
+    for what, data in (("preferences", "annotated"), ("preferences_implied_by_scores", "scored")):
+        if counts.get(what):
+            stages = "stages=[load,retrieve,compare,judge,rate,train]"
+            print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
     return 0
 
 

@@ -81,21 +81,40 @@ def ensemble(planted: Path, **options: object) -> Ensemble:
 
 def test_without_a_wanted_error_each_judge_is_asked_once(planted: Path) -> None:
     polls = [Poll(QUESTION)]
-    due = wave(polls, ensemble(planted), {})
+    due = wave(polls, ensemble(planted), {}, {})
     assert {name: len(asked) for name, asked in due.items()} == {"one": 1, "two": 1, "three": 1}
     say(due, {"one": 1.0, "two": -1.0, "three": 1.0})
-    assert wave(polls, ensemble(planted), {}) == {}
+    assert wave(polls, ensemble(planted), {}, {}) == {}
 
 
 def test_answers_that_differ_are_followed_by_more_in_turn_up_to_the_cap(planted: Path) -> None:
     judges = ensemble(planted, vote="sign", stderr=0.1, cap=7)
     polls = [Poll(QUESTION)]
     order = []
-    while due := wave(polls, judges, {}):
+    while due := wave(polls, judges, {}, {}):
         order.append([(name, q.repeat) for name, asked in due.items() for _, q in asked])
         say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
     assert order[0] == [("one", 0), ("two", 0), ("three", 0)]
     assert order[1:] == [[("one", 1)], [("two", 1)], [("three", 1)], [("one", 2)]]
+
+
+def test_what_is_shown_first_is_turned_from_judge_to_judge_and_from_repeat_to_repeat(
+    planted: Path,
+) -> None:
+    judges = ensemble(planted, vote="sign", stderr=0.1, cap=6)
+    polls = [Poll(QUESTION)]
+    first = {}
+    while due := wave(polls, judges, {}, {}):
+        for name, asked in due.items():
+            for _, q in asked:
+                first[name, q.repeat] = q.doc_a
+                assert {q.doc_a: q.text_a, q.doc_b: q.text_b} == {
+                    "a": "text of a",
+                    "b": "text of b",
+                }
+        say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
+    assert [first[name, 0] for name in judges.judges] == ["a", "b", "a"]
+    assert [first[name, 1] for name in judges.judges] == ["b", "a", "b"]
 
 
 def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
@@ -103,7 +122,7 @@ def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
     for vote, rounds in (("sign", 1), ("soft", 7)):
         judges = ensemble(planted, vote=vote, stderr=0.01, cap=9)
         polls, n = [Poll(QUESTION)], 0
-        while due := wave(polls, judges, {}):
+        while due := wave(polls, judges, {}, {}):
             n += 1
             say(due, {"one": 0.9, "two": 0.2, "three": 0.5})
         assert n == rounds
@@ -131,7 +150,7 @@ def test_settled_is_the_standard_error_of_the_mean(
 
 def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path) -> None:
     polls = [Poll(QUESTION)]
-    due = wave(polls, ensemble(planted, stderr=0.1), {"two": "gone"})
+    due = wave(polls, ensemble(planted, stderr=0.1), {"two": "gone"}, {})
     assert set(due) == {"one", "three"}
     assert [(name, answer) for name, _, answer in polls[0].said] == [("two", None)]
 
@@ -160,6 +179,26 @@ def test_noisy_judges_are_asked_again_only_where_they_differ(
     for scores in said.values():
         assert len(scores) == (2 if len({np.sign(s) for s in scores[:2]}) == 1 else 8)
     assert len({(r["judge"], r["doc_a"], r["doc_b"], r["repeat"]) for r in rows}) == len(rows)
+
+
+def test_a_leaning_that_judges_share_cancels_between_them(
+    planted: Path, asked: Mapping[str, Path], tmp_path: Path
+) -> None:
+    """Two judges that lean alike see the two orders: their mean does not lean."""
+    leaning = simulated(planted, position_bias=1.0)
+    found = {}
+    for names in (("one",), ("one", "two")):
+        out = tmp_path / f"{len(names)}"
+        out.mkdir()
+        judges = Ensemble(judges=dict.fromkeys(names, leaning))
+        judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+        said = average(read_table(out, "judgments"), "soft")
+        gap = [int(b[1:]) - int(a[1:]) for a, b in zip(said.doc_a, said.doc_b, strict=True)]
+        found[len(names)] = np.mean(
+            [p > 0.5 if d > 0 else p < 0.5 for p, d in zip(said.p, gap, strict=True)]
+        )
+    assert found[1] > 0.1
+    assert found[2] == 0.0
 
 
 def test_both_orders_is_a_choice_and_takes_out_a_bias(

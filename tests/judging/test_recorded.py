@@ -51,6 +51,14 @@ def test_what_is_not_recorded_is_a_failed_answer_and_no_tie(tmp_path: Path) -> N
     assert ask(path, "a", "b", repeat=1) == Answer(None, NOT_RECORDED)  # it was said once
 
 
+def test_it_is_known_in_which_order_an_answer_was_given(tmp_path: Path) -> None:
+    """Else the leaning of a judge whose answers were recorded could not be measured."""
+    path = lines(tmp_path / "p.jsonl", ROWS)
+    judge = Recorded(path=path).prepare(Path(), {}, 0)
+    for a, b, first in (("a", "b", "a"), ("b", "a", "a"), ("b", "c", "c"), ("x", "y", "x")):
+        assert judge.as_shown(Question("q", a, b, 0, "", a, b)).text_a == first
+
+
 def test_p_is_the_preference_for_a(tmp_path: Path) -> None:
     rows = [{"query_id": "q", "doc_a": "a", "doc_b": "b", "p": 0.9}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")

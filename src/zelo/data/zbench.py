@@ -8,6 +8,8 @@ zbench (zeroentropy-ai/zbench) annotates lines of `{"query": {"id", "query"}, "d
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from zelo.artifacts import Table, read_json, read_table, replacing, write_json
+from zelo.comparison.graphs import Cycles
 from zelo.data.beir import numbered_lines
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
+from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}
 SWAPPED = "(SWAPPED)\n"  # how zbench marks a thought about (b, a); its score is turned back
+WHOLE_SCORE = re.compile(r"<score>\s*([-+][01])\s*</score>\s*$")  # zbench reads it as 0
 
 Pair = tuple[str, str, str]
 
@@ -28,9 +33,9 @@ Pair = tuple[str, str, str]
 def import_zbench(source: Path, out: Path) -> dict[str, int]:
     """Turn a working folder of zbench, or a JSONL file, into a collection in BEIR layout.
 
-    Writes `corpus.jsonl` and `queries.jsonl`; `preferences.jsonl` where there is an
-    `ai_scores.json`, a row per judge and pair as it was shown; `scores.jsonl` where documents carry
-    a score. A score of 0 without a thought is what zbench writes when a call fails: it becomes a
+    Writes `corpus.jsonl`, `queries.jsonl` and `preferences.jsonl`: of `ai_scores.json` a row per
+    judge and pair as it was shown or, where there is none, what the documents' scores imply if they
+    are Elos. A score of 0 without a thought is what zbench writes when a call fails: it becomes a
     failed answer (null). Returns counts; raises `UserError` naming file and line.
     """
     dataset = source / "dataset.jsonl" if source.is_dir() else source
@@ -52,7 +57,7 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
 
     corpus: dict[str, dict[str, Any]] = {}
     queries: dict[str, str] = {}
-    scores = []
+    scores: dict[str, dict[str, float]] = {}
     for line in lines:
         query_id = line["query"]["id"]
         if query_id in queries:
@@ -64,27 +69,46 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
             corpus[doc_id] = {"_id": doc_id, "title": "", "text": document["content"],
                               "metadata": metadata}  # fmt: skip
             if "score" in document:
-                scores.append({"query_id": query_id, "doc_id": doc_id, "score": document["score"]})
-    preferences = []
-    if source.is_dir() and (source / "ai_scores.json").is_file():
+                scores.setdefault(query_id, {})[doc_id] = float(document["score"])
+    judged = source.is_dir() and (source / "ai_scores.json").is_file()
+    if judged:
         preferences = read_ai_scores(source / "ai_scores.json", queries, corpus, named)
+    else:
+        preferences = [row for i, elos in scores.items() for row in implied(i, elos)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_lines(out / "corpus.jsonl", list(corpus.values()))
         write_lines(out / "queries.jsonl", [{"_id": i, "text": t} for i, t in queries.items()])
         if preferences:
             write_lines(out / "preferences.jsonl", preferences)
-        if scores:
-            write_lines(out / "scores.jsonl", scores)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None
     return {
         "queries": len(queries),
         "documents": len(corpus),
-        "preferences": len(preferences),
+        "preferences" if judged else "preferences_implied_by_scores": len(preferences),
         "failed_calls": sum(row["score"] is None for row in preferences),
-        "scores": len(scores),
     }
+
+
+def implied(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Preferences that have these Elos as their Thurstone ratings: of four random cycles, which
+    hold the ends together, and of neighbours in the ranking, which tell most."""
+    ids = sorted(elos, key=lambda doc_id: -elos[doc_id])
+    cycles = Cycles(cycles=4).edges(len(ids), stream(0, "implied", query_id))
+    ranked = {(i, i + 1) for i in range(len(ids) - 1)}
+    edges = sorted(ranked | {(min(i, j), max(i, j)) for i, j in cycles.tolist()})
+    return [
+        {
+            "query_id": query_id,
+            "doc_a": ids[i],
+            "doc_b": ids[j],
+            "judge": "recorded",
+            "score": -math.erf(elos[ids[i]] - elos[ids[j]]),  # p = (1 + erf(eᵢ − eⱼ)) / 2
+            "reasons": "",
+        }
+        for i, j in edges
+    ]
 
 
 def json_line(path: Path, number: int, line: str) -> Any:
@@ -133,6 +157,9 @@ def read_ai_scores(
                 if type(score) not in (int, float) or not -1 <= score <= 1:
                     raise UserError(f"{where}: {field} is {score!r}, not between -1 and 1")
                 swapped = thought.startswith(SWAPPED)
+                whole = WHOLE_SCORE.search(thought)
+                if score == 0 and whole:
+                    score = -int(whole[1]) if swapped else int(whole[1])
                 failed = score == 0 and not thought.removeprefix(SWAPPED)
                 rows.append(
                     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,22 @@ from zelo.judging.agreement import consensus
 from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import ANSWERED, MISSING, Answer, PreparedJudge, Question, Remote
+from zelo.judging.protocol import (
+    ANSWERED,
+    MISSING,
+    Answer,
+    PreparedJudge,
+    Question,
+    Remote,
+    turned,
+)
+from zelo.judging.recorded import PreparedRecorded
 from zelo.judging.spending import Budget, Spending
 from zelo.seeding import derived_seed
 from zelo.store import stage
 
 
-@stage(version=2)
+@stage(version=3)
 def judge(
     *,
     out: Path,
@@ -56,12 +65,13 @@ def judge(
         name: member.prepare(data, compared, derived_seed(seed, "judge", name))
         for name, member in judge.judges.items()
     }
+    recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
     polls = [Poll(question) for question in questions]
     sums = Asked({})
     with Ledger(ledger) as kept:
         spending = Spending(budget or Budget(), *kept.spent(run))
         spent_before = spending.usd
-        while due := wave(polls, judge, sums.down):
+        while due := wave(polls, judge, sums.down, recorded):
             wanted = {name: [question for _, question in asked] for name, asked in due.items()}
             asked = ask_all(judges, wanted, kept, spending, run)
             for name, answers in asked.answers.items():
@@ -137,7 +147,10 @@ class Poll:
 
 
 def wave(
-    polls: Sequence[Poll], ensemble: Ensemble, down: Mapping[str, str]
+    polls: Sequence[Poll],
+    ensemble: Ensemble,
+    down: Mapping[str, str],
+    recorded: Mapping[str, PreparedRecorded],
 ) -> dict[str, list[tuple[Poll, Question]]]:
     """The questions to ask next, by judge; empty when all comparisons have enough answers.
 
@@ -155,8 +168,12 @@ def wave(
             continue
         for turn in turns:
             poll.turns = turn + 1
-            name = names[turn % len(names)]
-            for question in presented(poll.question, turn // len(names), ensemble.both_orders):
+            repeat, place = divmod(turn, len(names))
+            name = names[place]
+            asked = presented(poll.question, repeat, place, ensemble.both_orders)
+            if name in recorded:
+                asked = list(dict.fromkeys(map(recorded[name].as_shown, asked)))
+            for question in asked:
                 if name in down:
                     poll.said.append((name, question, None))
                     poll.turns = ensemble.cap
@@ -165,12 +182,14 @@ def wave(
     return due
 
 
-def presented(question: Question, repeat: int, both_orders: bool) -> Iterator[Question]:
-    """The comparison as it stands and, if `both_orders`, the other way round."""
-    yield replace(question, repeat=repeat)
-    if both_orders:
-        q = question
-        yield Question(q.query_id, q.doc_b, q.doc_a, repeat, q.query, q.text_b, q.text_a)
+def presented(q: Question, repeat: int, place: int, both_orders: bool) -> list[Question]:
+    """The comparison in the order that the judge at `place` sees, or in both.
+
+    Which order a comparison stands in was drawn at random. From judge to judge and from repeat to
+    repeat it is turned, so that a leaning to the first document cancels out as far as it can.
+    """
+    orders = [replace(q, repeat=repeat), turned(replace(q, repeat=repeat))]
+    return orders if both_orders else [orders[(place + repeat) % 2]]
 
 
 def documents_cut(

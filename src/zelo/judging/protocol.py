@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -29,6 +29,11 @@ class Question:
     query: str  # the text, as are the next two
     text_a: str
     text_b: str
+
+
+def turned(q: Question) -> Question:
+    """The same comparison presented the other way round."""
+    return replace(q, doc_a=q.doc_b, doc_b=q.doc_a, text_a=q.text_b, text_b=q.text_a)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from zelo.artifacts import Table
 from zelo.config import Component, option
 from zelo.errors import UserError
-from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question
+from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question, turned
 from zelo.store import digest, digest_files
 
 IDS = ("query_id", "doc_a", "doc_b")
@@ -66,6 +66,14 @@ class PreparedRecorded:
 
     fingerprint: str
     said: Mapping[tuple[str, str, str], Sequence[tuple[float | None, str]]]
+
+    def as_shown(self, q: Question) -> Question:
+        """The comparison in the order in which it was shown when the answer was recorded."""
+        other = turned(q)
+        as_it_stands, the_other_way = (
+            (x.query_id, x.doc_a, x.doc_b) in self.said for x in (q, other)
+        )
+        return other if the_other_way and not as_it_stands else q
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """What is recorded in the order shown or, failing that, in the other."""
