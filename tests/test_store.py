@@ -107,3 +107,30 @@ def test_the_digest_of_files_follows_their_content(tmp_path: Path) -> None:
     assert digest_files([path]) != before
     (tmp_path / "b").write_text("22")
     assert digest_files([tmp_path / "b"]) == digest_files([path])
+
+
+def test_what_misses_something_is_made_again_and_what_came_of_it_too(tmp_path: Path) -> None:
+    down = {"gone": True}
+
+    @stage(version=1)
+    def asks(*, out: Path) -> Mapping[str, Any]:
+        (out / "answers.parquet").write_text("half" if down["gone"] else "all")
+        return {"missing": 3 if down["gone"] else 0}
+
+    @stage(version=1)
+    def reads(*, out: Path, asked: Path) -> Mapping[str, Any]:
+        (out / "read").write_text((asked / "answers.parquet").read_text())
+        return {}
+
+    def run(*selected: str) -> str:
+        store = Store(tmp_path, frozenset(selected or ("asks", "reads")))
+        read = store.run(reads, {"asked": store.run(asks, {}, {})}, {})
+        return (read.path / "read").read_text()
+
+    assert run() == "half"
+    assert run("reads") == "half"  # what there is of it can be read
+    down["gone"] = False
+    assert run() == "all"
+    down["gone"] = True
+    assert run() == "all"  # complete: not made again
+    assert run("reads") == "all"

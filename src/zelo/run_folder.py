@@ -53,6 +53,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     try:
         run: Run = build_from(config)
         run.trainer.check()
+        describe(run.data)  # what is wrong with the data is said before a model is fetched
     except UserError:
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -98,3 +98,12 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     path.write_text("not a database, but long enough to be looked at" * 10)
     with pytest.raises(UserError, match=r"ledger\.sqlite: the ledger cannot be opened"):
         Ledger(path)
+
+
+def test_the_tokens_of_an_answer_are_known_from_those_that_came(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.mean_tokens("judge") == (0, 0.0, 0.0)
+        for q, tokens in zip(QUESTIONS, ((100, 10), (300, 50), (0, 0)), strict=False):
+            ledger.keep([("judge", q, Answer(0.5, "answered", "", *tokens))])
+        assert ledger.mean_tokens("judge") == (2, 200.0, 30.0)
+        assert ledger.mean_tokens("another") == (0, 0.0, 0.0)

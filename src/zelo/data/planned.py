@@ -6,6 +6,8 @@ from zelo.config import Component, option
 from zelo.data.collection import Collection
 from zelo.errors import UserError
 
+NOT_THERE = "data=planned only says how large a collection is: use it with `zelo plan`"
+
 
 class Planned(Component):
     """How large a collection will be."""
@@ -17,9 +19,9 @@ class Planned(Component):
     document_tokens: float = option(help="mean tokens of a document", gt=0)
 
     def fingerprint(self) -> str:
-        """Nothing more than its options."""
-        return "planned"
+        """Raise `UserError`: only what is there can be run on."""
+        raise UserError(NOT_THERE)
 
     def load(self) -> Collection:
-        """There is nothing to load."""
-        raise UserError("data=planned only says how large a collection is: use it with `zelo plan`")
+        """Raise `UserError`, as does `fingerprint`."""
+        raise UserError(NOT_THERE)
