@@ -15,22 +15,20 @@ ends with an error unless
 
 from __future__ import annotations
 
-import csv
 import os
-import platform
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from machine import save
 from tests.judging.endpoint import CONTENT, WIRE
 from tests.judging.storm import Storm, collection, storm
 
 QUERIES, DOCUMENTS = 200, 50
 COMPARISONS = QUERIES * DOCUMENTS * 2
 IN_FLIGHT, KILLS = 128, 10
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -42,7 +40,9 @@ def main() -> None:
         latency = {"latency": 0.05}
 
         def run(what: str, kills: int = 0, **options: object) -> Storm:
-            found[what] = storm(folder / f"run{len(found)}", data, COMPARISONS, kills, **latency, **options)
+            found[what] = storm(
+                folder / f"run{len(found)}", data, COMPARISONS, kills, **latency, **options
+            )
             print(f"{what}: {found[what]}", flush=True)
             return found[what]
 
@@ -66,31 +66,23 @@ def main() -> None:
         answered = [row for row in refused.judgments if row[4] == "answered"]
         assert len(answered) == refused.questions == COMPARISONS - refused.failed.total()
         assert all(calmly[row[:3]] == row for row in answered)
-    machine = f"{os.cpu_count()} cores of {cpu()}, Python {platform.python_version()}"
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / "judging_faults.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        columns = ("requests", "faults", "kinds", "answers", "failed", "answered_twice")
-        writer.writerow(["run", *columns, "same_elos", "seconds", "machine"])
-        for what, storm_ in found.items():
-            counts = (
-                storm_.requests,
-                storm_.faults.total(),
-                len(storm_.faults),
-                storm_.in_ledger,
-                storm_.failed.total(),
-                storm_.answered_twice,
-                storm_.elos == calm.elos,
-            )
-            writer.writerow([what, *counts, round(storm_.seconds), machine])
-
-
-def cpu() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+    save(
+        "judging_faults.csv",
+        [
+            {
+                "run": what,
+                "requests": one.requests,
+                "faults": one.faults.total(),
+                "kinds": len(one.faults),
+                "answers": one.in_ledger,
+                "failed": one.failed.total(),
+                "answered_twice": one.answered_twice,
+                "same_elos": one.elos == calm.elos,
+                "seconds": round(one.seconds),
+            }
+            for what, one in found.items()
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -23,9 +23,7 @@ its own and reports its time and peak memory.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -39,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine, save
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
@@ -46,7 +45,6 @@ from zelo.comparison.graphs import Cycles
 from zelo.rating import Comparisons, fit, reference
 
 QUERIES, DOCUMENTS, PRIOR, ROUNDS, CHECKED = 2000, 100, 0.05, 7, 200
-RESULTS = Path(__file__).parent / "results"
 Reals = NDArray[np.float64]
 
 
@@ -250,8 +248,7 @@ def table() -> None:
     contest.add_evalica()
     rows = contest.run()
     ours = next(row for row in rows if row["solver"] == "zelo, 2 threads")["us_per_query"]
-    where = machine()
-    print(f"{QUERIES} queries × {DOCUMENTS} documents × 400 comparisons; {where}")
+    print(f"{QUERIES} queries × {DOCUMENTS} documents × 400 comparisons; {machine()}")
     print(f"{'solver':<32}{'µs per query':>14}{'least':>10}{'largest error':>16}{'× zelo':>9}")
     for row in rows:
         row["times_zelo_2_threads"] = round(row["us_per_query"] / ours, 1)
@@ -260,7 +257,7 @@ def table() -> None:
             f"{row['solver']:<32}{row['us_per_query']:>14,.1f}{row['us_per_query_least']:>10,.1f}"
             f"{error:>16}{row['times_zelo_2_threads']:>9.1f}"
         )
-    save("rating.csv", [{**row, "machine": where} for row in rows])
+    save("rating.csv", rows)
 
 
 def paper_scale(queries: int) -> None:
@@ -282,7 +279,6 @@ def paper_scale(queries: int) -> None:
             "peak_gib": round(peak, 2),
             "read_mib": round(path.stat().st_size / 2**20),
             "written_mib": round(written.stat().st_size / 2**20),
-            "machine": machine(),
         }
         print("  ".join(f"{key}={value}" for key, value in row.items()))
         shutil.rmtree(folder, ignore_errors=True)
@@ -319,25 +315,6 @@ def generate(path: Path, queries: int) -> None:
         writer.write_table(block)
     if writer:
         writer.close()
-
-
-def machine() -> str:
-    cpu = platform.machine()
-    for line in (
-        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    ):
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    return f"{len(os.sched_getaffinity(0))} cores of {cpu}, Python {platform.python_version()}"
-
-
-def save(name: str, rows: list[dict[str, Any]]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / name).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

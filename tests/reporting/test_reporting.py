@@ -12,6 +12,7 @@ from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
 from zelo.judging.ensemble import average
 from zelo.reporting import plots
+from zelo.reporting.judges import Panel
 from zelo.reporting.report import caveats, matrices_of_one_query, report
 from zelo.reporting.results import Comparison, Estimate
 from zelo.store import RECORD
@@ -78,12 +79,15 @@ def test_what_went_less_than_well_is_said() -> None:
     counts = {
         "retrieve": {"queries_without_candidates": 0, "queries_with_one_candidate": 2},
         "compare": {"queries_too_few_candidates": 0},
-        "judge": {"failed": 1200},
+        "judge": {"failed": 1200, "missing": 3},
         "rate": {"disconnected_queries": 0, "not_converged": 0},
     }
-    assert caveats(counts, [{"stage": "judge", "counts": counts["judge"]}]) == [
+    down = Panel("", [], [], None, {}, {}, {"x": "gone"})
+    assert caveats(counts, [{"stage": "judge", "counts": counts["judge"]}], [down]) == [
         "2 queries have only one candidate",
         "1,200 judgments failed",
+        "3 judgments are missing; the same command asks for them",
+        "judge x was given up: gone",
     ]
 
 
@@ -131,14 +135,14 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
         "judgments",
         table(
             "judgments",
-            query_id=[query],
-            doc_a=docs[:1],
-            doc_b=docs[1:],
-            repeat=[0],
-            judge=["j"],
-            score=[-0.5],
-            status=["answered"],
-            reasons=[""],
+            query_id=[query] * 8,
+            doc_a=docs[:1] * 6 + docs[1:] + docs[:1],
+            doc_b=docs[1:] * 6 + docs[:1] + docs[1:],
+            repeat=[0, 1, 2, 3, 4, 5, 0, 0],
+            judge=["<script>j"] * 6 + ["k", "down"],
+            score=[-0.5, -0.5, -0.5, 0.5, 0.0, None, 0.9, None],
+            status=["answered"] * 5 + ["refused", "answered", "missing"],
+            reasons=[""] * 8,
         ),
     )
     write(
@@ -202,7 +206,19 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             {"queries_without_candidates": 0, "queries_with_one_candidate": 0},
         ),
         "comparisons": ("compare", {"queries_too_few_candidates": 0}),
-        "judgments": ("judge", {"comparisons": 1, "judgments": 1, "failed": 0, "usd": 0.0}),
+        "judgments": (
+            "judge",
+            {
+                "comparisons": 1,
+                "judgments": 7,
+                "failed": 1,
+                "missing": 1,
+                "usd": 0.0,
+                "documents_cut": {"<script>j": 4321},
+                "failed_attempts": {"<script>j": {"rate_limited": 17, "server_error": 2}},
+                "given_up": {"down": "unauthorised <b>"},
+            },
+        ),
         "ratings": (
             "rate",
             {"queries": 1, "documents": 2, "disconnected_queries": 0, "not_converged": 0},
@@ -227,8 +243,18 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     assert not re.findall(
         r"""(?:src|href)=["']?(?!data:)[^"' >]+""", html.replace("src=http://x/y", "")
     )
-    for shown in ("&lt;script&gt;j", "1,234", "62.5%", "75.0%", "+0.12", "1.50", "1.22"):
+    for shown in ("&lt;script&gt;j", "75.0%", "+0.12", "1.50", "1.22", "4,321"):
         assert shown in html
+    text = " ".join(re.sub("<[^>]*>", " ", html).split())
+    # answers, ties, failed, missing; preferring the first in three of four that decided
+    assert "&lt;script&gt;j 5 1 1 0 75.0% ± 42.4%" in text
+    assert "down 0 0 0 1 –" in text
+    assert "100.0% of 1" in text  # j by the mean of its answers, k the other way round
+    assert "All judges chose the same document in 100.0%" in text
+    assert "failed answers: refused 1; attempts that failed when it was last asked: " in text
+    assert "rate limited 17, server error 2." in text
+    assert "1 judgments are missing; the same command asks for them" in text
+    assert "judge down was given up: unauthorised &lt;b&gt;" in text
     for part in (
         "Results",
         "Judges",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,9 @@ def judge(
         "failures": dict(failures),
         "failed_attempts": {name: dict(kinds) for name, kinds in sums.trouble.items() if kinds},
         "given_up": sums.down,
-        "documents_cut": documents_cut(judges, questions),
+        "documents_cut": documents_cut(
+            judges, {d for docs in compared.values() for d in docs}, data
+        ),
     }
 
 
@@ -193,15 +195,17 @@ def presented(q: Question, repeat: int, place: int, both_orders: bool) -> list[Q
 
 
 def documents_cut(
-    judges: Mapping[str, PreparedJudge], questions: Sequence[Question]
+    judges: Mapping[str, PreparedJudge], doc_ids: Set[str], data: Path
 ) -> dict[str, int]:
-    """Documents of which a judge that is asked over a network saw only the beginning, by judge."""
-    texts = {q.doc_a: q.text_a for q in questions} | {q.doc_b: q.text_b for q in questions}
-    return {
-        name: judge.documents_cut(list(texts.values()))
-        for name, judge in judges.items()
-        if isinstance(judge, Remote)
-    }
+    """Of how many documents a judge that is asked over a network sees only the beginning.
+
+    Those of earlier rounds are counted too.
+    """
+    remote = {name: judge for name, judge in judges.items() if isinstance(judge, Remote)}
+    if not remote:
+        return {}
+    texts = [text for doc_id, text in document_texts(data).items() if doc_id in doc_ids]
+    return {name: judge.documents_cut(texts) for name, judge in remote.items()}
 
 
 def read_questions(comparisons: Path, data: Path) -> list[Question]:

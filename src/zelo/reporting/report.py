@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 import zelo
-from zelo.artifacts import read_json, read_table, write_text
+from zelo.artifacts import Table, read_json, read_table, write_text
 from zelo.config import describe
 from zelo.data.texts import query_texts
 from zelo.judging.ensemble import Preferences, average
+from zelo.reporting.judges import Panel, matrix, panel
 from zelo.reporting.results import comparisons_with_start, label, results
 from zelo.retrieval.ranking import candidates_from
 from zelo.store import RECORD, stage
@@ -31,7 +32,7 @@ TEMPLATES = Path(__file__).parent
 RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}
 
 
-@stage(version=1)
+@stage(version=2)
 def report(
     *,
     out: Path,
@@ -58,8 +59,7 @@ def report(
     for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
         rounds = [folder for name, folder in asked.items() if name.startswith(key)]
         counts[stage_name] = summed([read_json(folder / RECORD)["counts"] for folder in rounds])
-    judgments = [folder for name, folder in asked.items() if name.startswith("judgments")]
-    said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
+    said, panels = read_panels(asked)
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = matrices_of_one_query(preferences, candidates, ratings)
@@ -74,8 +74,10 @@ def report(
         "compared": comparisons_with_start(metrics),
         "query": query_texts(data)[example[0]] if example else None,
         "rating_model": RATING_MODELS[run.rating.model],
-        "caveats": caveats(counts, records),
-        "judge_rows": read_table(ratings, "judges").to_pylist(),
+        "caveats": caveats(counts, records, panels),
+        "panels": panels,
+        "matrix": matrix,
+        "fitted": {row["judge"]: row for row in read_table(ratings, "judges").to_pylist()},
         "modelled": run.rating.joint_judges,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
         "start": run.model.weights.path or run.model.weights.name,
@@ -93,6 +95,18 @@ def report(
     write_text(out / "report.html", render("report.html.j2", content))
     write_text(out / "README.md", render("card.md.j2", content))
     return {}
+
+
+def read_panels(asked: Mapping[str, Path]) -> tuple[Table, list[Panel]]:
+    """The judgments that were rated; and what is said of those who gave them, and of the ensemble
+    that a distilled model learned from."""
+    folders = [folder for name, folder in asked.items() if name.startswith("judgments")]
+    said = pa.concat_tables([read_table(folder, "judgments") for folder in folders])
+    if "ensemble_judgments" not in asked:
+        return said, [panel("", folders, said)]
+    few = asked["ensemble_judgments"]
+    ensemble = panel("The ensemble, asked few", [few], read_table(few, "judgments"))
+    return said, [ensemble, panel("The model distilled from it, asked many", folders, said)]
 
 
 def summed(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -138,7 +152,9 @@ def kind(judge: Judge) -> str:
 
 
 def caveats(
-    counts: Mapping[str, Mapping[str, Any]], records: Sequence[Mapping[str, Any]]
+    counts: Mapping[str, Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
+    panels: Sequence[Panel],
 ) -> list[str]:
     """What a reader should know before trusting the numbers: counts of what went less than well."""
     worth_saying = {
@@ -150,12 +166,19 @@ def caveats(
         "judgments failed": sum(
             record["counts"]["failed"] for record in records if record["stage"] == "judge"
         ),
+        "judgments are missing; the same command asks for them": sum(
+            record["counts"]["missing"] for record in records if record["stage"] == "judge"
+        ),
         "training queries have comparisons that do not connect all their documents": counts["rate"][
             "disconnected_queries"
         ],
         "fits did not converge": counts["rate"]["not_converged"],
     }
-    return [f"{number:,} {what}" for what, number in worth_saying.items() if number]
+    said = [f"{number:,} {what}" for what, number in worth_saying.items() if number]
+    down = [
+        f"judge {judge} was given up: {why}" for p in panels for judge, why in p.given_up.items()
+    ]
+    return said + down
 
 
 def data_uri(svg: str) -> str:
