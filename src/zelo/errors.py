@@ -7,3 +7,8 @@ class UserError(Exception):
     Its message is printed as it is, on one line and without a traceback, and the command ends
     with exit status 2. It says what was wrong, where (file, line, field, query id) and what to do.
     """
+
+
+def in_words(error: BaseException) -> str:
+    """An unexpected error on one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

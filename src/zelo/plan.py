@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class Asked:
 
     judge: str
     model: str
+    provider: str  # judges of one provider share its limits
     calls: tuple[float, float]
     tokens_in: float  # of one call
     tokens_out: float
@@ -149,12 +150,11 @@ def comparisons_of(
 
 def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -> Iterator[Asked]:
     """What each judge that is paid will be asked."""
-    orders = 2 if ensemble.both_orders else 1
-    rounds = ensemble.cap / len(ensemble.judges) if ensemble.stderr is not None else 1.0
+    least, most = (n / len(ensemble.judges) for n in (ensemble.least, ensemble.most))
     for name, judge in ensemble.judges.items():
         if not isinstance(judge, ApiJudge):
             continue
-        calls = (comparisons * orders, comparisons * orders * rounds)
+        calls = (comparisons * least, comparisons * most)
         parts = prompt.sections("compare")
         frame = prompt.tokens(parts["system"]) + prompt.tokens(parts["user"])
         tokens_in = frame + size.query_tokens + 2 * size.cut(judge.document_tokens)
@@ -180,6 +180,7 @@ def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -
         yield Asked(
             name,
             judge.model,
+            provider.name,
             calls,
             tokens_in,
             tokens_out,
@@ -286,7 +287,7 @@ def show(run: Run, made: Plan) -> None:
             f"{sum(a.calls[0] * a.tokens_in for a in made.asked) / 1e6:,.2f} M",
             f"{sum(a.calls[0] * a.tokens_out for a in made.asked) / 1e6:,.2f} M",
             span(usd[0], usd[1], "{:,.2f}") + " + unknown" * (len(known) < len(made.asked)),
-            f"{max((a.hours or 0.0 for a in made.asked), default=0.0):,.1f}",
+            f"{max(by_provider(made.asked).values(), default=0.0):,.1f}",
             style="bold",
         )
         console.print(rows)
@@ -295,8 +296,8 @@ def show(run: Run, made: Plan) -> None:
         console.print(
             f"Tokens are {source}. Prices are those of {listed()['as_of']} (conf/prices.yaml) or "
             f"set at the judge: check them before you spend. Hours are the least that the "
-            f"configured limits allow; judges are asked at the same time. Answers that the ledger "
-            f"has are not asked for again."
+            f"configured limits allow; providers are asked at the same time. Answers that the "
+            f"ledger has are not asked for again."
         )
         if run.judge.stderr is not None:
             console.print(
@@ -333,6 +334,14 @@ def show(run: Run, made: Plan) -> None:
         console.print(
             "Throughput is that of conf/throughput.yaml; BM25, rating and reports: minutes."
         )
+
+
+def by_provider(asked: Iterable[Asked]) -> dict[str, float]:
+    """Least hours of each provider's judges together."""
+    hours: dict[str, float] = {}
+    for one in asked:
+        hours[one.provider] = hours.get(one.provider, 0.0) + (one.hours or 0.0)
+    return hours
 
 
 def span(low: float, high: float, form: str) -> str:

@@ -40,7 +40,9 @@ class Endpoint:
         self.options = options
         self.random = random.Random(options.seed)
         self.faults: Counter[str] = Counter()
-        self.answered: Counter[str] = Counter()
+        self.answered: dict[str, list[float]] = {}  # question → when it was answered
+        self.corrected = 0  # requests that say what was wrong with the answer before
+        self.body: dict[str, Any] = {}  # the latest, without its messages
         self.spoiled: set[str] = set()
         self.requests = self.early = self.flying = self.most_flying = 0
         self.times: list[float] = []
@@ -65,14 +67,19 @@ class Endpoint:
         key = request.headers.get("Authorization", "")
         if self.options.key and key != f"Bearer {self.options.key}":
             return error(401, "invalid_api_key", f"Incorrect API key provided: {key}")
-        a, b = worths(body["messages"][1]["content"])
+        messages = body.pop("messages")
+        self.body = body
+        roles = [message["role"] for message in messages]
+        if roles == ["system", "user", "assistant", "user"]:
+            self.corrected += "could not be read" in messages[3]["content"]
+        a, b = worths(messages[1]["content"])
         question = f"{a} {b}"
         fault = self.fault(question)
         if fault:
             self.faults[fault] += 1
             return await self.go_wrong(fault, request, question)
         await asyncio.sleep(self.options.latency)
-        self.answered[question] += 1
+        self.answered.setdefault(question, []).append(time.time())
         return self.answer(f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}')
 
     def fault(self, question: str) -> str:
@@ -122,6 +129,22 @@ class Endpoint:
                 return response
             case "invalid_json":
                 return web.Response(text='{"choices": [{"message"', content_type="application/json")
+            case "rejected_once":
+                return error(400, "invalid_value", "Invalid value in this one")
+            case "no_code":  # vLLM's way, before it had a code for it
+                return error(400, "BadRequestError", "This model's maximum context length is 8192")
+            case "listed":  # Gemini's way
+                content = {"error": {"code": 400, "message": f"Listed trouble {'.' * 240} {key}"}}
+                return web.json_response([content], status=400)
+            case "surrogate":
+                return self.answer('{"reasons": "half a \\ud83d", "score": 0.5}')
+            case "huge_usage":
+                huge = completion('{"reasons": "", "score": 0.5}', 2**70, 2**70)
+                return web.json_response(huge)
+            case "thinking":
+                thought = completion('{"reasons": "", "score": 0.5}', 9, 3)
+                thought["usage"]["total_tokens"] = 105
+                return web.json_response(thought)
             case "refused":
                 return self.answer("", refusal=f"I cannot help with that {key}")
             case "cut_off":
@@ -152,7 +175,10 @@ class Endpoint:
                 "early": self.early,
                 "most_in_flight": self.most_flying,
                 "faults": self.faults,
-                "answered": self.answered,
+                "answered": {question: len(at) for question, at in self.answered.items()},
+                "answered_at": self.answered,
+                "corrected": self.corrected,
+                "body": self.body,
                 "times": self.times,
             }
         )

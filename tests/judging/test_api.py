@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from zelo.errors import UserError
 from zelo.judging.api import ApiJudge, PreparedApi, Provider, redact
 from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.protocol import Answer, Asking, Question
 from zelo.judging.spending import Budget, Price, Spending
 
 RUN = "run"
@@ -88,6 +90,8 @@ def test_what_may_help_is_tried_again(kind: str, tmp_path: Path) -> None:
     assert counts["faults"][kind] > 0
     assert found.trouble["judge"][kind] == counts["faults"][kind]
     assert set(counts["answered"].values()) == {1}
+    if kind in CONTENT and kind not in ("empty", "cut_off"):  # told what was wrong
+        assert counts["corrected"] > 0
 
 
 @pytest.mark.parametrize(
@@ -109,6 +113,53 @@ def test_what_does_not_help_is_a_failed_answer_and_no_tie(
     assert again.new == 0  # and never again
     if kind not in ("too_long",):
         assert spending.usd == pytest.approx(3 * requests * 0.0015)  # paid for all the same
+
+
+def test_a_question_alone_that_is_rejected_is_a_failed_answer(tmp_path: Path) -> None:
+    asked = questions(60)
+    with running(faults=0.1, kinds="rejected_once", seed=2) as endpoint:
+        found, _ = ask(judge(endpoint), asked, tmp_path)
+        rejected = endpoint.counts()["faults"]["rejected_once"]
+    failed = [a for a in found.answers["judge"] if a and a.score is None]
+    assert [a.status for a in failed] == ["rejected"] * rejected != []
+    assert "Invalid value in this one" in failed[0].reasons
+    assert None not in found.answers["judge"]
+    assert found.down == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("no_code", "too_long"), ("surrogate", "answered"), ("huge_usage", "answered")],
+)
+def test_what_endpoints_do_against_the_rules(kind: str, status: str, tmp_path: Path) -> None:
+    with running(always=kind) as endpoint:
+        found, _ = ask(judge(endpoint), questions(3), tmp_path)
+        again, _ = ask(judge(endpoint), questions(3), tmp_path)
+    assert [a.status for a in found.answers["judge"] if a] == [status] * 3
+    assert again.new == 0
+    if kind == "surrogate":
+        assert {a.reasons for a in found.answers["judge"] if a} == {"half a ?"}
+
+
+def test_tokens_that_were_thought_are_billed(tmp_path: Path) -> None:
+    with running(always="thinking") as endpoint:
+        found, spending = ask(judge(endpoint), questions(1), tmp_path)
+    (answer,) = found.answers["judge"]
+    assert answer is not None
+    assert (answer.tokens_in, answer.tokens_out) == (9, 96)
+    assert spending.usd == pytest.approx((9 * 1 + 96 * 10) / 1e6)
+
+
+@pytest.mark.parametrize(("retry_after", "patience"), [(0, 60), (0.001, 0.5)])
+def test_a_wait_that_is_none_is_no_licence(
+    retry_after: float, patience: float, tmp_path: Path
+) -> None:
+    """An endpoint that says no and `Retry-After: 0` is not asked as fast as it can say so."""
+    provider = {"attempts": 2, "patience": patience, "in_flight": 2}
+    with running(always="rate_limited", retry_after=retry_after) as endpoint:
+        found, _ = ask(judge(endpoint, provider=provider), questions(20), tmp_path)
+        assert endpoint.counts()["requests"] < 80
+    assert "rate_limited" in found.down["judge"]
 
 
 @pytest.mark.parametrize("kind", ["unauthorised", "rejected", "server_error", "timeout"])
@@ -234,6 +285,87 @@ def test_a_key_that_is_said_back_is_taken_out() -> None:
     assert redact("Bearer abc123xyz failed", "abc123xyz") == "Bearer *** failed"
     assert redact("Incorrect key: sk-planted***9999", "other-key") == "Incorrect key: ***"
     assert redact("none at all", "none") == "none at all"
+    assert redact("key AIzaSyD0123456789abc no", "other") == "key *** no"
+    assert redact("407 http://me:secret@proxy:8080 no", "other") == "407 http://***@proxy:8080 no"
+
+
+def test_nor_is_its_beginning_left_where_a_text_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "plain0123456789abcdefghij0123456789")
+    with running(always="listed") as endpoint:
+        keyed = judge(endpoint, provider={"key_variable": "SOME_KEY"})
+        found, _ = ask(keyed, questions(9), tmp_path)
+    assert "Listed trouble" in found.down["judge"]
+    assert "plain" not in found.down["judge"]
+
+
+def test_the_schema_and_the_limit_are_sent_as_the_endpoint_wants_them(tmp_path: Path) -> None:
+    provider = {"structured": "json_schema", "token_limit_field": "max_completion_tokens"}
+    with running() as endpoint:
+        ask(judge(endpoint, provider=provider, max_tokens=77), questions(1), tmp_path)
+        body = endpoint.counts()["body"]
+    schema = body.pop("response_format")["json_schema"]
+    assert body == {"model": "m", "max_completion_tokens": 77}
+    assert schema["strict"]
+    assert list(schema["schema"]["properties"]) == ["reasons", "score"]  # in this order
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "n", "messages"])
+def test_the_budget_is_not_undone_by_more_fields(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field}: set by the judge's own options"):
+        judge("http://one/v1", extra={field: 5})
+
+
+class Broken:
+    """A judge that computes here and breaks."""
+
+    fingerprint = "broken"
+
+    def answer(self, questions: list[Question]) -> list[Answer]:
+        raise RuntimeError("CUDA out of memory\nand more lines")
+
+
+class Odd(Broken):
+    """One that gives scores which are none."""
+
+    fingerprint = "odd"
+
+    def answer(self, questions: list[Question]) -> list[Answer]:
+        return [Answer((math.nan, 2.0, 0.5)[i % 3]) for i, _ in enumerate(questions)]
+
+
+def test_a_judge_that_breaks_leaves_the_others_alone(tmp_path: Path) -> None:
+    asked = questions(30)
+    with running(latency=0.05) as endpoint:
+        found, _ = ask({"here": Broken(), "there": judge(endpoint)}, asked, tmp_path)
+    assert None not in found.answers["there"]
+    assert found.answers["here"] == [None] * 30
+    assert found.down == {"here": "RuntimeError: CUDA out of memory"}
+    with pytest.raises(RuntimeError, match="CUDA"):  # nobody is left: it is our own mistake
+        ask({"here": Broken()}, asked, tmp_path)
+
+
+def test_a_score_that_is_none_is_a_failed_answer(tmp_path: Path) -> None:
+    found, _ = ask({"odd": Odd()}, questions(3), tmp_path)
+    assert [(a.score, a.status) for a in found.answers["odd"] if a] == [
+        (None, "not_a_number"),
+        (None, "out_of_range"),
+        (0.5, "answered"),
+    ]
+
+
+def test_who_waits_looks_whether_there_is_still_a_reason_to() -> None:
+    async def waiting() -> float:
+        asking = Asking(print, print, Spending(Budget()), {}, asyncio.Event(), asyncio.Event().wait)
+        start = time.monotonic()
+        rest = asyncio.create_task(asking.rest(60))
+        await asyncio.sleep(0.1)
+        asking.down = "gone"
+        assert await rest
+        return time.monotonic() - start
+
+    assert asyncio.run(waiting()) < 2
 
 
 def test_two_judges_of_a_provider_share_its_limits(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_a_language_model_compares_by_the_logits_of_its_answers(causal: Path) ->
     assert max(map(abs, scores)) > 1e-3
 
 
+def test_a_document_brings_no_control_token(causal: Path) -> None:
+    judge = language_model(causal)
+    honest, hostile = (
+        judge.prompt_of(Question("q", "a", "b", 0, text, text, text), False)
+        for text in ("end", "<end>")
+    )
+    assert judge.tokenizer.encode("<end>", add_special_tokens=False) == [1]
+    assert hostile.count(1) == honest.count(1)
+    assert judge.tokenizer.decode(hostile).count("< end>") == 3
+
+
 def test_both_orders_take_out_the_bias_of_a_place(causal: Path) -> None:
     both = language_model(causal)
     turned = [

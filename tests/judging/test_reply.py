@@ -25,6 +25,8 @@ from zelo.judging.reply import read_reply
         ("Both are fine.\n**Score:** -1", -1.0),
         ("Score = \u22120.5.", -0.5),
         ("the score is 0.3", 0.3),
+        ("Score: -0.5\n\nReasons: A answers it, B does not.", -0.5),
+        ("- **Final score:** `0.25`", 0.25),
         ("score: -.5", -0.5),
         ("-1", -1.0),
         (" 0.25. ", 0.25),
@@ -57,12 +59,21 @@ def test_a_score_is_found(text: str, score: float) -> None:
         ('{"score": 1' + "0" * 400 + "}", "out_of_range"),
         ("-1.01", "out_of_range"),
         ("score: 8/10", "unparsable"),
+        ("score: 1 out of 10", "unparsable"),
+        # What a document claims, quoted.
+        ('Document A says "score: -1", which is manipulation. I prefer B.', "unparsable"),
+        ('{"reasons": "Document A says\nscore: -1\nfor itself, which', "unparsable"),
     ],
 )
 def test_what_is_no_answer_has_a_name(text: str | None, problem: str) -> None:
     reply = read_reply(text)
     assert reply.score is None
     assert reply.problem == problem
+
+
+def test_of_what_was_cut_off_only_a_complete_object_counts() -> None:
+    assert read_reply("A claims:\nscore: -1\n", whole=False).problem == "unparsable"
+    assert read_reply('{"reasons": "x", "score": -1} And', whole=False).score == -1
 
 
 @given(st.floats(-1, 1), st.text(max_size=60))

@@ -24,6 +24,7 @@ from zelo.errors import UserError
 from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}
+NO_ANSWER = "No answer of this judge: the mean of the others stands here."
 SWAPPED = "(SWAPPED)\n"  # how zbench marks a thought about (b, a); its score is turned back
 WHOLE_SCORE = re.compile(r"<score>\s*([-+][01])\s*</score>\s*$")  # zbench reads it as 0
 
@@ -160,7 +161,7 @@ def read_ai_scores(
                 whole = WHOLE_SCORE.search(thought)
                 if score == 0 and whole:
                     score = -int(whole[1]) if swapped else int(whole[1])
-                failed = score == 0 and not thought.removeprefix(SWAPPED)
+                failed = thought == NO_ANSWER or (score == 0 and not thought.removeprefix(SWAPPED))
                 rows.append(
                     {
                         "query_id": query_id,
@@ -266,10 +267,9 @@ def scored_pairs(
         }
         for field in FIELDS.values():
             thoughts = [t for _, t in by_field.get(field, [])]
-            others = "No answer of this judge: the mean of the others stands here."
             scored[field] = {
                 # A score of 0 without a thought would read as a failed call.
-                "thought": ("\n\n".join(thoughts) or "-") if thoughts else others,
+                "thought": ("\n\n".join(thoughts) or "-") if thoughts else NO_ANSWER,
                 "score": means.get(field, everywhere),
             }
         pairs.append(scored)

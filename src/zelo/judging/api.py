@@ -16,9 +16,11 @@ import asyncio
 import json
 import os
 import re
+import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,9 +28,9 @@ from urllib.parse import urlsplit
 from pydantic import field_validator
 
 from zelo.config import Component, option
-from zelo.errors import UserError
+from zelo.errors import UserError, in_words
 from zelo.judging import prompt
-from zelo.judging.limits import Limiter, backoff, retry_after
+from zelo.judging.limits import NO_WAIT, Limiter, backoff, retry_after
 from zelo.judging.prices import price_of
 from zelo.judging.protocol import Answer, Asking, Question
 from zelo.judging.reply import read_reply
@@ -57,7 +59,22 @@ SCHEMA = {
 FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
 NOT_AGAIN = {"refused", "too_long"}
 IN_A_ROW = 5  # questions without any answer before a judge is given up
-LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|key|gsk|AIza)[-_][-\w*]{8,}")
+LOOKS_LIKE_A_KEY = re.compile(r"\b(?:(?:sk|pk|key|gsk)[-_]|AIza)[-\w*]{8,}|(?<=://)[^/\s@]+(?=@)")
+MOST_TOKENS = 2**31  # a count beyond is none
+TOO_LONG = re.compile(
+    r"context (?:length|window|size)|too (?:long|large|many tokens)|maximum (?:number of |input )?"
+    r"tokens|input length|prompt length",
+    re.IGNORECASE,
+)
+OURS = {
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "response_format",
+    "n",
+    "stream",
+}
 
 
 class Provider(Component):
@@ -143,6 +160,20 @@ class ApiJudge(Component):
     )
     price: Price | None = option(None, "null: as in conf/prices.yaml", exclude=True)
 
+    @field_validator("extra")
+    @classmethod
+    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if taken := OURS & extra.keys():
+            raise ValueError(
+                f"{', '.join(sorted(taken))}: set by the judge's own options, which the budget "
+                f"is reckoned with"
+            )
+        return extra
+
+    def fingerprint(self) -> str:
+        """Digest of the prompt."""
+        return prompt.prompt_hash()
+
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedApi:
         """Nothing is loaded and no key is read before there is something to ask."""
         asked = [self.provider.name, self.model, prompt.prompt_hash(), self.document_tokens]
@@ -199,6 +230,8 @@ class PreparedApi:
     fingerprint: str
     judge: ApiJudge
     _in_a_row: int = field(default=0, init=False)
+    _answered: int = field(default=0, init=False)
+    _rejected: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
 
     def ready(self, spending: Spending) -> None:
         """`UserError` where key, packages or, under a budget in USD, the price are missing."""
@@ -211,7 +244,10 @@ class PreparedApi:
                 f"judge {self.judge.provider.name}: package {error.name} is missing; "
                 f"pip install 'zelo[llm]'"
             ) from None
-        if spending.budget.usd is not None and self.judge.price_or_none() is None:
+        if self.judge.price_or_none() is None:
+            if spending.budget.usd is None:
+                say_unpriced(f"{self.judge.provider.name}/{self.judge.model}")
+                return
             raise UserError(
                 f"budget.usd: the price of {self.judge.provider.name}/{self.judge.model} is not in "
                 f"conf/prices.yaml; set it with judge.judges.NAME.price="
@@ -248,14 +284,22 @@ class PreparedApi:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(self._work(supply, wire, asking))
+        if self._answered and not asking.down:  # it is these questions, not the configuration
+            for question, answer in self._rejected:
+                asking.deliver(question, answer)
+        self._rejected.clear()
 
     async def _work(self, supply: Iterator[Question], wire: Wire, asking: Asking) -> None:
         for question in supply:
             if asking.stopping:
                 return
-            answer = await self._ask(question, wire)
+            try:
+                answer = await self._ask(question, wire)
+            except Exception as error:  # the other requests come home all the same
+                asking.down = in_words(error)
+                return
             if answer is not None:
-                self._in_a_row = 0
+                self._in_a_row, self._answered = 0, self._answered + 1
                 asking.deliver(question, answer)
             elif not asking.stopping:
                 self._in_a_row += 1
@@ -268,7 +312,7 @@ class PreparedApi:
         conversation = asked
         tally = Tally()
         corrected = False
-        failures, waited = 0, 0.0
+        failures, limited, waited = 0, 0, 0.0
         while not wire.asking.stopping:
             outcome = await wire.request(conversation)
             if outcome is None:
@@ -276,12 +320,15 @@ class PreparedApi:
             tally.tokens_in += outcome.tokens_in
             tally.tokens_out += outcome.tokens_out
             tally.usd += outcome.usd
-            if outcome.kind in ("unauthorised", "rejected"):
+            if outcome.kind == "rejected":
+                self._rejected.append((question, tally.answer(None, "rejected", outcome.text)))
+                return None
+            if outcome.kind == "unauthorised":
                 return None
             if outcome.kind in NOT_AGAIN:
                 return tally.answer(None, outcome.kind, outcome.text)
             if outcome.kind in ("reply", "cut_off"):
-                reply = read_reply(outcome.text)
+                reply = read_reply(outcome.text, whole=outcome.kind == "reply")
                 if reply.score is not None:
                     return tally.answer(reply.score, "answered", reply.reasons)
                 problem = reply.problem if outcome.kind == "reply" else "cut_off"
@@ -295,10 +342,14 @@ class PreparedApi:
                     conversation = [*asked, said, {"role": "user", "content": ask}]
                 continue
             if outcome.kind == "rate_limited":
-                pause = outcome.wait if outcome.wait is not None else backoff(failures)
+                # After a wait that did not help comes a longer one, whatever the provider says.
+                pause = max(
+                    outcome.wait or 0.0, backoff(limited, NO_WAIT if outcome.wait else None)
+                )
                 waited += pause
                 wire.limiter.pause(pause)
-                failures += outcome.wait is None
+                limited += 1
+                failures += not outcome.wait
                 if waited > self.judge.provider.patience:
                     return None
             else:
@@ -318,7 +369,7 @@ class Wire:
     session: aiohttp.ClientSession
     limiter: Limiter
     asking: Asking
-    key: str
+    key: str = field(repr=False)
     trouble: str = ""  # the last trouble in the endpoint's own words
 
     def __post_init__(self) -> None:
@@ -338,6 +389,7 @@ class Wire:
                 return None
             paid = most
             try:
+                await self.asking.covered()
                 outcome, billed = await self._post(body)
                 paid = outcome.usd if billed is not None else most
                 if billed:
@@ -372,9 +424,10 @@ class Wire:
         except ValueError:
             content = None
         if status != 200 or (isinstance(content, dict) and content.get("error")):
-            return self._refusal(status, headers, content), False
+            # A gateway that gave up waiting does not know what the model did.
+            return self._refusal(status, headers, content), None if status in (504, 524) else False
         if not isinstance(content, dict):
-            return Outcome("invalid_json", redact(repr(raw[:80]), self.key)), None
+            return Outcome("invalid_json", redact(repr(raw), self.key)[:80]), None
         return self._reply(content)
 
     def _reply(self, content: dict[str, Any]) -> tuple[Outcome, bool | None]:
@@ -389,9 +442,12 @@ class Wire:
             return Outcome("invalid_json", "no choices[0].message"), None
         usage = content.get("usage")
         usage = usage if isinstance(usage, dict) else {}
-        n_in, n_out = (as_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion"))
+        n_in, n_out, total = (
+            as_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion", "total")
+        )
         known = n_in is not None and n_out is not None
         n_in, n_out = n_in or 0, n_out or 0
+        n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
         usd = self.price.of(n_in, n_out)
         kind, finish = "reply", choice.get("finish_reason")
         if refusal or finish == "content_filter":
@@ -403,17 +459,21 @@ class Wire:
 
     def _refusal(self, status: int, headers: Any, content: Any) -> Outcome:
         """The kind of a response that is an error."""
+        if isinstance(content, list) and content:  # as Gemini's endpoint does
+            content = content[0]
         error = content.get("error") if isinstance(content, dict) else None
         error = error if isinstance(error, dict) else {"message": str(error or "")}
         code = str(error.get("code") or error.get("type") or "")
-        text = redact(f"{status} {error.get('message') or code}".strip()[:300], self.key)
+        message = str(error.get("message") or code)
+        text = redact(f"{status} {message}".strip(), self.key)[:300]
         if status == 200 and str(code).isdigit():
             status = int(code)
         if code == "insufficient_quota" or status in (401, 402, 403, 404):
             return Outcome("unauthorised", text)
         if status == 429:
             return Outcome("rate_limited", text, wait=retry_after(headers))
-        if code in ("context_length_exceeded", "string_above_max_length") or status == 413:
+        known = code in ("context_length_exceeded", "string_above_max_length") or status == 413
+        if known or (status in (400, 422) and TOO_LONG.search(message)):
             return Outcome("too_long", text)
         if code == "content_filter":
             return Outcome("refused", text)
@@ -422,9 +482,15 @@ class Wire:
         return Outcome("rejected", text)
 
 
+@cache
+def say_unpriced(model: str) -> None:
+    """Say once that nothing is known of what a model costs."""
+    print(f"  the price of {model} is not known: what it costs is not counted", file=sys.stderr)
+
+
 def as_count(value: Any) -> int | None:
     """A number of tokens; None for anything else."""
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else None
 
 
 def account_headers(provider: Provider, key: str) -> dict[str, str]:
@@ -449,5 +515,5 @@ def proxy_for(url: str) -> str | None:
 
 
 def redact(text: str, key: str) -> str:
-    """A text of the endpoint's without the key, should it say it back."""
+    """A text of the endpoint's without the key, should it say it back, and without passwords."""
     return LOOKS_LIKE_A_KEY.sub("***", text.replace(key, "***") if key != "none" else text)

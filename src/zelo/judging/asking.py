@@ -16,15 +16,26 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from zelo.errors import UserError, in_words
 from zelo.judging.ledger import Ledger
 from zelo.judging.limits import Limiter
-from zelo.judging.protocol import Answer, Asking, Batched, PreparedJudge, Question, Remote
+from zelo.judging.protocol import (
+    Answer,
+    Asking,
+    Batched,
+    PreparedJudge,
+    Question,
+    Remote,
+    checked,
+    filed,
+)
 from zelo.judging.spending import Spending
 from zelo.progress import Progress
 
@@ -54,9 +65,8 @@ def ask_all(
     What is spent goes into the ledger under `run`. On Ctrl-C what is in flight is finished and
     written, then `KeyboardInterrupt` is raised.
     """
-    found = {
-        name: ledger.find(judges[name].fingerprint, asked) for name, asked in questions.items()
-    }
+    filings = {name: [filed(judges[name], q) for q in asked] for name, asked in questions.items()}
+    found = {name: ledger.find(judges[name].fingerprint, asked) for name, asked in filings.items()}
     result = Asked(found)
     remote = [name for name in questions if isinstance(judges[name], Remote)]
     with contextlib.ExitStack() as stack:
@@ -65,9 +75,9 @@ def ask_all(
             for fingerprint in sorted({judges[name].fingerprint for name in remote}):  # one order
                 stack.enter_context(exclusively(ledger, fingerprint))
             for name in remote:
-                found[name] = ledger.find(judges[name].fingerprint, questions[name])
+                found[name] = ledger.find(judges[name].fingerprint, filings[name])
         missing = {
-            name: list(unanswered(questions[name], answers))
+            name: list(unanswered(questions[name], filings[name], answers))
             for name, answers in found.items()
             if None in answers
         }
@@ -78,17 +88,17 @@ def ask_all(
         if missing:
             Session(judges, missing, ledger, spending, run, result).go()
     for name in missing:
-        found[name] = ledger.find(judges[name].fingerprint, questions[name])
+        found[name] = ledger.find(judges[name].fingerprint, filings[name])
     return result
 
 
 def unanswered(
-    questions: Sequence[Question], answers: Sequence[Answer | None]
+    questions: Sequence[Question], filings: Sequence[Question], answers: Sequence[Answer | None]
 ) -> Iterator[Question]:
     """Questions without an answer, each once though it be asked of two pairs of equal texts."""
     seen = set()
-    for question, answer in zip(questions, answers, strict=True):
-        key = (question.query, question.text_a, question.text_b, question.repeat)
+    for question, known, answer in zip(questions, filings, answers, strict=True):
+        key = (known.query, known.text_a, known.text_b, known.repeat)
         if answer is None and key not in seen:
             seen.add(key)
             yield question
@@ -123,7 +133,10 @@ class Session:
     ) -> None:
         self.judges, self.missing, self.ledger = judges, missing, ledger
         self.spending, self.run, self.result = spending, run, result
-        self.came: queue.SimpleQueue[tuple[str, Question, Answer]] = queue.SimpleQueue()
+        self.came: queue.SimpleQueue[tuple[str, Question, Answer] | None] = queue.SimpleQueue()
+        self.unwritten: list[tuple[str, Question, Answer]] = []
+        self.uncovered: list[tuple[int, asyncio.Future[None]]] = []  # reservation, who waits for it
+        self.failures: dict[str, BaseException] = {}  # by judge
         self.failure: BaseException | None = None
         self.interrupted = False
         self.spent = (run, spending.calls, spending.usd)  # as the ledger has it
@@ -146,11 +159,14 @@ class Session:
                     self._write()
                     progress.show(self.result.new, self._note())
         except BaseException:
-            if thread.is_alive():
-                self.loop.call_soon_threadsafe(self.stop.set)
+            self._call(self.stop.set)
+            with contextlib.suppress(UserError):
+                self._write()  # what came meanwhile, and what an interrupted write did not keep
             raise
         finally:
             progress.close()
+        if self.failure is None and len(self.failures) == len(self.missing):
+            self.failure = next(iter(self.failures.values()))  # nobody else was asked
         if self.failure is not None:
             raise self.failure
         self._report()
@@ -165,7 +181,7 @@ class Session:
             if self.interrupted:
                 raise KeyboardInterrupt
             self.interrupted = True
-            self.loop.call_soon_threadsafe(self.stop.set)
+            self._call(self.stop.set)
             flying = self.spending.open
             what = f"{flying} requests in flight" if flying else "what is being computed"
             print(f"\n  finishing {what}; Ctrl-C again abandons it", file=sys.stderr, flush=True)
@@ -179,26 +195,58 @@ class Session:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have the asking thread call a function, if it is still there."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            self.loop.call_soon_threadsafe(function, *arguments)
+
     def _write(self) -> None:
         """Put all answers that came into the ledger, waiting for one if there is none."""
-        try:
-            rows = [self.came.get(timeout=POLL)]
-        except queue.Empty:
-            rows = []
         with contextlib.suppress(queue.Empty):
+            came = self.came.get(timeout=POLL)
             while True:
-                rows.append(self.came.get_nowait())
+                if came is not None:
+                    self.unwritten.append(came)
+                came = self.came.get_nowait()
+        rows = self.unwritten
         spent = (self.run, self.spending.calls, self.spending.usd)
         if rows or spent != self.spent:
-            self.spent = spent
             self.ledger.keep(
-                [(self.judges[name].fingerprint, q, answer) for name, q, answer in rows], spent
+                [
+                    (self.judges[name].fingerprint, filed(self.judges[name], q), answer)
+                    for name, q, answer in rows
+                ],
+                spent,
             )
+            self.spent = spent
+            self._call(self._release, spent[1])
+        self.unwritten = []
         self.result.new += len(rows)
+
+    async def _covered(self) -> None:
+        """Wait until the ledger counts every request reserved so far, if there is a budget.
+
+        A run that is killed then knows no less than it may have spent.
+        """
+        if self.spending.budget.limited:
+            future = self.loop.create_future()
+            self.uncovered.append((self.spending.calls, future))
+            self.came.put(None)
+            await future
+
+    def _release(self, calls: int) -> None:
+        """Let those go on whose reservation is among the first `calls`."""
+        waiting, self.uncovered = self.uncovered, []
+        for number, future in waiting:
+            if number > calls:
+                self.uncovered.append((number, future))
+            elif not future.done():
+                future.set_result(None)
 
     def _note(self) -> str:
         """Money spent and failed attempts by kind, for the progress line."""
-        kinds: Counter[str] = sum(self.result.trouble.values(), Counter())
+        # Copies, since the asking thread goes on counting.
+        kinds = sum((Counter(dict(k)) for k in self.result.trouble.values()), Counter[str]())
         money = [f"${self.spending.usd:.2f}"] if self.spending.usd else []
         return ", ".join([*money, *(f"{kind} {n}" for kind, n in kinds.most_common(3))])
 
@@ -227,9 +275,18 @@ class Session:
                 for name, questions in self.missing.items():
                     judge = self.judges[name]
                     if isinstance(judge, Remote):
-                        group.create_task(self._ask_remote(name, judge, questions, limiters))
+                        asking = self._ask_remote(name, judge, questions, limiters)
                     else:
-                        group.create_task(self._ask_here(name, judge, questions, pool))
+                        asking = self._ask_here(name, judge, questions, pool)
+                    group.create_task(self._guarded(name, asking))
+
+    async def _guarded(self, name: str, asking: Coroutine[Any, Any, None]) -> None:
+        """Give a judge up that breaks, so that the others go on."""
+        try:
+            await asking
+        except Exception as error:
+            self.failures[name] = first = only(error)
+            self.result.down[name] = in_words(first)
 
     async def _ask_remote(
         self,
@@ -249,6 +306,7 @@ class Session:
             spending=self.spending,
             limiters=limiters,
             stop=self.stop,
+            covered=self._covered,
         )
         await judge.answer_each(questions, asking)
         if asking.down:
@@ -268,14 +326,14 @@ class Session:
             began = time.monotonic()
             answers = await self.loop.run_in_executor(pool, judge.answer, batch)
             for question, answer in zip(batch, answers, strict=True):
-                self.came.put((name, question, answer))
+                self.came.put((name, question, checked(answer)))
             start += len(batch)
             if time.monotonic() - began < LONGEST_BATCH / 2:
                 size = min(2 * size, 4096)
 
 
 def only(error: BaseException) -> BaseException:
-    """The one error in a group of errors, however deep; the group where there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """The first error in a group of errors, however deep."""
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

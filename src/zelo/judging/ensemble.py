@@ -37,11 +37,21 @@ class Ensemble(Component):
 
     @model_validator(mode="after")
     def _room(self) -> Ensemble:
-        if self.stderr is not None and self.cap < len(self.judges):
+        if self.stderr is not None and self.cap < self.least:
             raise ValueError(
-                f"cap={self.cap} is less than the {len(self.judges)} judges that are asked anyway"
+                f"cap={self.cap} is less than the {self.least} answers that are asked for anyway"
             )
         return self
+
+    @property
+    def least(self) -> int:
+        """Answers to one comparison that are asked for in any case."""
+        return len(self.judges) * (2 if self.both_orders else 1)
+
+    @property
+    def most(self) -> int:
+        """Answers to one comparison that may be asked for."""
+        return self.least if self.stderr is None else self.cap
 
     def votes(self, scores: Sequence[float]) -> NDArray[np.float64]:
         """Scores as they are averaged."""

@@ -20,9 +20,9 @@ from zelo.judging.protocol import (
     ANSWERED,
     MISSING,
     Answer,
+    Cutting,
     PreparedJudge,
     Question,
-    Remote,
     turned,
 )
 from zelo.judging.recorded import PreparedRecorded
@@ -31,7 +31,7 @@ from zelo.seeding import derived_seed
 from zelo.store import stage
 
 
-@stage(version=3)
+@stage(version=4)
 def judge(
     *,
     out: Path,
@@ -65,6 +65,7 @@ def judge(
         name: member.prepare(data, compared, derived_seed(seed, "judge", name))
         for name, member in judge.judges.items()
     }
+    refuse_twins(judges)
     recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
     polls = [Poll(question) for question in questions]
     sums = Asked({})
@@ -131,6 +132,19 @@ def judge(
     }
 
 
+def refuse_twins(judges: Mapping[str, PreparedJudge]) -> None:
+    """`UserError` where two judges are one: its answer would be given once and counted twice."""
+    names: dict[str, str] = {}
+    for name, prepared in judges.items():
+        twin = names.setdefault(prepared.fingerprint, name)
+        if twin != name:
+            raise UserError(
+                f"judge.judges: {twin} and {name} are the same judge (model, prompt and sampling), "
+                f"whose one answer would count twice; for more answers of one judge set "
+                f"judge.stderr, or give one of the two another temperature"
+            )
+
+
 @dataclass(slots=True)
 class Poll:
     """What was asked about one comparison, and what was said."""
@@ -160,11 +174,12 @@ def wave(
     judge that is `down` should have been asked next is put down as missing.
     """
     names = list(ensemble.judges)
+    turns_at_most = ensemble.most * len(names) // ensemble.least
     due: dict[str, list[tuple[Poll, Question]]] = {}
     for poll in polls:
         if poll.turns == 0:
             turns = range(len(names))
-        elif poll.turns < ensemble.cap and not ensemble.settled(poll.scores()):
+        elif poll.turns < turns_at_most and not ensemble.settled(poll.scores()):
             turns = range(poll.turns, poll.turns + 1)
         else:
             continue
@@ -178,7 +193,7 @@ def wave(
             for question in asked:
                 if name in down:
                     poll.said.append((name, question, None))
-                    poll.turns = ensemble.cap
+                    poll.turns = turns_at_most
                 else:
                     due.setdefault(name, []).append((poll, question))
     return due
@@ -197,15 +212,15 @@ def presented(q: Question, repeat: int, place: int, both_orders: bool) -> list[Q
 def documents_cut(
     judges: Mapping[str, PreparedJudge], doc_ids: Set[str], data: Path
 ) -> dict[str, int]:
-    """Of how many documents a judge that is asked over a network sees only the beginning.
+    """Of how many documents each judge that cuts them sees only the beginning.
 
     Those of earlier rounds are counted too.
     """
-    remote = {name: judge for name, judge in judges.items() if isinstance(judge, Remote)}
-    if not remote:
+    cutting = {name: judge for name, judge in judges.items() if isinstance(judge, Cutting)}
+    if not cutting:
         return {}
     texts = [text for doc_id, text in document_texts(data).items() if doc_id in doc_ids]
-    return {name: judge.documents_cut(texts) for name, judge in remote.items()}
+    return {name: judge.documents_cut(texts) for name, judge in cutting.items()}
 
 
 def read_questions(comparisons: Path, data: Path) -> list[Question]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,10 @@ class LanguageModel(Component):
     both_orders: bool = option(True, "average over both orders, which takes out position bias")
     precision: str = option("auto", "auto: as saved", pattern="^(auto|float32|bfloat16|float16)$")
     batch_size: int = option(8, "prompts read at once", ge=1, exclude=True)
+
+    def fingerprint(self) -> str:
+        """Digest of the prompt."""
+        return prompt.prompt_hash("choose")
 
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
@@ -65,9 +70,17 @@ class PreparedLanguageModel:
     model: Any
     tokenizer: Any
     choices: list[list[int]] = field(init=False)  # ids of the tokens that mean A, and B
+    special: re.Pattern[str] = field(init=False)  # what its tokenizer takes for a control token
 
     def __post_init__(self) -> None:
         self.choices = [self._ids(letter) for letter in "AB"]
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = {*self.tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+        self.special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+
+    def documents_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` are longer than what is shown of a document."""
+        return sum(bool(prompt.shown(text, self.judge.document_tokens)[1]) for text in texts)
 
     def _ids(self, letter: str) -> list[int]:
         """Ids of the tokens that stand for an answer, with and without a space before it."""
@@ -97,10 +110,11 @@ class PreparedLanguageModel:
 
     def prompt_of(self, q: Question, turned: bool) -> list[int]:
         """Token ids of the question, up to where the answer stands."""
-        a, b = (q.text_b, q.text_a) if turned else (q.text_a, q.text_b)
-        shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, q.query, a, b)
+        texts = (q.query, q.text_b, q.text_a) if turned else (q.query, q.text_a, q.text_b)
+        query, a, b = (self.special.sub(prompt.broken, text) for text in texts)
+        shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b)
         # The same marker code whenever the same is asked, so that the answer is the same too.
-        code = hashlib.sha256("\x1f".join([q.query, a, b]).encode("utf-8", "replace")).hexdigest()
+        code = hashlib.sha256("\x1f".join([query, a, b]).encode("utf-8", "replace")).hexdigest()
         messages = prompt.messages(shown, self.judge.document_tokens, code[:12], "choose")
         if self.tokenizer.chat_template:
             text = self.tokenizer.apply_chat_template(

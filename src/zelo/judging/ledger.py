@@ -101,7 +101,7 @@ class Ledger:
                 *self._key(judge, q),
                 a.score,
                 a.status,
-                a.reasons,
+                a.reasons.encode("utf-8", "replace").decode(),  # of any text, whole
                 a.tokens_in,
                 a.tokens_out,
                 a.usd,

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 
 WINDOW = 60.0  # seconds: limits are per minute
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds of the exponential backoff
+NO_WAIT = 0.01  # seconds of its first wait where the provider says how long to wait
 
 
 @dataclass
@@ -90,9 +91,10 @@ class Limiter:
         self.paused_until = max(self.paused_until, time.monotonic() + seconds)
 
 
-def backoff(attempt: int) -> float:
+def backoff(attempt: int, first: float | None = None) -> float:
     """Seconds before the next attempt, doubling from the first (0), with jitter."""
-    return float(min(LONGEST_WAIT, FIRST_WAIT * 2.0**attempt) * random.uniform(0.5, 1.0))
+    wait = (FIRST_WAIT if first is None else first) * 2.0 ** min(attempt, 50)
+    return float(min(LONGEST_WAIT, wait) * random.uniform(0.5, 1.0))
 
 
 def retry_after(headers: object) -> float | None:

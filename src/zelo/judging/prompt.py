@@ -2,8 +2,9 @@
 
 Documents are hostile text. Each request carries a code that no text in it contains, drawn at
 random, and only lines with that code are markers; characters that are not seen (control
-characters, text direction, invisible tags) are taken out; placeholders are filled in one pass, so
-that one inside a document stays as it is.
+characters, text direction, invisible tags) are taken out; what a tokenizer could take for the end
+of a turn is broken by a space; placeholders are filled in one pass, so that one inside a document
+stays as it is.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ PROMPTS = Path(__file__).parent / "prompts"
 Messages: TypeAlias = list[dict[str, str]]
 
 UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
+)
+# Tokens that end a turn or begin one, in the chat formats of the models that are served today.
+CONTROL = re.compile(
+    r"<(?=[|｜][^\s<>]{1,60}[|｜]>"
+    r"|/?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn|im_start|im_end)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])|<(?=</?SYS>>)",
+    re.IGNORECASE,
 )
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 CODES = random.Random(secrets.randbits(128))  # no document's author can know the next
-PLACEHOLDER = re.compile(r"\{(code|limit|query|text_a|text_b|note_a|note_b|problem)\}")
+PLACEHOLDER = re.compile(r"\{(code|limit|query|text_a|text_b|note_query|note_a|note_b|problem)\}")
 
 
 @cache
@@ -55,7 +63,7 @@ def messages(
 
     `code` is the marker code; by default, and where a text contains it, a new random one.
     """
-    query, _ = shown(question.query, limit)
+    query, note_query = shown(question.query, limit)
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
     while code is None or any(code in text for text in (query, text_a, text_b)):
@@ -66,6 +74,7 @@ def messages(
         "query": query,
         "text_a": text_a,
         "text_b": text_b,
+        "note_query": note_query,
         "note_a": note_a,
         "note_b": note_b,
     }
@@ -108,8 +117,16 @@ def shown(text: str, limit: int) -> tuple[str, str]:
 
 
 def clean(text: str) -> str:
-    """A text without what a reader would not see; line ends are newlines."""
-    return UNSEEN.sub("", LINE_ENDS.sub("\n", text)).strip()
+    """A text without what a reader would not see and without control tokens; line ends are
+    newlines."""
+    if not (text.isascii() and text.replace("\n", "").isprintable()):  # half the cost, mostly
+        text = UNSEEN.sub("", LINE_ENDS.sub("\n", text))
+    return CONTROL.sub(broken, text).strip()
+
+
+def broken(token: re.Match[str]) -> str:
+    """A control token with a space after its first character: it is none any more."""
+    return f"{token.group()[:1]} {token.group()[1:]}"
 
 
 def tokens(text: str) -> int:

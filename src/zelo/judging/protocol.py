@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 ANSWERED = "answered"
 FAILED = "failed"  # asked, and no usable answer came: asking again would not help
 MISSING = "missing"  # no answer yet: the next run asks
+NOT_A_NUMBER, OUT_OF_RANGE = "not_a_number", "out_of_range"
+GLANCE = 0.5  # seconds after which one that waits looks whether there is still a reason to
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,14 @@ class Question:
     query: str  # the text, as are the next two
     text_a: str
     text_b: str
+
+
+def filed(judge: PreparedJudge, q: Question) -> Question:
+    """The question as the ledger knows it: by its texts and, if its judge goes by ids, by those."""
+    if not getattr(judge, "goes_by_ids", False):
+        return q
+    a, b = (f"{i}\0{text}" for i, text in ((q.doc_a, q.text_a), (q.doc_b, q.text_b)))
+    return replace(q, query=f"{q.query_id}\0{q.query}", text_a=a, text_b=b)
 
 
 def turned(q: Question) -> Question:
@@ -52,6 +64,14 @@ class Answer:
     usd: float = 0.0
 
 
+def checked(answer: Answer) -> Answer:
+    """The answer, or a failed one where its score is none in [−1, 1]."""
+    if answer.score is None or -1 <= answer.score <= 1:
+        return answer
+    status = NOT_A_NUMBER if math.isnan(answer.score) else OUT_OF_RANGE
+    return replace(answer, score=None, status=status)
+
+
 @runtime_checkable
 class Judge(Protocol):
     """Anything that answers a comparison (`conf/judge/`)."""
@@ -62,7 +82,10 @@ class Judge(Protocol):
 
 
 class Batched(Protocol):
-    """A judge that computes its answers here, with everything loaded that it needs."""
+    """A judge that computes its answers here, with everything loaded that it needs.
+
+    One whose answer depends on ids, not on texts alone, has `goes_by_ids = True`.
+    """
 
     fingerprint: str  # of all that an answer depends on besides the question's own texts
 
@@ -85,12 +108,17 @@ class Remote(Protocol):
         """Hand each answer to `asking.deliver` as it comes; what is not answered stays missing."""
         ...
 
+
+PreparedJudge = Batched | Remote
+
+
+@runtime_checkable
+class Cutting(Protocol):
+    """A judge that is shown only the beginning of long texts."""
+
     def documents_cut(self, texts: Sequence[str]) -> int:
         """How many of `texts` it is shown only the beginning of."""
         ...
-
-
-PreparedJudge = Batched | Remote
 
 
 @dataclass
@@ -102,6 +130,7 @@ class Asking:
     spending: Spending
     limiters: dict[str, Limiter]  # of the providers that are asked, by name
     stop: asyncio.Event  # set when the user wants to stop
+    covered: Callable[[], Awaitable[None]]  # waits until the ledger counts what is reserved
     down: str = ""  # why the judge was given up, in words
 
     @property
@@ -111,6 +140,8 @@ class Asking:
 
     async def rest(self, seconds: float) -> bool:
         """Sleep, not longer than there is something to wait for; whether no request may follow."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), seconds)
+        end = time.monotonic() + seconds
+        while not self.stopping and (left := end - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), min(left, GLANCE))
         return self.stopping

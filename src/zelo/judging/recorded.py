@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +65,7 @@ class Recorded(Component):
 class PreparedRecorded:
     """The rows of a file by query, document shown first and the other."""
 
+    goes_by_ids: ClassVar[bool] = True
     fingerprint: str
     said: Mapping[tuple[str, str, str], Sequence[tuple[float | None, str]]]
 

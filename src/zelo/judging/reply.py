@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 NUMBER = r"[+\-\u2212\u2013]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+\-]?\d+)?"
+# A line of its own, since reasons may quote what a document claims about its score.
 LABELLED = re.compile(
-    rf"[\"'*_`]*\bscore\b[\"'*_`]*\s*(?:[:=]|\bis\b)\s*[\"'*_`]*\s*({NUMBER}|-?nan|-?inf(?:inity)?)"
-    rf"(?![\w%/]|\.\d)",
-    re.IGNORECASE,
+    rf"^(?:[^\S\n]|[\"'*_`#>-])*(?:(?:the|my|final)\s+)*score\b[\"'*_`]*\s*(?:[:=]|\bis\b)"
+    rf"[\s\"'*_`]*({NUMBER}|-?nan|-?inf(?:inity)?)[\"'*_`.]*[^\S\n]*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 BARE = re.compile(rf"\s*({NUMBER})\s*[.]?\s*")
 START = re.compile(r"\{")
@@ -32,19 +33,28 @@ class Reply:
     problem: str = ""
 
 
-def read_reply(text: str | None) -> Reply:
-    """Read a reply: a JSON object, fenced or with words around it, `score: -1`, or a bare number.
+def read_reply(text: str | None, whole: bool = True) -> Reply:
+    """Read a reply: a JSON object, fenced or with words around it, a line `score: -1`, or a number.
 
-    Scores that differ from one another are no answer.
+    Scores that differ from one another are no answer. Neither is what began as an object and did
+    not become one, nor words that are not `whole` (cut off): the score that they speak of may be a
+    document's claim.
     """
     text = (text or "").strip()[:LONGEST]
     if not text:
         return Reply(None, "", "empty")
-    found = [item for item in objects(text) if "score" in item]
+    found = [
+        item
+        for outer in objects(text)
+        for item in (outer, *outer.values())
+        if isinstance(item, dict) and "score" in item
+    ]
     if found:
         reasons = found[-1].get("reasons", found[-1].get("reason", ""))
         values = [number(item["score"]) for item in found]
         return judged(values, reasons if isinstance(reasons, str) else json.dumps(reasons), text)
+    if not whole or "{" in text:
+        return Reply(None, text, "unparsable")
     labelled = LABELLED.findall(text)
     if labelled:
         return judged([number(value) for value in labelled], text, text)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,7 @@ class Simulated(Component):
 class PreparedSimulated:
     """A simulated judge with its hidden scores at hand."""
 
+    goes_by_ids: ClassVar[bool] = True
     fingerprint: str
     scores: Scores
     noise: Noise

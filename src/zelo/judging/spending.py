@@ -13,6 +13,11 @@ class Budget(Component):
     usd: float | None = option(None, "most money; null: no limit", ge=0)
     calls: int | None = option(None, "most requests, repeated ones included; null: no limit", ge=0)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.usd is not None or self.calls is not None
+
 
 class Price(Component):
     """What a model costs, in USD per million tokens."""
@@ -35,7 +40,7 @@ class Spending:
     """
 
     budget: Budget
-    calls: int = 0
+    calls: int = 0  # also the number of the latest reservation
     usd: float = 0.0  # spent, and reserved for what is in flight
     open: int = 0  # requests in flight
     reached: str = ""  # the limit that a request would have passed
@@ -48,8 +53,9 @@ class Spending:
         elif self.budget.usd is not None and self.usd + usd > self.budget.usd:
             self.reached = f"budget.usd={self.budget.usd:g}"
         else:
-            self.calls += 1
+            # In this order, since another thread reads calls first: it never sees a call unpaid.
             self.usd += usd
+            self.calls += 1
             self.open += 1
             return True
         self.exhausted = self.exhausted or not self.open

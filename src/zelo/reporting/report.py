@@ -110,11 +110,15 @@ def read_panels(asked: Mapping[str, Path]) -> tuple[Table, list[Panel]]:
 
 
 def summed(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts of several rounds of a stage as those of one; what is no number is the first's."""
+    """Counts of several rounds of a stage as those of one; what is no number is the first's.
+
+    Shares do not add up: those that the report shows are taken of all rounds' answers.
+    """
     total = dict(rounds[0])
     for counts in rounds[1:]:
         for key, value in counts.items():
-            total[key] = total[key] + value if isinstance(value, int | float) else total[key]
+            if isinstance(value, int | float) and isinstance(total[key], int | float):
+                total[key] += value
     return total
 
 
