@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Cli, small
 
 from zelo.artifacts import read_table
-from zelo.data.zbench import import_zbench
+from zelo.data.zbench import NO_ANSWER, import_zbench
 from zelo.errors import UserError
 from zelo.judging.recorded import Recorded
 
@@ -94,6 +94,14 @@ def test_what_it_gets_wrong_is_put_right_where_the_file_still_tells(tmp_path: Pa
     )  # fmt: skip
     assert (swapped["doc_a"], swapped["doc_b"], swapped["score"]) == (b, a, -0.75)
     assert (whole["doc_a"], whole["score"]) == (b, -1.0)
+
+
+def test_what_export_puts_in_an_empty_place_is_no_answer(tmp_path: Path) -> None:
+    scored = annotation(tmp_path / "zbench")[:1]
+    scored[0]["openai_score"] = {"thought": NO_ANSWER, "score": 0.3}
+    (tmp_path / "zbench" / "ai_scores.json").write_text(json.dumps({"scored_pairs": scored}))
+    assert import_zbench(tmp_path / "zbench", tmp_path / "out")["failed_calls"] == 1
+    assert lines(tmp_path / "out" / "preferences.jsonl")[0]["score"] is None
 
 
 def test_a_document_id_may_mean_another_text_for_another_query(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.judging.endpoint import Running, running
 from zelo.artifacts import read_table
 
 DEGREE = 4
+UNDER_WAY = 1.0  # seconds that an answer may take from the endpoint into the ledger
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def storm(
     home = folder / "home"
     folder.mkdir(exist_ok=True)
     start = time.monotonic()
+    killed = []
     with running(retry_after=0.05, hang=3, **endpoint) as server:
         run = command(data, home, server)
         for share in sorted(chance.random() for _ in range(kills)):
@@ -89,6 +91,7 @@ def storm(
                 while rows(home / "ledger.sqlite") < share * comparisons and process.poll() is None:
                     time.sleep(0.01)
                 assert process.poll() is None, (folder / "log").read_text()
+                killed.append(time.time())
                 process.kill()
                 process.wait()
         done = subprocess.run(run, capture_output=True, text=True)
@@ -98,6 +101,10 @@ def storm(
         assert again.returncode == 0, again.stderr
         counts = server.counts()
         assert counts["requests"] == before["requests"], "something was asked again"
+    for question, at in counts["answered_at"].items():
+        # Asked again is only what had just been answered when a kill came.
+        lost = all(abs(kill - at[0]) > UNDER_WAY for kill in killed)
+        assert len(at) == 1 or not lost, f"{question}: answered at {at}, kills at {killed}"
     store = home / "store"
     judged = read_table(next((store / "judge").glob("*/")), "judgments").to_pylist()
     rated = read_table(next((store / "rate").glob("*/")), "ratings").to_pylist()

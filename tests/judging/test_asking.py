@@ -80,6 +80,50 @@ def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_a_kill_costs_nothing_that_was_received(data: Path, tmp_path: Path) -> None:
+    """Killed between two rounds of answers, a run asks for none of the first again."""
+    ledger = tmp_path / "ledger.sqlite"
+    provider = "judge.judges.vllm.provider"
+    with running(latency=1.5) as endpoint:
+        run = start(command(data, tmp_path, endpoint, f"{provider}.in_flight=8"))
+        while len(endpoint.counts()["answered"]) < 8:
+            time.sleep(0.02)
+        time.sleep(0.6)  # the next eight are asked, and not answered yet
+        run.kill()
+        run.communicate()
+        received = endpoint.counts()
+        assert len(received["answered"]) == rows(ledger) == 8
+        assert received["requests"] == 16
+        again = command(data, tmp_path, endpoint, f"{provider}.in_flight={COMPARISONS}")
+        done = subprocess.run(again, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        counts = endpoint.counts()
+    assert set(counts["answered"].values()) == {1}
+    assert len(counts["answered"]) == rows(ledger) == COMPARISONS
+    assert counts["requests"] == COMPARISONS + 8  # those that were in flight
+
+
+def test_a_budget_outlives_kills(data: Path, tmp_path: Path) -> None:
+    """What is in flight counts before it is sent, so that no kill makes room for more."""
+    ledger = tmp_path / "ledger.sqlite"
+    budget = 50
+    with running(latency=0.3) as endpoint:
+        few = "judge.judges.vllm.provider.in_flight=8"
+        arguments = command(data, tmp_path, endpoint, few, f"budget.calls={budget}")
+        for answers in (4, 12, 20):
+            run = start(arguments)
+            until(ledger, answers)
+            run.kill()
+            run.communicate()
+            with sqlite3.connect(ledger) as connection:
+                (spent,) = connection.execute("SELECT sum(calls) FROM spent").fetchone()
+            assert endpoint.counts()["requests"] <= spent <= budget
+        done = subprocess.run(arguments, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert f"error: budget.calls={budget} would be passed: {budget} requests" in done.stderr
+        assert endpoint.counts()["requests"] <= budget
+
+
 def test_two_processes_share_a_ledger(data: Path, tmp_path: Path) -> None:
     """Two runs that rate the same answers in two ways ask for them once."""
     with running(latency=0.1) as endpoint:

@@ -16,7 +16,9 @@ from zelo.comparison.compare import compare
 from zelo.comparison.graphs import Regular
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
+from zelo.errors import UserError
 from zelo.judging.agreement import judge_counts
+from zelo.judging.api import ApiJudge, Provider
 from zelo.judging.ensemble import Ensemble, average
 from zelo.judging.judge import Poll, judge, wave
 from zelo.judging.protocol import Answer, Question
@@ -155,8 +157,40 @@ def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path)
     assert [(name, answer) for name, _, answer in polls[0].said] == [("two", None)]
 
 
+def test_one_that_goes_down_later_is_missing_where_its_turn_comes(planted: Path) -> None:
+    """Answers that differ have the second judge asked again, who is gone by then."""
+    polls = [Poll(QUESTION)]
+    judges = ensemble(planted, vote="sign", stderr=0.1, cap=9)
+    say(wave(polls, judges, {}, {}), {"one": 1.0, "two": -1.0, "three": 1.0})
+    say(wave(polls, judges, {}, {}), {"one": 1.0})
+    assert wave(polls, judges, {"two": "gone"}, {}) == {}
+    assert [(name, answer) for name, _, answer in polls[0].said if answer is None] == [
+        ("two", None)
+    ]
+    assert wave(polls, judges, {"two": "gone"}, {}) == {}
+
+
+def test_the_cap_counts_answers_in_both_orders(planted: Path) -> None:
+    polls = [Poll(QUESTION)]
+    judges = ensemble(planted, vote="sign", stderr=0.01, cap=9, both_orders=True)
+    while due := wave(polls, judges, {}, {}):
+        say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
+    assert len(polls[0].said) == 8  # two more would be ten
+    with pytest.raises(ValidationError, match=r"cap=5 is less than the 6 answers"):
+        ensemble(planted, stderr=0.1, cap=5, both_orders=True)
+
+
+def test_a_judge_under_two_names_is_refused(tmp_path: Path, asked: Mapping[str, Path]) -> None:
+    """Its one answer would count twice."""
+    provider = Provider(name="p", base_url="http://127.0.0.1:9/v1")
+    twins = {name: ApiJudge(provider=provider, model="m") for name in ("one", "two")}
+    out, ledger = tmp_path / "out", tmp_path / "ledger.sqlite"
+    with pytest.raises(UserError, match="one and two are the same judge"):
+        judge(out=out, judge=Ensemble(judges=twins), ledger=ledger, seed=0, **asked)
+
+
 def test_a_cap_below_the_number_of_judges_is_a_mistake(planted: Path) -> None:
-    with pytest.raises(ValidationError, match=r"cap=2 is less than the 3 judges"):
+    with pytest.raises(ValidationError, match=r"cap=2 is less than the 3 answers"):
         ensemble(planted, stderr=0.1, cap=2)
 
 

@@ -12,8 +12,11 @@ import pytest
 
 from zelo.comparison.recorded import RecordedPairs
 from zelo.errors import UserError
+from zelo.judging.asking import ask_all
+from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question
 from zelo.judging.recorded import NOT_RECORDED, Recorded
+from zelo.judging.spending import Budget, Spending
 from zelo.judging.views import Planted
 
 ROWS = [
@@ -57,6 +60,16 @@ def test_it_is_known_in_which_order_an_answer_was_given(tmp_path: Path) -> None:
     judge = Recorded(path=path).prepare(Path(), {}, 0)
     for a, b, first in (("a", "b", "a"), ("b", "a", "a"), ("b", "c", "c"), ("x", "y", "x")):
         assert judge.as_shown(Question("q", a, b, 0, "", a, b)).text_a == first
+
+
+def test_documents_of_equal_text_keep_their_own_answers(tmp_path: Path) -> None:
+    """The ledger knows a question by its texts; a judge that goes by ids is asked by ids."""
+    path = lines(tmp_path / "p.jsonl", ROWS)
+    judge = Recorded(path=path).prepare(Path(), {}, 0)
+    asked = [Question("q", a, b, 0, "what", "same", "same") for a, b in ("ab", "cb", "xy")]
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        found = ask_all({"j": judge}, {"j": asked}, ledger, Spending(Budget()), "run")
+    assert [a.score for a in found.answers["j"] if a] == [-0.8, 0.5, None]
 
 
 def test_p_is_the_preference_for_a(tmp_path: Path) -> None:
