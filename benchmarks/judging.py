@@ -46,7 +46,7 @@ from zelo.judging.protocol import Question
 from zelo.judging.spending import Budget, Spending
 
 LATENCY, IN_FLIGHT, ROUNDS = 0.05, (16, 64, 256), 3
-TURNS, WARM_UP, MOST = 150, 512, 8000  # questions: per place in flight; before; at most
+TURNS, WARM_UP, MOST = 150, 512, 16000  # questions: per place in flight; before; at most
 
 Client = Callable[[PreparedApi, list[Question]], None]
 

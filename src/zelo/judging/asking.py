@@ -86,10 +86,20 @@ def ask_all(
             if isinstance(judge, Remote):
                 judge.ready(spending)
         if missing:
-            Session(judges, missing, ledger, spending, run, result).go()
+            session = Session(judges, missing, ledger, spending, run, result)
+            session.go()
     for name in missing:
-        found[name] = ledger.find(judges[name].fingerprint, filings[name])
+        given = session.given[name]
+        found[name] = [
+            given.get(known_by(q)) if answer is None else answer
+            for q, answer in zip(filings[name], found[name], strict=True)
+        ]
     return result
+
+
+def known_by(filing: Question) -> tuple[str, str, str, int]:
+    """What tells one filed question of a judge from another."""
+    return filing.query, filing.text_a, filing.text_b, filing.repeat
 
 
 def unanswered(
@@ -97,9 +107,8 @@ def unanswered(
 ) -> Iterator[Question]:
     """Questions without an answer, each once though it be asked of two pairs of equal texts."""
     seen = set()
-    for question, known, answer in zip(questions, filings, answers, strict=True):
-        key = (known.query, known.text_a, known.text_b, known.repeat)
-        if answer is None and key not in seen:
+    for question, filing, answer in zip(questions, filings, answers, strict=True):
+        if answer is None and (key := known_by(filing)) not in seen:
             seen.add(key)
             yield question
 
@@ -134,6 +143,7 @@ class Session:
         self.judges, self.missing, self.ledger = judges, missing, ledger
         self.spending, self.run, self.result = spending, run, result
         self.came: queue.SimpleQueue[tuple[str, Question, Answer] | None] = queue.SimpleQueue()
+        self.given: dict[str, dict[tuple[str, str, str, int], Answer]] = {n: {} for n in missing}
         self.unwritten: list[tuple[str, Question, Answer]] = []
         self.uncovered: list[tuple[int, asyncio.Future[None]]] = []  # reservation, who waits for it
         self.failures: dict[str, BaseException] = {}  # by judge
@@ -208,19 +218,17 @@ class Session:
                 if came is not None:
                     self.unwritten.append(came)
                 came = self.came.get_nowait()
-        rows = self.unwritten
+        rows = [(name, filed(self.judges[name], q), answer) for name, q, answer in self.unwritten]
         spent = (self.run, self.spending.calls, self.spending.usd)
         if rows or spent != self.spent:
             self.ledger.keep(
-                [
-                    (self.judges[name].fingerprint, filed(self.judges[name], q), answer)
-                    for name, q, answer in rows
-                ],
-                spent,
+                [(self.judges[name].fingerprint, q, answer) for name, q, answer in rows], spent
             )
             self.spent = spent
             self._call(self._release, spent[1])
         self.unwritten = []
+        for name, q, answer in rows:  # in the ledger, so that they may be used
+            self.given[name][known_by(q)] = answer
         self.result.new += len(rows)
 
     async def _covered(self) -> None:

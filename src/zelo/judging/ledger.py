@@ -80,6 +80,9 @@ class Ledger:
 
     def find(self, judge: str, questions: Sequence[Question]) -> list[Answer | None]:
         """The answer kept for each question, or None."""
+        some = "SELECT 1 FROM answers WHERE judge = ? LIMIT 1"
+        if self._connection.execute(some, (judge,)).fetchone() is None:
+            return [None] * len(questions)
         found: list[Answer | None] = []
         for question in questions:
             row = self._connection.execute(FIND, self._key(judge, question)).fetchone()

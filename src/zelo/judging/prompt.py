@@ -121,7 +121,9 @@ def clean(text: str) -> str:
     newlines."""
     if not (text.isascii() and text.replace("\n", "").isprintable()):  # half the cost, mostly
         text = UNSEEN.sub("", LINE_ENDS.sub("\n", text))
-    return CONTROL.sub(broken, text).strip()
+    if "<" in text or "[" in text:
+        text = CONTROL.sub(broken, text)
+    return text.strip()
 
 
 def broken(token: re.Match[str]) -> str:
