@@ -218,7 +218,10 @@ class Session:
                 if came is not None:
                     self.unwritten.append(came)
                 came = self.came.get_nowait()
-        rows = [(name, filed(self.judges[name], q), answer) for name, q, answer in self.unwritten]
+        rows = [
+            (name, filed(self.judges[name], question), checked(answer))
+            for name, question, answer in self.unwritten
+        ]
         spent = (self.run, self.spending.calls, self.spending.usd)
         if rows or spent != self.spent:
             self.ledger.keep(
@@ -334,7 +337,7 @@ class Session:
             began = time.monotonic()
             answers = await self.loop.run_in_executor(pool, judge.answer, batch)
             for question, answer in zip(batch, answers, strict=True):
-                self.came.put((name, question, checked(answer)))
+                self.came.put((name, question, answer))
             start += len(batch)
             if time.monotonic() - began < LONGEST_BATCH / 2:
                 size = min(2 * size, 4096)

@@ -104,7 +104,7 @@ class Ledger:
                 *self._key(judge, q),
                 a.score,
                 a.status,
-                a.reasons.encode("utf-8", "replace").decode(),  # of any text, whole
+                a.reasons,
                 a.tokens_in,
                 a.tokens_out,
                 a.usd,

@@ -65,7 +65,10 @@ class Answer:
 
 
 def checked(answer: Answer) -> Answer:
-    """The answer, or a failed one where its score is none in [−1, 1]."""
+    """The answer, or a failed one where its score is none in [−1, 1]; reasons without halves of
+    characters, which no file could hold."""
+    if not answer.reasons.isascii():
+        answer = replace(answer, reasons=answer.reasons.encode("utf-8", "replace").decode())
     if answer.score is None or -1 <= answer.score <= 1:
         return answer
     status = NOT_A_NUMBER if math.isnan(answer.score) else OUT_OF_RANGE
