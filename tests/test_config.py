@@ -20,7 +20,11 @@ CHOICES = sorted(
     if path.parent.name != "hydra"
 )
 
-NEEDED = {  # options without a default
+NEEDED = {
+    "data=hub": "data.path=x",
+    "data=ir_datasets": "data.ids={{test:x}}",
+    "data=trec": "data.documents=x data.topics=x",
+    "retriever=run": "retriever.path=x",  # options without a default
     "data=beir": "data.path={0}",
     "data=annotated": "data.path={0}",
     "data=scored": "data.path={0}",

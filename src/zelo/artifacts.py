@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,6 +103,19 @@ def write_table(folder: Path, name: str, content: Table) -> Path:
     with replacing(path) as temporary:
         pq.write_table(content.cast(SCHEMAS[name]), temporary, compression="zstd")
     return path
+
+
+def write_parts(folder: Path, name: str, parts: Iterable[Table]) -> int:
+    """Write `folder/name.parquet` part by part, whole or not at all; rows written."""
+    rows = 0
+    with (
+        replacing(folder / f"{name}.parquet") as temporary,
+        pq.ParquetWriter(temporary, SCHEMAS[name], compression="zstd") as writer,
+    ):
+        for part in parts:
+            writer.write_table(part.cast(SCHEMAS[name]))
+            rows += part.num_rows
+    return rows
 
 
 def read_table(folder: Path, name: str) -> Table:

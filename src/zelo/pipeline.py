@@ -20,6 +20,7 @@ from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import PairSource, Sampler, compare
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
+from zelo.errors import UserError
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
@@ -94,6 +95,12 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     }
 
     data = store.run(load, {}, {"source": run.data})
+    asks = data.complete and compare.name in store.selected
+    if asks and not data.record["counts"]["queries"].get("train"):
+        raise UserError(
+            "data: no query is left to train on, since every query has labels to test with; "
+            "data.train_share=0.5 trains on half of them"
+        )
     if data.complete and evaluate.name in store.selected:
         grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
     candidates = store.run(

@@ -123,16 +123,23 @@ def measure(run: Run) -> Size:
         )
         if split == "train"
     ]
-    texts = collection.documents
-    chosen = np.random.default_rng(0).permutation(len(texts))[:SAMPLE]
-    sample = texts.take(chosen)
-    rows = zip(sample["title"].to_pylist(), sample["text"].to_pylist(), strict=True)
+    rng = np.random.default_rng(0)
+    number, lots, lengths = 0, np.empty(0), np.empty(0)
+    for part in collection.documents:
+        rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
+        number += len(part)
+        # Each document draws a lot, and the lowest are the sample.
+        lots = np.concatenate([lots, rng.random(len(part))])
+        new = [prompt.tokens(f"{title} {text}".strip()) for title, text in rows]
+        lengths = np.concatenate([lengths, new])
+        drawn = np.argsort(lots)[:SAMPLE]
+        lots, lengths = lots[drawn], lengths[drawn]
     return Size(
         collection.name,
         len(queries),
-        len(texts),
+        number,
         float(np.mean([prompt.tokens(text) for text in queries[:SAMPLE]])),
-        np.array([prompt.tokens(f"{title} {text}".strip()) for title, text in rows], float),
+        lengths,
     )
 
 

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 from tests.conftest import write_beir
 
 from zelo.data.beir import BeirFolder
-from zelo.data.collection import validate
+from zelo.data.collection import Collection, load
 from zelo.errors import UserError
+
+
+def whole(folder: Path) -> tuple[Collection, list[str]]:
+    """The collection, and the ids of its documents, all of which are read."""
+    collection = BeirFolder(path=str(folder)).load()
+    return collection, [i for part in collection.documents for i in part["doc_id"].to_pylist()]
 
 
 def small(folder: Path) -> Path:
@@ -104,7 +111,7 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
             '{"_id": "d3", "text": "\\ud83d"}',
             r"corpus\.jsonl:3: .* half a character",
         ),
-        ("qrels/test.tsv", "q3\td1\t1", r"query 'q3' is also in qrels/dev\.tsv"),
+        ("qrels/test.tsv", "q3\td1\t1", r"query 'q3' has labels of dev too"),
     ],
 )
 def test_a_malformed_line_is_named(tmp_path: Path, name: str, line: str, message: str) -> None:
@@ -112,7 +119,7 @@ def test_a_malformed_line_is_named(tmp_path: Path, name: str, line: str, message
     with (folder / name).open("a") as file:
         file.write(line + "\n")
     with pytest.raises(UserError, match=message):
-        BeirFolder(path=str(folder)).load()
+        whole(folder)
 
 
 def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
@@ -120,7 +127,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path: Path) -> None:
     with (folder / "corpus.jsonl").open("ab") as file:
         file.write(b'{"_id": "d3", "text": "\xff"}\n')
     with pytest.raises(UserError, match=r"corpus\.jsonl:3: not UTF-8"):
-        BeirFolder(path=str(folder)).load()
+        whole(folder)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -128,20 +135,45 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         BeirFolder(path=str(tmp_path)).fingerprint()
 
 
-def test_a_collection_without_documents_or_training_queries_is_refused(tmp_path: Path) -> None:
+def test_a_collection_without_documents_or_queries_is_refused(tmp_path: Path) -> None:
     empty = write_beir(tmp_path / "a", {}, {"q1": "x"}, {})
     with pytest.raises(UserError, match=r"corpus\.jsonl: empty"):
-        validate(BeirFolder(path=str(empty)).load())
-    tested = write_beir(tmp_path / "b", {"d1": "x"}, {"q1": "x"}, {"test": [("q1", "d1", 1)]})
-    with pytest.raises(UserError, match="no query is left to train on"):
-        validate(BeirFolder(path=str(tested)).load())
+        whole(empty)
+    mute = write_beir(tmp_path / "b", {"d1": "x"}, {}, {})
+    with pytest.raises(UserError, match=r"queries\.jsonl: empty"):
+        whole(mute)
 
 
 def test_marks_blank_lines_and_windows_line_ends_are_no_records(tmp_path: Path) -> None:
     folder = small(tmp_path / "c")
     content = (folder / "corpus.jsonl").read_bytes().replace(b"\n", b"\r\n\r\n")
     (folder / "corpus.jsonl").write_bytes(b"\xef\xbb\xbf" + content)
-    assert BeirFolder(path=str(folder)).load().documents["doc_id"].to_pylist() == ["d1", "d2"]
+    assert whole(folder)[1] == ["d1", "d2"]
+
+
+def test_gzipped_files_are_the_same_collection(tmp_path: Path) -> None:
+    plain, packed = small(tmp_path / "c"), small(tmp_path / "d" / "c")
+    for path in [*packed.glob("*.jsonl"), *packed.glob("qrels/*.tsv")]:
+        with gzip.open(f"{path}.gz", "wb") as file:
+            file.write(path.read_bytes())
+        path.unlink()
+    one, other = whole(plain), whole(packed)
+    assert one[1] == other[1]
+    assert one[0].queries.equals(other[0].queries)
+    assert one[0].qrels.equals(other[0].qrels)
+    (packed / "corpus.jsonl.gz").write_bytes((packed / "corpus.jsonl.gz").read_bytes()[:-12])
+    with pytest.raises(UserError, match=r"corpus\.jsonl\.gz:\d: cannot be read"):
+        whole(packed)
+
+
+def test_documents_are_read_in_parts(tmp_path: Path) -> None:
+    documents = {f"d{n}": f"text {n}" for n in range(25_000)}
+    folder = write_beir(tmp_path / "c", documents, {"q": "x"}, {"train": [("q", "d24999", 1)]})
+    sizes = [len(part) for part in BeirFolder(path=str(folder)).load().documents]
+    assert sizes == [10_000, 10_000, 5_000]
+    out = tmp_path / "out"
+    out.mkdir()
+    assert load(out=out, source=BeirFolder(path=str(folder)))["documents"] == 25_000
 
 
 def test_a_renamed_split_is_another_collection(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from zelo.data.collection import validate
@@ -59,15 +60,16 @@ def test_files_that_do_not_parse_and_tests_are_left_out(tmp_path: Path) -> None:
 def test_the_subset_is_fixed_and_split_by_query() -> None:
     source = StandardLibrary(documents=200, train_queries=50, dev_queries=20, test_queries=30)
     collection = source.load()
-    validate(collection)
-    assert collection.documents.equals(source.load().documents)
+    documents = pa.concat_tables(collection.documents)
+    validate(collection, documents["doc_id"])
+    assert documents.equals(pa.concat_tables(source.load().documents))
     assert collection.queries["split"].to_pylist() == ["train"] * 50 + ["dev"] * 20 + ["test"] * 30
     texts = collection.queries["text"].to_pylist()
     assert len({text.lower() for text in texts}) == 100
     documents = dict(
         zip(
-            collection.documents["doc_id"].to_pylist(),
-            collection.documents["text"].to_pylist(),
+            documents["doc_id"].to_pylist(),
+            documents["text"].to_pylist(),
             strict=True,
         )
     )

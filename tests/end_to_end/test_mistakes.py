@@ -72,7 +72,7 @@ def test_in_the_data(cli: Cli, tmp_path: Path, beir_folder: Path, mistake: str) 
         (["run", "data=beir"], "error: data.path: "),
         (["run", "weights.path=/nowhere"], "error: model configured path /nowhere: no config.json"),
         (["run", "home=/proc/nowhere"], "error: "),
-        (["run", "retriever.bm25.language=klingon"], "no such stemmer; there are none, "),
+        (["run", "retriever.bm25.language=klingon"], "no such stemmer; there are auto, none, "),
         (["run", "trainer.precision=banana"], "error: trainer.precision='banana'"),
         (["walk"], "error: walk: no such command; see zelo --help"),
     ],

@@ -8,43 +8,90 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ir_measures import Recall, nDCG
+from ir_measures import AP, RR, Judged, P, Recall, nDCG
 
-from zelo.evaluation.metrics import METRICS, evaluate_ranking
-from zelo.evaluation.significance import bootstrap_interval, randomisation_test
-from zelo.evaluation.trec import write_run
+from zelo.data.trec import write_run
+from zelo.errors import UserError
+from zelo.evaluation.metrics import evaluate_rankings
+from zelo.evaluation.significance import bootstrap_interval, holm, randomisation_test
 
-REFERENCE = {"NDCG@10": nDCG @ 10, "Recall@10": Recall @ 10, "Recall@100": Recall @ 100}
+REFERENCE = {
+    "NDCG@10": nDCG @ 10,
+    "NDCG": nDCG,
+    "Recall@10": Recall @ 10,
+    "Recall@100": Recall @ 100,
+    "Precision@10": P @ 10,
+    "MRR": RR,
+    "MRR@10": RR @ 10,
+    "MAP": AP,
+    "MAP@100": AP @ 100,
+    "Judged@10": Judged @ 10,
+}
 
 
-def reference(ranked: list[str], grades: dict[str, int]) -> dict[str, float]:
-    run = {"q": {doc_id: float(len(ranked) - i) for i, doc_id in enumerate(ranked)}}
-    found = ir_measures.calc_aggregate(list(REFERENCE.values()), {"q": grades}, run)
-    return {name: found[measure] for name, measure in REFERENCE.items()}
-
-
-@settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(1, 130), judged=st.integers(1, 150))
-def test_metrics_are_trec_evals(seed: int, n: int, judged: int) -> None:
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 10**6), queries=st.integers(1, 6), judged=st.integers(1, 150))
+def test_metrics_are_trec_evals(seed: int, queries: int, judged: int) -> None:
+    """With documents that are unjudged, of negative grade, or not retrieved; grades up to 4."""
     rng = np.random.default_rng(seed)
     universe = [f"d{i}" for i in range(200)]
-    ranked = rng.permutation(universe)[:n].tolist()
-    ids = rng.permutation(universe)[:judged].tolist()
-    grades = {doc_id: int(g) for doc_id, g in zip(ids, rng.integers(0, 4, judged), strict=True)}
-    grades[ids[0]] = 1  # trec_eval leaves a query without relevant documents out
-    assert evaluate_ranking(ranked, grades) == pytest.approx(reference(ranked, grades), abs=1e-6)
+    rankings, grades = {}, {}
+    for q in range(queries):
+        rankings[f"q{q}"] = rng.permutation(universe)[: rng.integers(1, 130)].tolist()
+        ids = rng.permutation(universe)[:judged].tolist()
+        grades[f"q{q}"] = dict(zip(ids, rng.integers(-1, 5, judged).tolist(), strict=True))
+        grades[f"q{q}"][ids[0]] = 1
+    found = evaluate_rankings(rankings, grades, list(REFERENCE))
+    run = {
+        query_id: {doc_id: float(-rank) for rank, doc_id in enumerate(ranked)}
+        for query_id, ranked in rankings.items()
+    }
+    names = {str(measure): name for name, measure in REFERENCE.items()}
+    seen = 0
+    for metric in ir_measures.iter_calc(list(REFERENCE.values()), grades, run):
+        value = found[names[str(metric.measure)]][list(rankings).index(metric.query_id)]
+        assert value == pytest.approx(metric.value, abs=1e-6), metric
+        seen += 1
+    assert seen == queries * len(REFERENCE)
 
 
-def test_negative_grades_are_not_relevant() -> None:
-    grades = {"a": -1, "b": 2}
-    assert evaluate_ranking(["a", "b"], grades) == pytest.approx(reference(["a", "b"], grades))
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 20))
+def test_properties_of_measures(seed: int, k: int) -> None:
+    """Within [0, 1]; the ideal order scores 1; moving a better document up lowers nothing."""
+    rng = np.random.default_rng(seed)
+    docs = [f"d{i}" for i in range(12)]
+    grades = {
+        "q": {d: int(g) for d, g in zip(docs, rng.integers(0, 4, 12), strict=True)} | {"x": 1}
+    }
+    measures = [f"{name}@{k}" for name in ("NDCG", "Recall", "Precision", "MRR", "MAP")]
+    ranked = rng.permutation([*docs, "x"]).tolist()
+    before = evaluate_rankings({"q": ranked}, grades, measures)
+    assert all(0 <= value[0] <= 1 for value in before.values())
+    i = int(rng.integers(0, 12))
+    if grades["q"][ranked[i]] < grades["q"][ranked[i + 1]]:
+        better = [*ranked]
+        better[i], better[i + 1] = ranked[i + 1], ranked[i]
+        after = evaluate_rankings({"q": better}, grades, measures)
+        assert all(after[m][0] >= before[m][0] - 1e-12 for m in measures)
+    ideal = sorted(ranked, key=lambda d: -grades["q"][d])
+    assert evaluate_rankings({"q": ideal}, grades, [f"NDCG@{k}"])[f"NDCG@{k}"][0] == pytest.approx(
+        1
+    )
 
 
 @pytest.mark.parametrize(
-    ("ranked", "grades"), [([], {"a": 1}), (["b"], {"a": 1}), (["a"], {"a": 0})]
+    ("ranked", "grades"), [([], {"a": 1}), (["b"], {"a": 1}), (["a"], {"a": 0}), (["a"], {})]
 )
 def test_nothing_found_is_zero(ranked: list[str], grades: dict[str, int]) -> None:
-    assert evaluate_ranking(ranked, grades) == dict.fromkeys(METRICS, 0.0)
+    found = evaluate_rankings({"q": ranked}, {"q": grades})
+    found.pop("Judged@10")
+    assert all(value.tolist() == [0.0] for value in found.values())
+
+
+def test_an_unknown_measure_is_named() -> None:
+    with pytest.raises(UserError, match="nDCG@10: no such measure; there are NDCG, Recall"):
+        evaluate_rankings({"q": ["a"]}, {"q": {"a": 1}}, ["nDCG@10"])
 
 
 def test_the_randomisation_test_is_the_exact_one() -> None:
@@ -54,6 +101,14 @@ def test_the_randomisation_test_is_the_exact_one() -> None:
     signs = np.array(list(itertools.product((-1, 1), repeat=12)))
     exact = (np.abs(signs @ difference) >= abs(difference.sum()) - 1e-12).mean()
     assert randomisation_test(a, b, rng, 40_000) == pytest.approx(exact, abs=0.01)
+
+
+def test_holm_is_holms() -> None:
+    """The example of the paper's procedure: 0.01, 0.04, 0.03, 0.005."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
 
 
 def test_equal_systems_are_not_different() -> None:

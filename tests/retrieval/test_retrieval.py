@@ -2,17 +2,31 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.data.texts import Corpus
+from zelo.errors import UserError
 from zelo.models.weights import Weights
-from zelo.retrieval.bm25 import BM25
-from zelo.retrieval.dense import Dense
-from zelo.retrieval.fusion import Hybrid, reciprocal_rank_fusion
-from zelo.retrieval.ranking import candidates_from, rankings_from, rankings_table
-from zelo.retrieval.retrieve import retrieve
+from zelo.retrieval.bm25 import BM25, build_index
+from zelo.retrieval.dense import Dense, split
+from zelo.retrieval.fusion import Hybrid, fused, reciprocal_ranks, unit_scores
+from zelo.retrieval.languages import language_of
+from zelo.retrieval.ranking import (
+    Hits,
+    candidates_from,
+    rankings_from,
+    rankings_table,
+    top_places,
+)
+from zelo.retrieval.retrieve import Retriever, retrieve
+from zelo.retrieval.run_file import RunFile
 
 DOCUMENTS = {
     "a": "Running runners run quickly",
@@ -22,10 +36,26 @@ DOCUMENTS = {
 }
 
 
+Ranked = dict[str, dict[str, list[tuple[str, float]]]]
+
+
+def search(
+    retriever: Retriever, queries: dict[str, str], documents: dict[str, str], k: int
+) -> Ranked:
+    """What a retriever finds, as lists."""
+    corpus = Corpus.of(documents)
+    found = retriever.search(queries, corpus, k)
+    return {name: hits.ranking(list(queries), corpus.ids) for name, hits in found.items()}
+
+
 def test_bm25_scores_are_lucenes_formula() -> None:
     """Against the formula written out, on texts where stemming and stop words change nothing."""
     documents = {"x": "cat dog dog fish", "y": "cat bird", "z": "bird bird bird tree tree wind"}
-    found = dict(BM25(k1=1.2, b=0.75).search({"q": "dog cat"}, documents, 10)["bm25"]["q"])
+    found = dict(
+        search(BM25(k1=1.2, b=0.75, language="english"), {"q": "dog cat"}, documents, 10)["bm25"][
+            "q"
+        ]
+    )
     words = {doc_id: Counter(text.split()) for doc_id, text in documents.items()}
     mean = sum(sum(count.values()) for count in words.values()) / 3
 
@@ -43,10 +73,15 @@ def test_bm25_scores_are_lucenes_formula() -> None:
 
 
 def test_bm25_stems_and_returns_nothing_for_nothing() -> None:
-    found = BM25().search({"q": "RUN", "none": "zebra", "empty": "", "stop": "the"}, DOCUMENTS, 10)
+    found = search(
+        BM25(language="english"),
+        {"q": "RUN", "none": "zebra", "empty": "", "stop": "the"},
+        DOCUMENTS,
+        10,
+    )
     assert {doc_id for doc_id, _ in found["bm25"]["q"]} == {"a", "b"}
     assert found["bm25"]["none"] == found["bm25"]["empty"] == found["bm25"]["stop"] == []
-    assert BM25().search({"q": "a"}, {"d": ""}, 10) == {"bm25": {"q": []}}
+    assert search(BM25(language="english"), {"q": "a"}, {"d": ""}, 10) == {"bm25": {"q": []}}
 
 
 def test_bm25_reads_names_in_code_when_asked() -> None:
@@ -55,15 +90,32 @@ def test_bm25_reads_names_in_code_when_asked() -> None:
         "camel": "def parseArgs(): pass",
         "no": "def f(): pass",
     }
-    assert BM25().search({"q": "parse"}, documents, 5)["bm25"]["q"] == []
-    found = BM25(split_names=True).search({"q": "parse"}, documents, 5)["bm25"]["q"]
+    assert search(BM25(language="english"), {"q": "parse"}, documents, 5)["bm25"]["q"] == []
+    found = search(BM25(split_names=True), {"q": "parse"}, documents, 5)["bm25"]["q"]
     assert {doc_id for doc_id, _ in found} == {"snake", "camel"}
 
 
+def hits(*rows: list[tuple[int, float]], k: int = 3) -> Hits:
+    found = Hits.empty(len(rows), k)
+    for q, row in enumerate(rows):
+        for rank, (place, score) in enumerate(row):
+            found.place_QK[q, rank], found.score_QK[q, rank] = place, score
+    return found
+
+
 def test_rrf_is_the_sum_of_reciprocal_ranks() -> None:
-    fused = reciprocal_rank_fusion([["a", "b", "c"], ["c", "a"]], constant=60)
-    assert [doc_id for doc_id, _ in fused] == ["a", "c", "b"]
-    assert dict(fused) == pytest.approx({"a": 1 / 61 + 1 / 62, "c": 1 / 63 + 1 / 61, "b": 1 / 62})
+    both = [hits([(0, 3.0), (1, 2.0), (2, 1.0)]), hits([(2, 0.9), (0, 0.8)])]
+    found = fused(both, [reciprocal_ranks(h, 60) for h in both], (1.0, 1.0), 3)
+    assert found.place_QK.tolist() == [[0, 2, 1]]
+    assert found.score_QK[0] == pytest.approx([1 / 61 + 1 / 62, 1 / 63 + 1 / 61, 1 / 62])
+
+
+def test_scores_are_fused_by_their_place_between_worst_and_best() -> None:
+    both = [hits([(0, 30.0), (1, 20.0), (2, 10.0)]), hits([(2, 0.9), (0, 0.8)])]
+    found = fused(both, [unit_scores(h) for h in both], (0.25, 0.75), 2)
+    assert found.place_QK.tolist() == [[2, 0]]
+    assert found.score_QK[0] == pytest.approx([0.75, 0.25])
+    assert unit_scores(hits([(1, 5.0)], [])).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_dense_is_exact_search_by_cosine(tiny_model: Path) -> None:
@@ -71,7 +123,7 @@ def test_dense_is_exact_search_by_cosine(tiny_model: Path) -> None:
 
     queries = {"q1": "walking", "q2": "Größe 東京 \U0001f40d"}
     weights = Weights(name="x", path=str(tiny_model))
-    found = Dense(weights=weights, max_tokens=32).search(queries, DOCUMENTS, 3)["dense"]
+    found = search(Dense(weights=weights, max_tokens=32), queries, DOCUMENTS, 3)["dense"]
     model = SentenceTransformer(str(tiny_model))
     expected = util.semantic_search(
         model.encode(list(queries.values())), model.encode(list(DOCUMENTS.values())), top_k=3
@@ -85,7 +137,7 @@ def test_dense_is_exact_search_by_cosine(tiny_model: Path) -> None:
 def test_hybrid_shows_what_went_into_it(tiny_model: Path) -> None:
     weights = Weights(name="x", path=str(tiny_model))
     hybrid = Hybrid(bm25=BM25(), dense=Dense(weights=weights, max_tokens=32))
-    found = hybrid.search({"q": "run"}, DOCUMENTS, 2)
+    found = search(hybrid, {"q": "run"}, DOCUMENTS, 2)
     assert list(found) == ["bm25", "dense", "hybrid"]
     assert len(found["hybrid"]["q"]) == 2
 
@@ -115,3 +167,178 @@ def test_rankings_are_long_enough_for_the_metrics_whatever_is_reranked(tmp_path:
     assert [
         doc_id for doc_id, _ in rankings_from(read_table(out, "first_stage"))["bm25"]["q"]
     ] == ids[:100]
+
+
+def test_bm25_is_bm25s() -> None:
+    """Ranks and scores of the library on 300 documents of drawn words, read in parts."""
+    import bm25s
+
+    rng = np.random.default_rng(0)
+    vocabulary = np.array([f"w{i}" for i in range(400)])
+    chance = 1 / np.arange(1, 401)
+    texts = [
+        " ".join(rng.choice(vocabulary, rng.integers(0, 80), p=chance / chance.sum()))
+        for _ in range(300)
+    ]
+    corpus = Corpus.of({f"d{i}": text for i, text in enumerate(texts)})
+    index = build_index(Parted(corpus.ids, corpus.source), str.split, 1.2, 0.75)
+    reference = bm25s.BM25(k1=1.2, b=0.75, method="lucene")
+    reference.index([text.split() for text in texts], show_progress=False)
+    for _ in range(50):
+        query = rng.choice(vocabulary, 5, p=chance / chance.sum()).tolist()
+        score_N = np.zeros(300, dtype=np.float32)
+        index.add(query, score_N)
+        known = [word for word in query if word in reference.vocab_dict]
+        assert score_N == pytest.approx(reference.get_scores(known), rel=1e-5, abs=1e-6)
+
+
+class Parted(Corpus):
+    """A corpus that comes in parts of seven."""
+
+    def parts(self, size: int = 7) -> Iterator[list[str]]:
+        return super().parts(7)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=30), st.integers(1, 10))
+def test_the_top_is_a_stable_sort(scores: list[float], k: int) -> None:
+    score_N = np.array(scores, dtype=np.float32)
+    expected = [i for i in np.argsort(-score_N, kind="stable") if score_N[i] > 0][:k]
+    assert top_places(score_N, k).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "word", "form"),
+    [
+        (
+            "german",
+            "Die Katzen schliefen auf den warmen Dächern des alten Hauses",
+            "Katze",
+            "Katzen",
+        ),
+        (
+            "french",
+            "Les chevaux couraient librement dans les grandes prairies vertes",
+            "prairie",
+            "",
+        ),
+        ("english", "The horses were running freely through the wide green meadows", "horse", ""),
+        (
+            "spanish",
+            "Los caballos corrían libremente por las grandes praderas verdes",
+            "caballo",
+            "",
+        ),
+        ("russian", "Лошади свободно бегали по широким зелёным лугам у реки", "луг", ""),
+    ],
+)
+def test_words_are_stemmed_as_the_language_of_the_documents_has_it(
+    language: str, text: str, word: str, form: str
+) -> None:
+    assert language_of([text] * 3) == language
+    documents = {"a": text, "b": "xyz"}
+    assert [d for d, _ in search(BM25(), {"q": word}, documents, 5)["bm25"]["q"]] == ["a"]
+    assert search(BM25(language="none"), {"q": word}, documents, 5)["bm25"]["q"] == []
+    first = text.split()[0]
+    if language != "russian":  # its first word is no stop word
+        assert search(BM25(), {"q": first}, documents, 5)["bm25"]["q"] == []
+
+
+def test_scripts_without_spaces_are_read_by_pairs_of_characters() -> None:
+    documents = {"a": "東京都は日本の首都である", "b": "京都は古い都である", "c": "Python入門"}
+    found = search(BM25(language="none"), {"q": "東京都", "p": "python"}, documents, 5)["bm25"]
+    assert [doc_id for doc_id, _ in found["q"]] == ["a", "b"]
+    assert [doc_id for doc_id, _ in found["p"]] == ["c"]
+
+
+def test_the_best_passage_of_a_document_counts(tiny_model: Path) -> None:
+    """What stands at the end of a long document is found by its passages, not by a cut."""
+    from transformers import AutoTokenizer
+
+    weights = Weights(name="x", path=str(tiny_model))
+    documents = {"long": "filler words here " * 60 + "the needle", "short": "nothing like it"}
+    queries = {"q": "the needle"}
+    cut, whole = (
+        dict(search(Dense(weights=weights, max_tokens=16, passages=p), queries, documents, 2)
+             ["dense"]["q"])
+        for p in (False, True)
+    )  # fmt: skip
+    assert whole["short"] == pytest.approx(cut["short"], abs=1e-6)
+    assert whole["long"] > cut["long"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    pieces = split(tokenizer, documents["long"], 16)
+    assert all(len(tokenizer(piece)["input_ids"]) <= 17 for piece in pieces)
+    assert documents["long"].startswith(pieces[0])
+    assert documents["long"].endswith(pieces[-1])
+    assert split(tokenizer, "short", 16) == ["short"]
+
+
+def test_parts_of_a_corpus_are_merged_exactly(tiny_model: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = {f"d{i}": " ".join(rng.choice(list("abcdefgh"), 5)) for i in range(40)}
+    queries = {f"q{i}": " ".join(rng.choice(list("abcdefgh"), 3)) for i in range(5)}
+    dense = Dense(weights=Weights(name="x", path=str(tiny_model)), max_tokens=16)
+    corpus = Corpus.of(documents)
+    whole, parted = (
+        dense.search(queries, source, 10)["dense"]
+        for source in (corpus, Parted(corpus.ids, corpus.source))
+    )
+    assert parted.score_QK == pytest.approx(whole.score_QK, abs=1e-5)
+
+
+def run_file(tmp_path: Path, content: str, name: str = "some.run") -> RunFile:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    return RunFile(path=path)
+
+
+def test_candidates_of_any_engine(tmp_path: Path) -> None:
+    queries = {"q1": "x", "q 2": "y", "q3": "z"}
+    trec = "q1 Q0 b 1 2.5 lucene\nq1 Q0 a 2 2.5 lucene\nq%202 Q0 c 1 1 lucene\nother Q0 x 1 1 l\n"
+    found = search(run_file(tmp_path, trec), queries, DOCUMENTS, 5)["run"]
+    # Equal scores: the higher id first, as trec_eval has it, whatever the ranks say.
+    assert found == {"q1": [("b", 2.5), ("a", 2.5)], "q 2": [("c", 1.0)], "q3": []}
+    for name, content in (
+        ("three.run", "q1 b 2.5\nq1 a 2.4\n"),
+        ("log.jsonl", '{"query_id": "q1", "doc_id": "b", "score": 2}\n'
+                      '{"query_id": "q1", "doc_id": "a", "score": 1}\n'),
+        ("rank_llm.jsonl", '{"query": {"qid": "q1"}, "candidates": [{"docid": "b", "score": 2}, '
+                           '{"docid": "a", "score": 1}]}\n'),
+    ):  # fmt: skip
+        found = search(run_file(tmp_path, content, name), queries, DOCUMENTS, 5)["run"]
+        assert [doc_id for doc_id, _ in found["q1"]] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("q1 Q0 a 1 2.5\n", r"some\.run:1: expected 6 fields .* found 5"),
+        ("q1 Q0 a 1 high l\n", r"some\.run:1: the score must be a number, found 'high'"),
+        ("q1 Q0 a 1 nan l\n", r"some\.run:1: the score must be a number"),
+        ("q1 Q0 a 1 2 l\nq1 Q0 a 2 1 l\n", r"some\.run:2: query 'q1' has document 'a' twice"),
+        ("q1 Q0 zz 1 2 l\n", r"query 'q1': document 'zz' is not in the collection"),
+        ("q9 Q0 a 1 2 l\n", "has none of the collection's queries"),
+        ("\n", r"some\.run: empty"),
+    ],
+)
+def test_a_mistake_in_a_run_is_named(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        search(run_file(tmp_path, content), {"q1": "x"}, DOCUMENTS, 5)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_faiss_finds_what_exact_search_finds(tiny_model: Path, factory: str) -> None:
+    rng = np.random.default_rng(0)
+    documents = {f"d{i}": " ".join(rng.choice(list("abcdefghij"), 6)) for i in range(200)}
+    queries = {f"q{i}": " ".join(rng.choice(list("abcdefghij"), 4)) for i in range(20)}
+    weights = Weights(name="x", path=str(tiny_model))
+    exact, approximate = (
+        search(Dense(weights=weights, max_tokens=16, faiss=index), queries, documents, k)["dense"]
+        for index, k in ((None, 200), (factory, 10))
+    )
+    for query_id, ranked in approximate.items():
+        cosine = dict(exact[query_id])
+        assert 0 < len({doc_id for doc_id, _ in ranked}) == len(ranked) <= 10
+        assert [s for _, s in ranked] == pytest.approx([cosine[d] for d, _ in ranked], abs=1e-5)
+        if factory == "Flat":
+            best = [score for _, score in exact[query_id][:10]]
+            assert [score for _, score in ranked] == pytest.approx(best, abs=1e-5)

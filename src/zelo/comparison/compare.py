@@ -109,7 +109,8 @@ def known_pairs(
     pairs: Mapping[str, Sequence[tuple[str, str]]], data: Path
 ) -> Mapping[str, Sequence[tuple[str, str]]]:
     """`pairs`; `UserError` where a query or a document is not in the collection."""
-    documents, queries = document_texts(data), query_texts(data)
+    wanted = {doc_id for rows in pairs.values() for row in rows for doc_id in row}
+    documents, queries = document_texts(data, wanted), query_texts(data)
     for query_id, rows in pairs.items():
         if query_id not in queries:
             raise UserError(f"sampler: the recorded query {query_id!r} is not in the collection")

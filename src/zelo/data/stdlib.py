@@ -84,12 +84,14 @@ class StandardLibrary(Component):
         )
         return Collection(
             name=self.name,
-            documents=table(
-                "documents",
-                doc_id=[f.name for f in corpus],
-                title=[""] * len(corpus),
-                text=[f.code for f in corpus],
-            ),
+            documents=[
+                table(
+                    "documents",
+                    doc_id=[f.name for f in corpus],
+                    title=[""] * len(corpus),
+                    text=[f.code for f in corpus],
+                )
+            ],
             queries=table(
                 "queries",
                 query_id=[f"q:{f.name}" for f in asked[:wanted]],

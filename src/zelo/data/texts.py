@@ -1,10 +1,64 @@
-"""Texts of a loaded collection by id, as retrievers, judges and models read them."""
+"""Texts of a loaded collection by id, as retrievers, judges and models read them.
+
+A document is read as its title and its text, joined by a space.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
-from zelo.artifacts import read_table
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from zelo.artifacts import Table, read_table, table
+
+PART = 10_000  # documents that are held at once
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All documents of a collection, in its order, read in parts: never all of them at once."""
+
+    ids: pa.Array  # strings
+    source: Path | Table
+
+    @classmethod
+    def at(cls, data: Path) -> Corpus:
+        """The documents of the loaded collection in a folder."""
+        path = data / "documents.parquet"
+        return cls(pq.read_table(path, columns=["doc_id"])["doc_id"].combine_chunks(), path)
+
+    @classmethod
+    def of(cls, documents: Mapping[str, str]) -> Corpus:
+        """Documents that are at hand: id → text."""
+        content = table(
+            "documents",
+            doc_id=list(documents),
+            title=[""] * len(documents),
+            text=list(documents.values()),
+        )
+        return cls(content["doc_id"].combine_chunks(), content)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def parts(self, size: int = PART) -> Iterator[list[str]]:
+        """Texts, `size` at a time."""
+        if isinstance(self.source, Path):
+            batches = pq.ParquetFile(self.source).iter_batches(size, columns=["title", "text"])
+        else:
+            batches = self.source.select(["title", "text"]).to_batches(size)
+        for batch in batches:
+            yield joined(batch)
+
+
+def joined(rows: pa.RecordBatch | Table) -> list[str]:
+    """Title and text of each row."""
+    pairs = zip(rows["title"].to_pylist(), rows["text"].to_pylist(), strict=True)
+    return [f"{title} {text}" if title else text for title, text in pairs]
 
 
 def query_texts(data: Path, split: str | None = None) -> dict[str, str]:
@@ -14,11 +68,17 @@ def query_texts(data: Path, split: str | None = None) -> dict[str, str]:
     return {query_id: text for query_id, text, of in rows if split in (None, of)}
 
 
-def document_texts(data: Path) -> dict[str, str]:
-    """Document id → title and text joined by a space, in the order of the collection."""
-    documents = read_table(data, "documents")
-    rows = zip(*(documents[name].to_pylist() for name in documents.column_names), strict=True)
-    return {doc_id: f"{title} {text}" if title else text for doc_id, title, text in rows}
+def document_texts(data: Path, wanted: Set[str] | None = None) -> dict[str, str]:
+    """Document id → text, of the `wanted` documents or of all, in the order of the collection."""
+    if wanted is None:
+        documents = read_table(data, "documents")
+        return dict(zip(documents["doc_id"].to_pylist(), joined(documents), strict=True))
+    found: dict[str, str] = {}
+    ids = pa.array(sorted(wanted), pa.string())
+    for batch in pq.ParquetFile(data / "documents.parquet").iter_batches(PART):
+        rows = batch.filter(pc.is_in(batch["doc_id"], ids))
+        found |= zip(rows["doc_id"].to_pylist(), joined(rows), strict=True)
+    return found
 
 
 def privileged_texts(data: Path) -> dict[str, str] | None:

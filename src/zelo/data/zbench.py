@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from zelo.artifacts import Table, read_json, read_table, replacing, write_json
 from zelo.comparison.graphs import Cycles
-from zelo.data.beir import numbered_lines
+from zelo.data.lines import numbered_lines
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.seeding import stream
@@ -186,11 +186,12 @@ def export_zbench(run: Path, out: Path) -> dict[str, int]:
     others stands there, and its thought says so; a pair without any answer is left out and counted.
     """
     data, judgments, ratings = stage_folders(run)
-    queries, documents = query_texts(data), document_texts(data)
     said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
     rated: dict[str, dict[str, float]] = {}
     for row in read_table(ratings, "ratings").to_pylist():
         rated.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
+    queries = query_texts(data)
+    documents = document_texts(data, {doc_id for elos in rated.values() for doc_id in elos})
     pairs, left_out = scored_pairs(said, queries, documents)
 
     def line(query_id: str, elos: Mapping[str, float] | None) -> dict[str, Any]:

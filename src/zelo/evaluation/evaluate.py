@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from zelo.artifacts import read_table, table, write_json, write_table
+from zelo.artifacts import Table, read_table, table, write_json, write_table
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
+from zelo.evaluation.metrics import evaluate_rankings
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
 from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.train import MODEL, Model
 
 START, TRAINED = "start", "zelo"
+CEILING = "ceiling"  # the candidates in ideal order: what no reranker of them can pass
 
 
 class Evaluation(Component):
@@ -27,7 +29,7 @@ class Evaluation(Component):
     resamples: int = option(10_000, "draws of the bootstrap and of the test", ge=100)
 
 
-@stage(version=1)
+@stage(version=2)
 def evaluate(
     *,
     out: Path,
@@ -46,9 +48,9 @@ def evaluate(
     grades = grades_to_evaluate(data, evaluation.split)
     queries = query_texts(data, evaluation.split)
     judged = {query_id: text for query_id, text in queries.items() if query_id in grades}
-    documents = document_texts(data)
     pool = candidates_from(read_table(candidates, "candidates"))
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
+    documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     first_stage = rankings_from(read_table(candidates, "first_stage"))
     rankings: dict[str, Ranking] = {
         system: {query_id: ranking.get(query_id, []) for query_id in judged}
@@ -58,7 +60,8 @@ def evaluate(
         rankings[system] = rerank(pool, model.score(folder, judged, documents, pool))
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
-    per_query = measure(rankings, grades)
+    ideal = {CEILING: best_order(pool, grades)}
+    per_query = measure({**ideal, **rankings}, grades)
     write_table(out, "per_query", per_query)
     values = values_by_system(per_query)
     write_table(out, "metrics", summarise(values, evaluation.resamples, seed))
@@ -79,6 +82,19 @@ def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:
     return grades
 
 
+def best_order(
+    pool: Mapping[str, Sequence[str]], grades: Mapping[str, Mapping[str, int]]
+) -> Ranking:
+    """The candidates of each query by their true grades, unjudged ones last."""
+    return {
+        query_id: sorted(
+            ((doc_id, float(grades[query_id].get(doc_id, 0))) for doc_id in docs),
+            key=lambda item: -item[1],
+        )
+        for query_id, docs in pool.items()
+    }
+
+
 def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> Ranking:
     """Sort candidates by score, best first; equal scores keep the order of the first stage."""
     return {
@@ -89,20 +105,18 @@ def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[floa
     }
 
 
-def measure(rankings: Mapping[str, Ranking], grades: Mapping[str, Mapping[str, int]]) -> Any:
+def measure(rankings: Mapping[str, Ranking], grades: Mapping[str, Mapping[str, int]]) -> Table:
     """Every metric of every query under every system, as a `per_query` table."""
-    from zelo.evaluation.metrics import evaluate_ranking
-
-    rows = [
-        (system, query_id, metric, value)
-        for system, ranking in rankings.items()
-        for query_id, ranked in ranking.items()
-        for metric, value in evaluate_ranking(
-            [doc_id for doc_id, _ in ranked], grades[query_id]
-        ).items()
-    ]
-    system, query_id, metric, value = zip(*rows, strict=True)
-    return table("per_query", system=system, query_id=query_id, metric=metric, value=value)
+    rows = []
+    for system, ranking in rankings.items():
+        ids = {query_id: [doc_id for doc_id, _ in ranked] for query_id, ranked in ranking.items()}
+        for metric, values in evaluate_rankings(ids, grades).items():
+            rows += [
+                (system, query_id, metric, value)
+                for query_id, value in zip(ids, values.tolist(), strict=True)
+            ]
+    names = ("system", "query_id", "metric", "value")
+    return table("per_query", **dict(zip(names, zip(*rows, strict=True), strict=True)))
 
 
 Values = Mapping[
@@ -162,7 +176,7 @@ def compare_systems(
 
 
 def _write_runs(out: Path, rankings: Mapping[str, Ranking]) -> None:
-    from zelo.evaluation.trec import write_run
+    from zelo.data.trec import write_run
 
     runs = out / "runs"
     runs.mkdir(exist_ok=True)

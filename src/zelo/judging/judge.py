@@ -219,14 +219,15 @@ def documents_cut(
     cutting = {name: judge for name, judge in judges.items() if isinstance(judge, Cutting)}
     if not cutting:
         return {}
-    texts = [text for doc_id, text in document_texts(data).items() if doc_id in doc_ids]
+    texts = list(document_texts(data, doc_ids).values())
     return {name: judge.documents_cut(texts) for name, judge in cutting.items()}
 
 
 def read_questions(comparisons: Path, data: Path) -> list[Question]:
     """The comparisons with their texts, in the order of the table."""
-    queries, documents = query_texts(data), document_texts(data)
     rows = read_table(comparisons, "comparisons")
+    wanted = {doc_id for name in ("doc_a", "doc_b") for doc_id in rows[name].to_pylist()}
+    queries, documents = query_texts(data), document_texts(data, wanted)
     return [
         Question(query_id, a, b, repeat, queries[query_id], documents[a], documents[b])
         for query_id, a, b, repeat in zip(

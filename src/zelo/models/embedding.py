@@ -1,4 +1,4 @@
-"""Embedding models as sentence-transformers loads them, and exact search with them."""
+"""Embedding models as sentence-transformers loads them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from zelo.models.batching import by_length
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
 
 
 def load_embedding_model(folder: Path, max_tokens: int | None = None) -> SentenceTransformer:
@@ -54,28 +52,6 @@ def embed(
             show_progress_bar=False,
         ).cpu()
     return rows
-
-
-def top_k(
-    model: SentenceTransformer,
-    queries: Mapping[str, str],
-    documents: Mapping[str, str],
-    k: int,
-    batch_size: int,
-) -> dict[str, list[tuple[str, float]]]:
-    """Best `k` documents of each query by cosine similarity, exact, best first."""
-    doc_ids, query_ids = list(documents), list(queries)
-    d = embed(model, list(documents.values()), batch_size, "document", "documents")
-    q = embed(model, list(queries.values()), batch_size, "query", "queries")
-    found: dict[str, list[tuple[str, float]]] = {}
-    for start in range(0, len(query_ids), BLOCK):
-        scores, places = (q[start : start + BLOCK] @ d.T).topk(min(k, len(doc_ids)), dim=1)
-        for row, query_id in enumerate(query_ids[start : start + BLOCK]):
-            found[query_id] = [
-                (doc_ids[place], score)
-                for place, score in zip(places[row].tolist(), scores[row].tolist(), strict=True)
-            ]
-    return found
 
 
 def rerank_by_cosine(

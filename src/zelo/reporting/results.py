@@ -15,10 +15,12 @@ LABELS = {
     "bm25": "BM25",
     "dense": "dense",
     "hybrid": "hybrid (RRF)",
+    "ceiling": "ideal order",
     "start": "starting model",
     "zelo": "zELO-trained",
 }
 SIGNIFICANT = 0.05
+PRINTED = ("NDCG@10", "Recall@10", "Recall@100")  # what 80 columns hold
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,20 @@ def print_results(metrics: Artifact) -> None:
         padding=(0, 0, 0, 1),
     )
     table.add_column("", no_wrap=True)
-    for metric in next(iter(found.values())):
+    for metric in PRINTED:
         table.add_column(metric, justify="right", no_wrap=True)
     for system, row in found.items():
-        cells = [f"{e.value:.3f} [{short(e.low)}, {short(e.high)}]" for e in row.values()]
+        cells = [
+            f"{e.value:.3f} [{short(e.low)}, {short(e.high)}]"
+            for e in map(row.__getitem__, PRINTED)
+        ]
         table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
     # In a file or a pipe there is no width to fit into.
     console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
     console.print(table)
     for compared in comparisons_with_start(metrics.path):
+        if compared.metric not in PRINTED:
+            continue
         d = compared.difference
         console.print(
             f"{compared.metric}, trained against starting model: {d.value:+.3f} "

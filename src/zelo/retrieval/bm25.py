@@ -1,28 +1,50 @@
-"""BM25 over stemmed words, by bm25s with Snowball stemmers."""
+"""BM25 over stemmed words, in memory that does not grow with the corpus's objects.
+
+The index is a sparse matrix of the scores that each word gives each document, 16 bytes per pair
+while it is built and 8 afterwards; documents are read in parts. (bm25s, of which the tests' scores
+are, holds every token of the corpus as a Python object.)
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator
 
 from zelo.config import Component, option
-from zelo.retrieval.ranking import Ranking
+from zelo.data.texts import Corpus
+from zelo.retrieval.languages import SAMPLE, language_of, stop_words
+from zelo.retrieval.ranking import Hits, top_places
 
 WORD = re.compile(r"\w\w+")
 # Where a name in code falls apart: at underscores, and before a capital after a small letter.
 JOINT = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])")
+# Scripts that put no space between words: every two neighbouring characters are a term.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
+)
+
+Words = Callable[[str], list[str]]
 
 
 class BM25(Component):
-    """`retriever=bm25`: words, stemmed; English stop words left out."""
+    """`retriever=bm25`: words, stemmed; stop words left out; both as the language has them."""
 
     k1: float = option(0.9, "how soon repeats of a word stop counting", ge=0)
     b: float = option(0.4, "how much long documents are discounted", ge=0, le=1)
     language: str = option(
-        "english", "Snowball stemmer, stop words too where it is english; `none` for neither"
+        "auto", "Snowball's name of it; `auto`: as the documents are; `none`: words as they stand"
+    )
+    split_names: bool = option(
+        False, "read `parse_args` and `parseArgs` as their words too, for collections of code"
     )
 
     @field_validator("language")
@@ -30,49 +52,131 @@ class BM25(Component):
     def _has_stemmer(cls, language: str) -> str:
         import Stemmer
 
-        if language not in (known := ["none", *Stemmer.algorithms()]):
+        if language not in (known := ["auto", "none", *Stemmer.algorithms()]):
             raise ValueError(f"no such stemmer; there are {', '.join(known)}")
         return language
 
-    split_names: bool = option(
-        False, "read `parse_args` and `parseArgs` as their words too, for collections of code"
-    )
-
-    def search(
-        self, queries: Mapping[str, str], documents: Mapping[str, str], k: int
-    ) -> dict[str, Ranking]:
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Best `k` documents of each query that share a word with it; may be fewer, or none."""
-        import bm25s
+        from zelo.progress import track
 
-        doc_ids = list(documents)
-        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
-        corpus = self._words(documents)
-        if not any(corpus):
-            return {"bm25": {query_id: [] for query_id in queries}}
-        index.index(corpus, show_progress=False)
-        found: dict[str, list[tuple[str, float]]] = {}
-        for query_id, words in zip(queries, self._words(queries), strict=True):
-            known = [word for word in words if word in index.vocab_dict]
-            if not known:
-                found[query_id] = []
-                continue
-            scores = index.get_scores(known)
-            best = np.argsort(-scores, kind="stable")[:k]
-            found[query_id] = [(doc_ids[i], float(scores[i])) for i in best if scores[i] > 0]
-        return {"bm25": found}
+        words = self.words_of(corpus)
+        index = build_index(corpus, words, self.k1, self.b)
+        k = min(k, len(corpus))
+        hits = Hits.empty(len(queries), k)
+        score_N = np.zeros(len(corpus), dtype=np.float32)
+        for q, text in enumerate(track(list(queries.values()), "BM25")):
+            index.add(words(text), score_N)
+            places = top_places(score_N, k)
+            hits.place_QK[q, : len(places)] = places
+            hits.score_QK[q, : len(places)] = score_N[places]
+            score_N[:] = 0
+        return {"bm25": hits}
 
-    def _words(self, texts: Mapping[str, str]) -> list[list[str]]:
-        """Index terms of each text, in its order."""
+    def words_of(self, corpus: Corpus) -> Words:
+        """What turns a text into index terms."""
         import Stemmer
-        from bm25s.stopwords import STOPWORDS_EN
 
-        stem = Stemmer.Stemmer(self.language).stemWords if self.language != "none" else list
-        stop = frozenset(STOPWORDS_EN) if self.language == "english" else frozenset()
-        words = []
-        for text in texts.values():
+        language = self.language
+        if language == "auto":
+            language = language_of(
+                islice((text for part in corpus.parts(SAMPLE) for text in part), SAMPLE)
+            )
+        stem = Stemmer.Stemmer(language).stemWords if language != "none" else list
+        stop = stop_words(language)
+
+        def words(text: str) -> list[str]:
             found = WORD.findall(text)
             if self.split_names:
                 parts = [part for word in found for part in JOINT.split(word) if len(part) > 1]
                 found = parts + [word for word in found if JOINT.search(word)]
-            words.append(stem([word.lower() for word in found if word.lower() not in stop]))
+            found = [lower for word in found if (lower := word.lower()) not in stop]
+            if UNSPACED.search(text):
+                found = [term for word in found for term in pairs_of_characters(word)]
+            terms: list[str] = stem(found)
+            return terms
+
         return words
+
+
+def pairs_of_characters(word: str) -> Iterator[str]:
+    """Neighbouring characters of parts in an unspaced script; other parts as they stand."""
+    end = 0
+    for match in UNSPACED.finditer(word):
+        if match.start() > end:
+            yield word[end : match.start()]
+        run, end = match.group(), match.end()
+        yield from (run[i : i + 2] for i in range(max(len(run) - 1, 1)))
+    if end < len(word):
+        yield word[end:]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Scores by word: those of word `v` are `place` and `score` from `start_V[v]` on."""
+
+    vocabulary: Mapping[str, int]
+    start_V: NDArray[np.int64]  # (words + 1,)
+    place: NDArray[np.int32]
+    score: NDArray[np.float32]
+
+    def add(self, words: Iterable[str], score_N: NDArray[np.float32]) -> None:
+        """Add the scores of a query's words to those of the documents (N,)."""
+        for word in words:
+            v = self.vocabulary.get(word)
+            if v is not None:
+                here = slice(self.start_V[v], self.start_V[v + 1])
+                score_N[self.place[here]] += self.score[here]
+
+
+def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
+    """Index of the documents with Lucene's formula:
+
+    Σ over words of ln(1 + (N − n + ½) / (n + ½)) · f / (f + k1 (1 − b + b · length / mean length)),
+    n documents of N having the word, f times in this one. Source: Kamphuis et al., ECIR 2020.
+    """
+    from zelo.progress import Progress
+
+    numbers: Any = defaultdict()
+    numbers.default_factory = numbers.__len__  # a new word gets the next number
+    terms: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []  # of each part: word, frequency
+    distinct, length = array("i"), array("i")  # of each document: distinct words, words
+    sizes = []
+    progress = Progress(len(corpus), "indexing")
+    for part in corpus.parts():
+        word, frequency = array("i"), array("i")
+        for text in part:
+            counted = Counter(words(text))
+            word.extend(numbers[term] for term in counted)
+            frequency.extend(counted.values())
+            distinct.append(len(counted))
+            length.append(counted.total())
+        sizes.append(len(part))
+        terms.append((np.array(word, np.int32), np.array(frequency, np.int32)))
+        progress.show(len(length))
+    progress.close()
+    numbers.default_factory = None
+
+    n_V = np.zeros(len(numbers), np.int64)
+    for word_M, _ in terms:
+        n_V += np.bincount(word_M, minlength=len(numbers))
+    start_V = np.concatenate([[0], n_V.cumsum()])
+    idf_V = np.log1p((len(corpus) - n_V + 0.5) / (n_V + 0.5))
+    distinct_N, length_N = np.array(distinct), np.array(length)
+    norm_N = k1 * (1 - b + b * length_N / max(length_N.mean(), 1e-9))
+    place, score = np.empty(start_V[-1], np.int32), np.empty(start_V[-1], np.float32)
+    free_V = start_V[:-1].copy()  # where a word's next document goes
+    first = 0
+    while terms:
+        word_M, frequency_M = terms.pop(0)  # which frees it
+        last = first + sizes.pop(0)
+        doc_M = np.repeat(np.arange(first, last), distinct_N[first:last])
+        order = np.argsort(word_M, kind="stable")
+        word_M, doc_M, frequency_M = word_M[order], doc_M[order], frequency_M[order]
+        found, begin, count = np.unique(word_M, return_index=True, return_counts=True)
+        at_M = free_V[word_M] + np.arange(len(word_M)) - np.repeat(begin, count)
+        place[at_M] = doc_M
+        score[at_M] = idf_V[word_M] * frequency_M / (frequency_M + norm_N[doc_M])
+        free_V[found] += count
+        first = last
+    return Index(dict(numbers), start_V, place, score)

@@ -1,26 +1,150 @@
-"""Dense retrieval: cosine similarity of embeddings, exact."""
+"""Dense retrieval: cosine similarity of embeddings, exact or by a FAISS index.
+
+Documents are embedded in parts, and of each part only its best hits are kept: memory holds the
+queries' embeddings and one part's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from zelo.config import Component, option
+from zelo.data.texts import Corpus
+from zelo.errors import UserError
 from zelo.models.weights import Weights
-from zelo.retrieval.ranking import Ranking
+from zelo.retrieval.ranking import Hits
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
+TRAINED_ON = 100_000  # embeddings that a FAISS index learns its cells and codes from
 
 
 class Dense(Component):
-    """`retriever=dense`: an embedding model's cosine similarity."""
+    """`retriever=dense`: an embedding model's cosine similarity, with the model's prompts."""
 
     weights: Weights = option(help="embedding model to search with")
-    max_tokens: int = option(256, "longer texts are cut here", ge=8)
+    max_tokens: int = option(256, "longer texts are cut here, or split", ge=8)
+    passages: bool = option(
+        False,
+        "split documents longer than max_tokens into passages that overlap by a quarter; the best "
+        "passage counts",
+    )
+    faiss: str | None = option(
+        None, "index factory of FAISS (IVF4096,PQ64; Flat): approximate; null: exact"
+    )
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
-    def search(
-        self, queries: Mapping[str, str], documents: Mapping[str, str], k: int
-    ) -> dict[str, Ranking]:
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Best `k` documents of each query, with their cosine similarity."""
-        from zelo.models.embedding import load_embedding_model, top_k
+        from zelo.models.embedding import embed, load_embedding_model
 
         model = load_embedding_model(self.weights.locate(), self.max_tokens)
-        return {"dense": top_k(model, queries, documents, k, self.batch_size)}
+        q = embed(model, list(queries.values()), self.batch_size, "query", "queries")
+        k = min(k, len(corpus))
+        if self.faiss is not None:
+            return {"dense": self._by_faiss(model, q, corpus, k)}
+        best = Hits.empty(len(queries), k)
+        first = 0
+        for part in corpus.parts():
+            d, owner = self._embed(model, part)
+            best = merged(best, nearest(q, d, owner, len(part), k), first, k)
+            first += len(part)
+        return {"dense": best}
+
+    def _embed(
+        self, model: SentenceTransformer, texts: Sequence[str]
+    ) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Embeddings of texts or of their passages, and the text that each belongs to."""
+        from zelo.models.embedding import embed
+
+        owner = np.arange(len(texts))
+        if self.passages:
+            pieces = [split(model.tokenizer, text, self.max_tokens) for text in texts]
+            owner = np.repeat(owner, [len(of) for of in pieces])
+            texts = [passage for of in pieces for passage in of]
+        return embed(model, texts, self.batch_size, "document", "documents"), owner
+
+    def _by_faiss(
+        self, model: SentenceTransformer, q: torch.Tensor, corpus: Corpus, k: int
+    ) -> Hits:
+        """Search a FAISS index of inner products, which holds codes instead of embeddings."""
+        try:
+            import faiss
+        except ImportError:
+            raise UserError(
+                "retriever.faiss: package faiss is missing; pip install 'zelo[faiss]'"
+            ) from None
+        if self.passages:
+            raise UserError("retriever.faiss: not with passages=true: search exactly, or cut")
+        index = faiss.index_factory(q.shape[1], self.faiss, faiss.METRIC_INNER_PRODUCT)
+        waiting: list[Any] = []
+        for part in corpus.parts():
+            waiting.append(self._embed(model, part)[0].numpy())
+            if not index.is_trained and sum(map(len, waiting)) < min(TRAINED_ON, len(corpus)):
+                continue
+            if not index.is_trained:
+                index.train(np.concatenate(waiting))
+            index.add(np.concatenate(waiting))
+            waiting.clear()
+        score, place = index.search(q.numpy(), k)
+        return Hits(place.astype(np.int64), np.where(place < 0, -np.inf, score.astype(np.float64)))
+
+
+def nearest(
+    q: torch.Tensor,
+    d: torch.Tensor,
+    owner: np.ndarray[Any, np.dtype[np.int64]],
+    texts: int,
+    k: int,
+) -> Hits:
+    """Best texts of a part for queries `q` (Q, dimensions): the best passage of each counts.
+
+    `d` (passages, dimensions) are embeddings of passages and `owner` (passages,) their texts. Ties
+    keep the order of the texts.
+    """
+    import torch
+
+    places, scores = [], []
+    owners = torch.from_numpy(owner)
+    for start in range(0, len(q), BLOCK):
+        similarity = q[start : start + BLOCK] @ d.T
+        if len(d) > texts:
+            whole = torch.full((len(similarity), texts), -torch.inf)
+            similarity = whole.scatter_reduce(
+                1, owners.expand(len(similarity), -1), similarity, "amax"
+            )
+        score, place = similarity.topk(min(k, texts), dim=1)
+        places.append(place.numpy())
+        scores.append(score.double().numpy())
+    return Hits(np.concatenate(places), np.concatenate(scores))
+
+
+def merged(best: Hits, part: Hits, first: int, k: int) -> Hits:
+    """The best `k` of two; `part` counts its places from `first`."""
+    place_QK = np.concatenate([best.place_QK, part.place_QK + first], axis=1)
+    score_QK = np.concatenate([best.score_QK, part.score_QK], axis=1)
+    order = np.lexsort((place_QK, -score_QK), axis=1)[:, :k]  # equal scores: the collection's order
+    return Hits(
+        np.take_along_axis(place_QK, order, axis=1), np.take_along_axis(score_QK, order, axis=1)
+    )
+
+
+def split(tokenizer: Any, text: str, max_tokens: int) -> list[str]:
+    """A text in passages of at most `max_tokens` tokens, special ones included, each beginning a
+    quarter before the last one ends; a text that is short enough is one passage."""
+    encoded = tokenizer(
+        text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+    )
+    spans = encoded["offset_mapping"]
+    room = max(max_tokens - tokenizer.num_special_tokens_to_add(), 1)
+    if len(spans) <= room:
+        return [text]
+    step = max(room - room // 4, 1)
+    starts = range(0, max(len(spans) - room // 4, 1), step)
+    return [text[spans[s][0] : spans[min(s + room, len(spans)) - 1][1]] for s in starts]

@@ -4,46 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from zelo.config import Component, option
+from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Ranking
+from zelo.retrieval.ranking import Hits
 
 
 class Hybrid(Component):
-    """`retriever=hybrid`: BM25 and dense retrieval, fused by reciprocal ranks."""
+    """`retriever=hybrid`: BM25 and dense retrieval, fused."""
 
     bm25: BM25 = option(help="the lexical ranking")
     dense: Dense = option(help="the dense ranking")
+    method: str = option(
+        "rrf",
+        "`rrf`: reciprocal ranks; `scores`: scores brought to [0, 1] within each query",
+        pattern="^(rrf|scores)$",
+    )
     constant: int = option(60, "RRF's constant: larger trusts the first ranks less", ge=1)
+    weight: float = option(0.5, "share of the dense ranking in the sum", ge=0, le=1)
 
-    def search(
-        self, queries: Mapping[str, str], documents: Mapping[str, str], k: int
-    ) -> dict[str, Ranking]:
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Rankings of `bm25`, `dense` and, last, of `hybrid`, each of `k` documents at most."""
         rankings = {
-            **self.bm25.search(queries, documents, k),
-            **self.dense.search(queries, documents, k),
+            **self.bm25.search(queries, corpus, k),
+            **self.dense.search(queries, corpus, k),
         }
-        fused = {
-            query_id: reciprocal_rank_fusion(
-                [[doc_id for doc_id, _ in ranking[query_id]] for ranking in rankings.values()],
-                self.constant,
-            )[:k]
-            for query_id in queries
-        }
-        return {**rankings, "hybrid": fused}
+        worth = [
+            reciprocal_ranks(hits, self.constant) if self.method == "rrf" else unit_scores(hits)
+            for hits in rankings.values()
+        ]
+        shares = (1 - self.weight, self.weight)
+        return {**rankings, "hybrid": fused(list(rankings.values()), worth, shares, k)}
 
 
-def reciprocal_rank_fusion(
-    rankings: Sequence[Sequence[str]], constant: int = 60
-) -> list[tuple[str, float]]:
-    """Fuse rankings by `Σ 1 / (constant + rank)`, rank from 1; best first, ties in order of entry.
+def fused(
+    rankings: Sequence[Hits], worth: Sequence[NDArray[np.float64]], shares: Sequence[float], k: int
+) -> Hits:
+    """The `k` documents with the highest weighted sum of their worth (Q, K) in each ranking.
+
+    What a ranking does not have is worth nothing there. Ties stand in order of entry: by the first
+    ranking, then by the second.
+    """
+    queries = len(rankings[0].place_QK)
+    best = Hits.empty(queries, k)
+    for q in range(queries):
+        sums: dict[int, float] = {}
+        for hits, worth_QK, share in zip(rankings, worth, shares, strict=True):
+            for place, value in zip(hits.place_QK[q].tolist(), worth_QK[q].tolist(), strict=True):
+                if place >= 0:
+                    sums[place] = sums.get(place, 0.0) + share * value
+        ranked = sorted(sums.items(), key=lambda item: -item[1])[:k]
+        best.place_QK[q, : len(ranked)] = [place for place, _ in ranked]
+        best.score_QK[q, : len(ranked)] = [value for _, value in ranked]
+    return best
+
+
+def reciprocal_ranks(hits: Hits, constant: int = 60) -> NDArray[np.float64]:
+    """1 / (constant + rank) of each hit (Q, K), rank from 1.
 
     Source: Cormack, Clarke and Büttcher, *Reciprocal rank fusion*, SIGIR 2009.
     """
-    scores: dict[str, float] = {}
-    for ranking in rankings:
-        for rank, doc_id in enumerate(ranking, start=1):
-            scores[doc_id] = scores.get(doc_id, 0.0) + 1.0 / (constant + rank)
-    return sorted(scores.items(), key=lambda item: -item[1])
+    rank_K = np.arange(1, hits.place_QK.shape[1] + 1)
+    return np.broadcast_to(1.0 / (constant + rank_K), hits.place_QK.shape)
+
+
+def unit_scores(hits: Hits) -> NDArray[np.float64]:
+    """Scores (Q, K) brought linearly to [0, 1] within each query: 1 the best, 0 the last found."""
+    found = hits.place_QK >= 0
+    low = np.min(hits.score_QK, 1, keepdims=True, where=found, initial=np.inf)
+    span = np.max(hits.score_QK, 1, keepdims=True, where=found, initial=-np.inf) - low
+    above = np.where(found, hits.score_QK - np.where(found, low, 0.0), 0.0)
+    unit = np.divide(above, span, out=np.ones_like(above), where=span > 0)
+    return np.where(found, unit, 0.0)

@@ -1,39 +1,82 @@
-"""A ranking of documents per query, and its form as a table."""
+"""Rankings: as arrays while there are many, as lists where they are read, and as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from zelo.artifacts import Table, table
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from zelo.artifacts import SCHEMAS, Table, table
 
 # Query id → (document id, score), best first. Ties keep the order of the collection.
 Ranking = Mapping[str, Sequence[tuple[str, float]]]
 
 
-def ranking_columns(ranking: Ranking) -> dict[str, list[str] | list[int] | list[float]]:
-    """Columns query_id, doc_id, rank (from 1) and score of a ranking."""
-    rows = [
-        (query_id, doc_id, rank, score)
-        for query_id, ranked in ranking.items()
-        for rank, (doc_id, score) in enumerate(ranked, start=1)
-    ]
-    return {
-        "query_id": [row[0] for row in rows],
-        "doc_id": [row[1] for row in rows],
-        "rank": [row[2] for row in rows],
-        "score": [row[3] for row in rows],
-    }
+@dataclass(frozen=True)
+class Hits:
+    """The best documents of Q queries, best first, by their places in the collection.
+
+    Where a query has fewer than K the rest of its row is −1, with a score of −∞.
+    """
+
+    place_QK: NDArray[np.int64]
+    score_QK: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> Hits:
+        """No hit for any query."""
+        return cls(np.full((queries, k), -1), np.full((queries, k), -np.inf))
+
+    def top(self, k: int) -> Hits:
+        """The best `k` of each query."""
+        return Hits(self.place_QK[:, :k], self.score_QK[:, :k])
+
+    def table(self, name: str, query_ids: Sequence[str], doc_ids: pa.Array) -> Table:
+        """As a table of the schema called `name` but for its column `system`, if it has one."""
+        q, k = np.nonzero(self.place_QK >= 0)
+        columns = {
+            "query_id": pa.array(query_ids, pa.string()).take(pa.array(q)),
+            "doc_id": doc_ids.take(pa.array(self.place_QK[q, k])),
+            "rank": pa.array(k + 1, pa.int32()),
+            "score": pa.array(self.score_QK[q, k], pa.float64()),
+        }
+        return pa.table({c: columns[c] for c in SCHEMAS[name].names if c in columns})
+
+    def ranking(
+        self, query_ids: Sequence[str], doc_ids: pa.Array
+    ) -> dict[str, list[tuple[str, float]]]:
+        """As lists."""
+        found: dict[str, list[tuple[str, float]]] = {query_id: [] for query_id in query_ids}
+        rows = self.table("candidates", query_ids, doc_ids).to_pylist()
+        for row in rows:
+            found[row["query_id"]].append((row["doc_id"], row["score"]))
+        return found
+
+
+def top_places(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Places (at most k,) of the highest positive scores (N,), best first, ties in their order."""
+    found = np.flatnonzero(score_N > 0)
+    if len(found) > k:
+        scores = score_N[found]
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above = found[scores > least]
+        found = np.sort(np.concatenate([above, found[scores == least][: k - len(above)]]))
+    return found[np.argsort(-score_N[found], kind="stable")]
 
 
 def rankings_table(name: str, rankings: Mapping[str, Ranking]) -> Table:
     """Several systems' rankings as one table of the schema called `name`."""
-    columns: dict[str, list[object]] = {}
-    for system, ranking in rankings.items():
-        part = ranking_columns(ranking)
-        columns.setdefault("system", []).extend([system] * len(part["rank"]))
-        for column, values in part.items():
-            columns.setdefault(column, []).extend(values)
-    return table(name, **columns)
+    rows = [
+        (system, query_id, doc_id, rank, score)
+        for system, ranking in rankings.items()
+        for query_id, ranked in ranking.items()
+        for rank, (doc_id, score) in enumerate(ranked, start=1)
+    ]
+    columns = zip(*rows, strict=True) if rows else [[]] * len(SCHEMAS[name].names)
+    return table(name, **dict(zip(SCHEMAS[name].names, map(list, columns), strict=True)))
 
 
 def rankings_from(content: Table) -> dict[str, dict[str, list[tuple[str, float]]]]:

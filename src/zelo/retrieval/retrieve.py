@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from zelo.artifacts import table, write_table
-from zelo.data.texts import document_texts, query_texts
-from zelo.retrieval.ranking import Ranking, ranking_columns, rankings_table
+import pyarrow as pa
+
+from zelo.artifacts import write_parts
+from zelo.data.texts import Corpus, query_texts
+from zelo.retrieval.ranking import Hits
 from zelo.store import stage
 
 
@@ -16,29 +18,38 @@ from zelo.store import stage
 class Retriever(Protocol):
     """A first stage (`conf/retriever/`)."""
 
-    def search(
-        self, queries: Mapping[str, str], documents: Mapping[str, str], k: int
-    ) -> dict[str, Ranking]:
-        """Rankings by name; the last one is the retriever's own, the others went into it."""
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
+        """Best `k` documents of each query (id → text), by the name of the ranking.
+
+        The last one is the retriever's own, the others went into it.
+        """
         ...
 
 
 RANKED = 100  # shortest ranking that Recall@100 can be taken of
 
 
-@stage(version=1)
+@stage(version=2)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`."""
-    queries, documents = query_texts(data), document_texts(data)
-    rankings = retriever.search(queries, documents, max(top_k, RANKED))
-    name, whole = list(rankings.items())[-1]
-    candidates = {query_id: ranked[:top_k] for query_id, ranked in whole.items()}
-    write_table(out, "first_stage", rankings_table("first_stage", rankings))
-    write_table(out, "candidates", table("candidates", **ranking_columns(candidates)))
-    sizes = [len(ranked) for ranked in candidates.values()]
+    queries, corpus = query_texts(data), Corpus.at(data)
+    query_ids = list(queries)
+    found = retriever.search(queries, corpus, max(top_k, RANKED))
+    write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
+                                     for system, hits in found.items()))  # fmt: skip
+    name, whole = list(found.items())[-1]
+    candidates = whole.top(top_k)
+    rows = write_parts(out, "candidates", [candidates.table("candidates", query_ids, corpus.ids)])
+    sizes = (candidates.place_QK >= 0).sum(1)
     return {
         "retriever": name,
-        "candidates": sum(sizes),
-        "queries_without_candidates": sizes.count(0),
-        "queries_with_one_candidate": sizes.count(1),
+        "candidates": rows,
+        "queries_without_candidates": int((sizes == 0).sum()),
+        "queries_with_one_candidate": int((sizes == 1).sum()),
     }
+
+
+def system_table(system: str, hits: Hits, query_ids: Sequence[str], doc_ids: pa.Array) -> pa.Table:
+    """A ranking with its name in front."""
+    rows = hits.table("first_stage", query_ids, doc_ids)
+    return rows.add_column(0, "system", pa.repeat(pa.scalar(system), len(rows)))

@@ -47,8 +47,8 @@ def distil(
     from zelo.training.fit import fit
     from zelo.training.modules import PairwiseModule
 
-    queries, documents = query_texts(data), document_texts(data)
     said = average(read_table(judgments, "judgments"), vote)
+    queries, documents = query_texts(data), document_texts(data, {*said.doc_a, *said.doc_b})
     triples = [
         (queries[q], documents[a], documents[b])
         for q, a, b in zip(said.query_ids, said.doc_a, said.doc_b, strict=True)

@@ -73,8 +73,9 @@ def train(
             "train: no training query has two rated documents; more candidates per query, or "
             "judges that answer, are needed"
         )
+    wanted = {doc_id for query in rated for doc_id in query.doc_ids}
     batches = ScoredDataModule(
-        rated, document_texts(data), training.batch, training.candidates, seed
+        rated, document_texts(data, wanted), training.batch, training.candidates, seed
     )
     steps = training.epochs * len(batches.loader)
     torch.manual_seed(seed)

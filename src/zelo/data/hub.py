@@ -1,0 +1,177 @@
+"""Public collections by name: Hugging Face `datasets` in BEIR or MTEB layout, and `ir_datasets`.
+
+Both packages are the extra `data`; what they download they keep in caches of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from zelo.config import option
+from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource
+from zelo.errors import UserError, in_words
+from zelo.store import digest, digest_files
+
+NEEDED = "pip install 'zelo[data]'"
+
+
+class HubDataset(LabelledSource):
+    """`data=hub data.path=mteb/scifact`: subsets `corpus` and `queries`, and one of labels."""
+
+    path: str = option(help="name on the hub, or a folder that was downloaded from there")
+    revision: str = option("main", "branch, tag or commit on the hub; a commit never changes")
+    corpus: str = option("corpus", "subset of documents: _id, title, text")
+    queries: str = option("queries", "subset of queries: _id, text")
+    qrels: str = option("default", "subset of labels: query-id, corpus-id, score")
+    qrels_path: str | None = option(
+        None, "where labels are, if elsewhere (BeIR/scifact-qrels); null: beside the rest"
+    )
+    split: str | None = option(
+        None,
+        "the one split that all three subsets have, tested on (NanoSciFact of NanoBEIR); null: "
+        "splits of the labels are train, dev or validation, test",
+    )
+
+    def fingerprint(self) -> str:
+        """Digest of a folder's files; of a name and revision on the hub."""
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            return digest_files(sorted(path for path in folder.rglob("*") if path.is_file()))
+        return digest([self.path, self.revision])
+
+    def load(self) -> Collection:
+        """Fetch or open the subsets; `UserError` where they are not what they should be."""
+        corpus = self._subset(self.path, self.corpus)
+        queries = self._subset(self.path, self.queries)
+        qrels = self._subset(self.qrels_path or self.path, self.qrels)
+        named = {"validation": "dev", self.split or "test": "test"}
+        labels = {
+            named.get(split, split): self._labels(rows, f"{self.path}/{self.qrels}/{split}")
+            for split, rows in qrels.items()
+            if self.split in (None, split)
+        }
+        if unknown := set(labels) - set(SPLITS):
+            raise UserError(
+                f"{self.path}: the labels' split {min(unknown)!r} is none of {', '.join(SPLITS)}; "
+                f"name it by data.split={min(unknown)}"
+            )
+        asked = [
+            (self._text(row, ("_id", "id"), where), self._text(row, ("text",), where))
+            for row, where in self._rows(queries, self.queries)
+        ]
+        sources = (f"{self.path}/{self.corpus}", f"{self.path}/{self.queries}")
+        return self.collection(
+            Path(self.path).name, self._documents(corpus), asked, labels, sources
+        )
+
+    def _subset(self, path: str, subset: str) -> Any:
+        """All splits of a subset."""
+        try:
+            import datasets
+        except ImportError:
+            raise UserError(f"data=hub: package datasets is missing; {NEEDED}") from None
+        datasets.disable_progress_bars()
+        at = {} if Path(path).expanduser().is_dir() else {"revision": self.revision}
+        try:
+            return datasets.load_dataset(str(Path(path).expanduser()), subset, **at)
+        except Exception as error:  # of many kinds, the package's own and those below it
+            raise UserError(
+                f"data.path={path}: subset {subset!r} cannot be loaded ({in_words(error)})"
+            ) from None
+
+    def _rows(self, splits: Any, subset: str) -> Iterator[tuple[dict[str, Any], str]]:
+        chosen = [self.split] if self.split in splits else list(splits)
+        for split in chosen:
+            for number, row in enumerate(splits[split]):
+                yield row, f"{self.path}/{subset}/{split}: row {number}"
+
+    def _documents(self, corpus: Any) -> Iterator[Document]:
+        for row, where in self._rows(corpus, self.corpus):
+            title = row.get("title") or ""
+            yield Document(
+                self._text(row, ("_id", "id"), where), title, self._text(row, ("text",), where)
+            )
+
+    def _labels(self, rows: Any, what: str) -> Iterator[Label]:
+        for number, row in enumerate(rows):
+            where = f"{what}: row {number}"
+            query_id = self._text(row, ("query-id",), where)
+            doc_id = self._text(row, ("corpus-id",), where)
+            score = row.get("score", 1)
+            if int(score) != score:
+                raise UserError(f"{where}: score must be a whole number, found {score!r}")
+            yield Label(query_id, doc_id, int(score), where)
+
+    @staticmethod
+    def _text(row: dict[str, Any], names: tuple[str, ...], where: str) -> str:
+        for name in names:
+            if isinstance(row.get(name), str | int):
+                return str(row[name])
+        raise UserError(f"{where}: no {' or '.join(names)}; there are {', '.join(row)}")
+
+
+class IrDataset(LabelledSource):
+    """`data=ir_datasets 'data.ids={train: beir/scifact/train, test: beir/scifact/test}'`."""
+
+    ids: dict[str, str] = option(
+        help="ir_datasets id of each split; documents are those of the last", min_length=1
+    )
+
+    @field_validator("ids")
+    @classmethod
+    def _splits(cls, ids: dict[str, str]) -> dict[str, str]:
+        if unknown := set(ids) - set(SPLITS):
+            raise ValueError(f"{min(unknown)} is no split; there are {', '.join(SPLITS)}")
+        return ids
+
+    def fingerprint(self) -> str:
+        """Digest of the ids and of the package's version, which pins what they mean."""
+        try:
+            return digest([self.ids, metadata.version("ir_datasets")])
+        except metadata.PackageNotFoundError:
+            raise UserError(f"data=ir_datasets: the package is missing; {NEEDED}") from None
+
+    def load(self) -> Collection:
+        """Download what is not there yet, and read it."""
+        self.fingerprint()
+        import ir_datasets
+
+        found = {}
+        for split, name in self.ids.items():
+            try:
+                found[split] = ir_datasets.load(name)
+            except KeyError:
+                raise UserError(f"data.ids.{split}={name}: ir_datasets has no such id") from None
+        last = list(self.ids.values())[-1]
+        queries = {
+            query.query_id: query.default_text()
+            for dataset in found.values()
+            for query in dataset.queries_iter()
+        }
+        return self.collection(
+            last.replace("/", "-"),
+            (
+                Document(doc.doc_id, getattr(doc, "title", "") or "", ir_text(doc))
+                for doc in found[list(found)[-1]].docs_iter()
+            ),
+            list(queries.items()),
+            {
+                split: (
+                    Label(row.query_id, row.doc_id, row.relevance, f"{self.ids[split]}: qrels")
+                    for row in dataset.qrels_iter()
+                )
+                for split, dataset in found.items()
+                if dataset.has_qrels()
+            },
+            (f"the documents of {last}", f"the queries of {', '.join(self.ids.values())}"),
+        )
+
+
+def ir_text(doc: Any) -> str:
+    """Text of a document; its title, where it has one, is a field of its own."""
+    return str(doc.text if hasattr(doc, "text") else doc.default_text())

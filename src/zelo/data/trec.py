@@ -1,0 +1,219 @@
+"""TREC's formats: topics, qrels, runs; and documents and topics as tab-separated lines.
+
+run     `qid Q0 docid rank score tag`, or `qid docid score`; the order is that of the scores,
+        and of equal scores the higher document id comes first: trec_eval's rule
+qrels   `qid 0 docid relevance`
+topics  `<top> <num> Number: 301 <title> text </top>`, `<topic number="1"><query>text</query>`,
+        or lines `id<TAB>text`
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import quote
+
+from zelo.artifacts import write_text
+from zelo.config import option
+from zelo.data.beir import grade
+from zelo.data.collection import Collection, Document, Label, LabelledSource
+from zelo.data.lines import json_objects, numbered_lines, text_field
+from zelo.errors import UserError
+from zelo.retrieval.ranking import Ranking
+from zelo.store import digest, digest_files
+
+BLANK = re.compile(r"\s")
+TOPIC = re.compile(r"<top(?:ic)?\b([^>]*)>(.*?)</top(?:ic)?>", re.DOTALL | re.IGNORECASE)
+NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^<\s]+)", re.IGNORECASE)
+ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
+TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.IGNORECASE)
+IDS, TEXTS = ("_id", "id", "docid", "doc_id"), ("text", "contents", "document_text", "content")
+
+
+class TrecFiles(LabelledSource):
+    """`data=trec data.documents=FILE data.topics=FILE data.qrels.test=FILE`."""
+
+    documents: str = option(
+        help="JSON lines (_id or docid; text or contents; title) or lines id<TAB>text",
+        exclude=True,
+    )
+    topics: str = option(help="topics, or lines id<TAB>text", exclude=True)
+    qrels: dict[str, str | None] = option(
+        {}, "qrels file of each split: train, dev, test", exclude=True
+    )
+
+    def files(self) -> dict[str, Path]:
+        """Every file that is read, by what it is."""
+        named = {"documents": self.documents, "topics": self.topics, **self.qrels}
+        found = {what: Path(name).expanduser() for what, name in named.items() if name}
+        for what, path in found.items():
+            if not path.is_file():
+                raise UserError(f"{path}: not found; it was named as the {what}")
+        return found
+
+    def fingerprint(self) -> str:
+        """Digest of the content of every file."""
+        return digest([[what, digest_files([path])] for what, path in self.files().items()])
+
+    def load(self) -> Collection:
+        """Read the files; `UserError` names file and line of what is malformed."""
+        files = self.files()
+        documents, topics = files.pop("documents"), files.pop("topics")
+        return self.collection(
+            topics.name.partition(".")[0],
+            read_documents(documents),
+            list(read_topics(topics)),
+            {split: read_qrels(path) for split, path in files.items()},
+            (documents.name, topics.name),
+        )
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Documents of a JSON-lines or tab-separated file."""
+    if ".json" in path.suffixes or ".jsonl" in path.suffixes:
+        for number, record in json_objects(path):
+            where = f"{path}:{number}"
+            key, text = (
+                next((name for name in names if name in record), names[0]) for names in (IDS, TEXTS)
+            )
+            title = text_field(record, "title", where, optional=True)
+            yield Document(text_field(record, key, where), title, text_field(record, text, where))
+        return
+    for number, line in numbered_lines(path):
+        fields = line.split("\t")
+        if len(fields) not in (2, 3):
+            raise UserError(
+                f"{path}:{number}: expected id<TAB>text or id<TAB>title<TAB>text, found "
+                f"{len(fields)} fields"
+            )
+        yield Document(fields[0], fields[1] if len(fields) == 3 else "", fields[-1])
+
+
+def read_topics(path: Path) -> Iterator[tuple[str, str]]:
+    """Id and text of each topic; `UserError` names the file, and line or topic."""
+    lines = list(numbered_lines(path))
+    seen: dict[str, int] = {}
+    if lines and lines[0][1].lstrip().startswith("<"):
+        text = "\n".join(line for _, line in lines)
+        found = []
+        for count, match in enumerate(TOPIC.finditer(text), start=1):
+            number = ATTRIBUTE.search(match[1]) or NUMBER.search(match[2])
+            title = TITLE.search(match[2])
+            if not number or not title or not title[1]:
+                raise UserError(f"{path}: topic {count} has no number or no title")
+            found.append((count, number[1], " ".join(title[1].split())))
+    else:
+        found = []
+        for count, line in lines:
+            fields = line.split("\t")
+            if len(fields) != 2:
+                raise UserError(f"{path}:{count}: expected id<TAB>text, found {len(fields)} fields")
+            found.append((count, fields[0], fields[1]))
+    for count, query_id, query in found:
+        if seen.setdefault(query_id, count) != count:
+            raise UserError(f"{path}:{count}: topic {query_id!r} was there before")
+        yield query_id, query
+    if not found:
+        raise UserError(f"{path}: empty, at least one topic is needed")
+
+
+def read_qrels(path: Path) -> Iterator[Label]:
+    """Rows of a TREC qrels file."""
+    for number, line in numbered_lines(path):
+        fields = line.split()
+        if len(fields) != 4:
+            raise UserError(
+                f"{path}:{number}: expected 4 fields (qid 0 docid relevance), found {len(fields)}"
+            )
+        where = f"{path}:{number}"
+        yield Label(fields[0], fields[2], grade(fields[3], where), where)
+
+
+def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """A run: query id → (document id, score), best first; `UserError` names file and line.
+
+    Also JSON lines: `{"query_id", "doc_id", "score"}`, or RankLLM's `{"query": {"qid"},
+    "candidates": [{"docid", "score"}]}`.
+    """
+    found: dict[str, dict[str, float]] = {}
+    is_json = ".jsonl" in path.suffixes or ".json" in path.suffixes
+    for where, query_id, doc_id, score in json_rows(path) if is_json else run_rows(path):
+        value = as_score(score, where)
+        ranked = found.setdefault(query_id, {})
+        if doc_id in ranked:
+            raise UserError(f"{where}: query {query_id!r} has document {doc_id!r} twice")
+        ranked[doc_id] = value
+    if not found:
+        raise UserError(f"{path}: empty, at least one line is needed")
+    # Stable sorts, the second one deciding: of equal scores the higher id comes first.
+    return {
+        query_id: sorted(sorted(ranked.items(), reverse=True), key=lambda item: -item[1])
+        for query_id, ranked in found.items()
+    }
+
+
+def as_score(value: object, where: str) -> float:
+    """A score of a run."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            score = float(value)
+        except ValueError:
+            score = math.nan
+        if not math.isnan(score):
+            return score
+    raise UserError(f"{where}: the score must be a number, found {value!r}")
+
+
+def run_rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Place, query id, document id and score of each line of a run."""
+    for number, line in numbered_lines(path):
+        fields = line.split()
+        if len(fields) not in (3, 6):
+            raise UserError(
+                f"{path}:{number}: expected 6 fields (qid Q0 docid rank score tag) or 3 (qid docid "
+                f"score), found {len(fields)}"
+            )
+        query_id, doc_id, score = fields if len(fields) == 3 else (fields[0], fields[2], fields[4])
+        yield f"{path}:{number}", query_id, doc_id, score
+
+
+def json_rows(path: Path) -> Iterator[tuple[str, str, str, object]]:
+    """Place, query id, document id and score of each row of a run in JSON lines."""
+    for number, record in json_objects(path):
+        where = f"{path}:{number}"
+        if "candidates" not in record:
+            query_id, doc_id = (text_field(record, n, where) for n in ("query_id", "doc_id"))
+            yield where, query_id, doc_id, record.get("score")
+            continue
+        try:
+            for row in record["candidates"]:
+                yield where, str(record["query"]["qid"]), str(row["docid"]), row["score"]
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f'{where}: expected {{"query": {{"qid"}}, "candidates": [{{"docid", "score"}}]}} '
+                f"({type(error).__name__}: {error})"
+            ) from None
+
+
+def write_run(path: Path, ranking: Ranking, tag: str) -> None:
+    """Write a ranking, ranks from 1.
+
+    White space within an id, which the format cannot hold, is percent-encoded. Scores are replaced
+    by falling whole numbers where they tie, since tools that read runs sort by score.
+    """
+    lines = []
+    for query_id, ranked in ranking.items():
+        scores = [score for _, score in ranked]
+        tied = any(after >= before for before, after in pairwise(scores))
+        for rank, (doc_id, score) in enumerate(ranked, start=1):
+            value = len(ranked) - rank + 1 if tied else score
+            lines.append(f"{encoded(query_id)} Q0 {encoded(doc_id)} {rank} {value!r} {tag}\n")
+    write_text(path, "".join(lines))
+
+
+def encoded(identifier: str) -> str:
+    """An id without white space."""
+    return BLANK.sub(lambda found: quote(found.group()), identifier)

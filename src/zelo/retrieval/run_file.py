@@ -1,0 +1,57 @@
+"""Candidates that another engine found: a TREC run, or JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zelo.config import Component, option
+from zelo.data.texts import Corpus
+from zelo.data.trec import encoded, read_run
+from zelo.errors import UserError
+from zelo.retrieval.ranking import Hits
+from zelo.store import digest_files
+
+
+class RunFile(Component):
+    """`retriever=run retriever.path=FILE`: what Lucene, Elasticsearch, Vespa or a log returned."""
+
+    path: Path = option(help="TREC run (`qid Q0 docid rank score tag`) or JSON lines", exclude=True)
+    name: str = option("run", "what the ranking is called in tables")
+
+    def fingerprint(self) -> str:
+        """Digest of the file; `UserError` where it is not there."""
+        path = self.path.expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: not found; retriever.path must name a run")
+        return digest_files([path])
+
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
+        """What the file holds of each query, at most `k`; `UserError` names unknown documents.
+
+        Queries that the file does not have get no candidates; queries that the collection does not
+        have are left out.
+        """
+        path = self.path.expanduser()
+        run = read_run(path)
+        hits = Hits.empty(len(queries), k)
+        ids = [(q, query_id if query_id in run else encoded(query_id))
+               for q, query_id in enumerate(queries)]  # fmt: skip
+        wanted = {doc_id for _, i in ids for doc_id, _ in run.get(i, [])[:k]}
+        known = pa.array(sorted(wanted), pa.string())
+        places = dict(zip(known.to_pylist(), pc.index_in(known, corpus.ids).to_pylist(),
+                          strict=True))  # fmt: skip
+        for q, query_id in ids:
+            for rank, (doc_id, score) in enumerate(run.get(query_id, [])[:k]):
+                place = places[doc_id]
+                if place is None:
+                    raise UserError(
+                        f"{path}: query {query_id!r}: document {doc_id!r} is not in the collection"
+                    )
+                hits.place_QK[q, rank], hits.score_QK[q, rank] = place, score
+        if queries and not wanted:
+            raise UserError(f"{path}: has none of the collection's queries")
+        return {self.name: hits}

@@ -1,0 +1,142 @@
+"""TREC's formats, read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ir_measures
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zelo.data.trec import TrecFiles, read_qrels, read_run, read_topics, write_run
+from zelo.errors import UserError
+from zelo.evaluation.metrics import evaluate_rankings
+
+CLASSIC = """<top>
+<num> Number: 301
+<title> International Organized Crime
+
+<desc> Description:
+Identify organizations.
+</top>
+<top>
+<num> Number: 302
+<title> Poliomyelitis and
+   Post-Polio
+</top>
+"""
+XML = """<topics>
+<topic number="1"><query>coronavirus origin</query><question>what is it</question></topic>
+<topic number='2'><query>masks</query></topic>
+</topics>
+"""
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.topics", CLASSIC, [("301", "International Organized Crime"),
+                               ("302", "Poliomyelitis and Post-Polio")]),
+        ("b.xml", XML, [("1", "coronavirus origin"), ("2", "masks")]),
+        ("c.tsv", "\ufeffq1\twhat is it\r\nq2\ta: b\r\n", [("q1", "what is it"), ("q2", "a: b")]),
+    ],
+)  # fmt: skip
+def test_topics(tmp_path: Path, name: str, content: str, expected: list[tuple[str, str]]) -> None:
+    assert list(read_topics(write(tmp_path / name, content))) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.tsv", "q1\twhat\tis it\n", r"t\.tsv:1: expected id<TAB>text, found 3 fields"),
+        ("t.tsv", "q1\tx\nq1\ty\n", r"t\.tsv:2: topic 'q1' was there before"),
+        ("t.tsv", "\n", r"t\.tsv: empty"),
+        ("t.xml", "<top><num> 1 </top>", r"t\.xml: topic 1 has no number or no title"),
+    ],
+)
+def test_a_mistake_in_topics_is_named(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        list(read_topics(write(tmp_path / name, content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("q1 0 d1\n", r"q:1: expected 4 fields \(qid 0 docid relevance\), found 3"),
+        ("q1 0 d1 1\nq1 0 d2 1.5\n", r"q:2: score must be a whole number, found '1.5'"),
+        ("q1\t0\td\tx\t1\n", r"q:1: expected 4 fields .* found 5"),
+    ],
+)
+def test_a_mistake_in_qrels_is_named(tmp_path: Path, content: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        list(read_qrels(write(tmp_path / "q", content)))
+
+
+def test_files_make_a_collection(tmp_path: Path) -> None:
+    source = TrecFiles(
+        documents=str(write(tmp_path / "docs.tsv", "d1\tone\nd2\ttitle\ttwo\nd3\tthree\n")),
+        topics=str(write(tmp_path / "some.topics", CLASSIC)),
+        qrels={"test": str(write(tmp_path / "qrels", "301 0 d2 2\n301 0 d3 0\n")), "train": None},
+    )
+    collection = source.load()
+    assert collection.name == "some"
+    documents = pa.concat_tables(collection.documents).to_pylist()
+    assert documents[1] == {"doc_id": "d2", "title": "title", "text": "two"}
+    assert [row["split"] for row in collection.queries.to_pylist()] == ["test", "train"]
+    assert collection.qrels.num_rows == 2
+    before = source.fingerprint()
+    write(tmp_path / "qrels", "301 0 d2 1\n")
+    assert source.fingerprint() != before
+    json_lines = write(tmp_path / "d.jsonl", '{"docid": "d1", "contents": "x"}\n')
+    other = TrecFiles(documents=str(json_lines), topics=source.topics)
+    assert pa.concat_tables(other.load().documents).to_pylist() == [
+        {"doc_id": "d1", "title": "", "text": "x"}
+    ]
+    with pytest.raises(UserError, match=r"nowhere: not found; it was named as the topics"):
+        TrecFiles(documents=str(json_lines), topics=str(tmp_path / "nowhere")).load()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([f"d{i}" for i in range(9)] + ["D 1", "é"]),
+        st.sampled_from([0.0, 0.5, 0.25, -1.0]),
+        min_size=1,
+    ),
+    st.dictionaries(st.sampled_from([f"d{i}" for i in range(9)]), st.integers(0, 2), min_size=1),
+)
+def test_ties_of_a_run_are_broken_as_trec_eval_does(
+    scores: dict[str, float], grades: dict[str, int]
+) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [f"q Q0 {d.replace(' ', '_')} 1 {s} x\n" for d, s in scores.items()]
+        run = read_run(write(Path(folder) / "r", "".join(lines)))
+    grades |= {"d0": 1}
+    ours = evaluate_rankings({"q": [d for d, _ in run["q"]]}, {"q": grades}, ["NDCG@3", "MRR"])
+    theirs = ir_measures.calc_aggregate(
+        [ir_measures.nDCG @ 3, ir_measures.RR],
+        {"q": grades},
+        {"q": {d.replace(" ", "_"): s for d, s in scores.items()}},
+    )
+    for name, measure in (("NDCG@3", ir_measures.nDCG @ 3), ("MRR", ir_measures.RR)):
+        assert ours[name][0] == pytest.approx(theirs[measure], abs=1e-6)
+
+
+def test_a_run_comes_back_in_its_order(tmp_path: Path) -> None:
+    ranking = {"q1": [("b", 1.0), ("a", 1.0), ("c", 0.5)], "q2": [("x", -3.25)]}
+    write_run(tmp_path / "r", ranking, "tag")
+    back = read_run(tmp_path / "r")
+    assert {q: [d for d, _ in ranked] for q, ranked in back.items()} == {
+        "q1": ["b", "a", "c"],
+        "q2": ["x"],
+    }
