@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from zelo.comparison.graphs import Cycles
 from zelo.config import build, conf_folder, describe
 from zelo.errors import UserError
+from zelo.evaluation.benchmark import Benchmark
 from zelo.pipeline import Run
 
 CHOICES = sorted(
@@ -36,17 +37,22 @@ NEEDED = {
 }
 
 
-def composed(*overrides: str) -> Run:
+ELSEWHERE = {"reranker": ("evaluate", Benchmark)}  # groups of other commands than `zelo run`
+
+
+def composed(*overrides: str, name: str = "config") -> Run:
     from zelo.config import build_from
 
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return build_from(compose("config", overrides=list(overrides)))
+        return build_from(compose(name, overrides=list(overrides)))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
     more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
-    assert isinstance(composed(f"{group}={name}", *more), Run)
+    command, kind = ELSEWHERE.get(group, ("config", Run))
+    chosen = f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}"
+    assert isinstance(composed(chosen, *more, name=command), kind)
 
 
 def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> None:
@@ -54,9 +60,9 @@ def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> No
     for group, name in CHOICES:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = compose(
-                "config",
+                ELSEWHERE.get(group, ("config", Run))[0],
                 overrides=[
-                    f"{group}={name}",
+                    f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}",
                     *NEEDED.get(f"{group}={name}", "").format(tmp_path).split(),
                 ],
             )

@@ -26,6 +26,10 @@ usage:
   zelo run --help                                     groups and options that there are
   zelo run --cfg job                                  print a configuration without running it
   zelo plan [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]  what a run will ask, cost and take
+  zelo evaluate [reranker=[OPTION,...]] [KEY=VALUE]   rerankers side by side on one collection
+  zelo compare RUN RUN ... qrels=FILE                 TREC runs side by side: table, tests, figure
+  zelo rerank --model DIR --query TEXT FILE           order documents (lines or JSON lines)
+  zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
   zelo export RUN out=FOLDER                          what a run annotated, as zbench's files
@@ -68,6 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(RATE_HELP, end="")
         case ["plan", *rest]:
             sys.exit(plan(rest))
+        case ["evaluate", *rest]:
+            sys.exit(evaluate(rest))
+        case ["compare", *rest] if any(word.startswith("qrels=") for word in rest):
+            sys.exit(compare(rest))
+        case ["compare", *_]:
+            print("usage: zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]", file=sys.stderr)
+            sys.exit(2)
+        case ["rerank", *rest]:
+            sys.exit(rerank(rest))
+        case ["data", "describe", *rest]:
+            sys.exit(describe_data(rest))
         case ["import" | "export" as command, place, out] if out.startswith("out="):
             sys.exit(convert(command, Path(place), Path(out.removeprefix("out="))))
         case ["import" | "export" as command, *_]:
@@ -135,6 +150,84 @@ def plan(overrides: Sequence[str]) -> int:
 
         configured = composed("config", overrides)
         show(configured, make_plan(configured))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(overrides: Sequence[str]) -> int:
+    """Compare rerankers and return the exit status."""
+    try:
+        from zelo.reporting.results import print_evaluation
+
+        print_evaluation(composed("evaluate", overrides).run(say))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def say(line: str) -> None:
+    """Tell what happens."""
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def compare(words: Sequence[str]) -> int:
+    """Compare TREC runs and return the exit status."""
+    options = dict(word.split("=", 1) for word in words if word.startswith(("qrels=", "plot=")))
+    paths = [Path(word) for word in words if not word.startswith(("qrels=", "plot="))]
+    try:
+        from zelo.evaluation.compare_runs import compare_runs, draw
+        from zelo.reporting.results import print_systems
+
+        found, tests, values = compare_runs(paths, Path(options["qrels"]))
+        queries = len(next(iter(values.values())))
+        print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
+        if "plot" in options:
+            draw(values, "NDCG@10", Path(options["plot"]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def rerank(words: Sequence[str]) -> int:
+    """Order the documents of a file and return the exit status."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "zelo rerank", description="Order documents by a model; ranked JSON lines come out."
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of a reranker or embedding model"
+    )
+    parser.add_argument("--query", required=True)
+    parser.add_argument("--top", type=int, help="so many, the best")
+    parser.add_argument("file", help="a document per line, or JSON lines with a text; - for stdin")
+    given = parser.parse_args(words)
+    try:
+        import json
+
+        from zelo.models.rerank_file import rerank_file
+
+        for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
+            print(json.dumps(row, ensure_ascii=False))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def describe_data(overrides: Sequence[str]) -> int:
+    """Print what a collection holds and return the exit status."""
+    try:
+        from zelo.data.describe import describe, show
+
+        show(describe(composed("config", overrides).data))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

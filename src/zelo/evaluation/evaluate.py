@@ -12,7 +12,8 @@ from zelo.artifacts import Table, read_table, table, write_json, write_table
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
-from zelo.evaluation.metrics import evaluate_rankings
+from zelo.evaluation.metrics import METRICS, evaluate_rankings
+from zelo.evaluation.significance import against
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
 from zelo.seeding import stream
 from zelo.store import stage
@@ -65,9 +66,9 @@ def evaluate(
     write_table(out, "per_query", per_query)
     values = values_by_system(per_query)
     write_table(out, "metrics", summarise(values, evaluation.resamples, seed))
-    significance = compare_systems(values, TRAINED, START, evaluation.resamples, seed)
-    write_json(out / "significance.json", significance)
-    _write_runs(out, rankings)
+    tests = against(values, START, [TRAINED], evaluation.resamples, seed)
+    write_json(out / "significance.json", {test.metric: test._asdict() for test in tests})
+    write_runs(out, rankings)
     return {"queries": len(judged), "systems": list(rankings), "split": evaluation.split}
 
 
@@ -105,12 +106,16 @@ def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[floa
     }
 
 
-def measure(rankings: Mapping[str, Ranking], grades: Mapping[str, Mapping[str, int]]) -> Table:
+def measure(
+    rankings: Mapping[str, Ranking],
+    grades: Mapping[str, Mapping[str, int]],
+    measures: Sequence[str] = METRICS,
+) -> Table:
     """Every metric of every query under every system, as a `per_query` table."""
     rows = []
     for system, ranking in rankings.items():
         ids = {query_id: [doc_id for doc_id, _ in ranked] for query_id, ranked in ranking.items()}
-        for metric, values in evaluate_rankings(ids, grades).items():
+        for metric, values in evaluate_rankings(ids, grades, measures).items():
             rows += [
                 (system, query_id, metric, value)
                 for query_id, value in zip(ids, values.tolist(), strict=True)
@@ -151,31 +156,8 @@ def summarise(values: Values, resamples: int, seed: int) -> Any:
     return table("metrics", **dict(zip(names, zip(*rows, strict=True), strict=True)))
 
 
-def compare_systems(
-    values: Values, a: str, b: str, resamples: int, seed: int
-) -> dict[str, dict[str, float | int]]:
-    """Difference of `a` and `b` per metric: mean, 95 % interval, p-value, wins, losses, ties."""
-    from zelo.evaluation.significance import bootstrap_interval, randomisation_test
-
-    compared: dict[str, dict[str, float | int]] = {}
-    for metric in dict.fromkeys(metric for _, metric in values):
-        difference = values[a, metric] - values[b, metric]
-        low, high = bootstrap_interval(difference, stream(seed, "difference", metric), resamples)
-        compared[metric] = {
-            "difference": float(difference.mean()),
-            "low": low,
-            "high": high,
-            "p_value": randomisation_test(
-                values[a, metric], values[b, metric], stream(seed, "test", metric), resamples
-            ),
-            "wins": int((difference > 0).sum()),
-            "losses": int((difference < 0).sum()),
-            "ties": int((difference == 0).sum()),
-        }
-    return compared
-
-
-def _write_runs(out: Path, rankings: Mapping[str, Ranking]) -> None:
+def write_runs(out: Path, rankings: Mapping[str, Ranking]) -> None:
+    """Write a TREC run per system below `out/runs`."""
     from zelo.data.trec import write_run
 
     runs = out / "runs"

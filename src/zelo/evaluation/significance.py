@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zelo.seeding import stream
 
 Values = NDArray[np.float64]
 BLOCK = 500  # resamples drawn at once: bounds memory
@@ -25,6 +28,54 @@ def bootstrap_interval(
     )
     low, high = np.quantile(means[:resamples], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+class Difference(NamedTuple):
+    """A system against a baseline on the same queries, in one metric."""
+
+    metric: str
+    system: str
+    baseline: str
+    difference: float  # of the means
+    low: float  # of its 95 % interval, as is `high`
+    high: float
+    p_value: float
+    p_corrected: float  # for all systems that are compared in this metric
+    wins: int  # queries
+    losses: int
+    ties: int
+
+
+def against(
+    values: Mapping[tuple[str, str], Values],
+    baseline: str,
+    systems: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> list[Difference]:
+    """Each system against the baseline in each metric; p-values corrected by Holm's method.
+
+    `values` (queries,) are by system and metric, queries in one order.
+    """
+    found = []
+    for metric in dict.fromkeys(metric for _, metric in values):
+        b = values[baseline, metric]
+        rows = []
+        for system in systems:
+            a = values[system, metric]
+            low, high = bootstrap_interval(a - b, stream(seed, "difference", metric), resamples)
+            p = randomisation_test(a, b, stream(seed, "test", metric), resamples)
+            rows.append((system, a - b, low, high, p))
+        for (system, d, low, high, p), corrected in zip(
+            rows, holm([row[-1] for row in rows]), strict=True
+        ):
+            counts = int((d > 0).sum()), int((d < 0).sum()), int((d == 0).sum())
+            found.append(
+                Difference(
+                    metric, system, baseline, float(d.mean()), low, high, p, corrected, *counts
+                )
+            )
+    return found
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.evaluate import TRAINED
+from zelo.evaluation.significance import Difference
 from zelo.store import Artifact, Used
 
 LABELS = {
@@ -20,6 +21,7 @@ LABELS = {
     "zelo": "zELO-trained",
 }
 SIGNIFICANT = 0.05
+WIDER = ("NDCG@10", "Recall@100", "MRR@10", "Judged@10")
 PRINTED = ("NDCG@10", "Recall@10", "Recall@100")  # what 80 columns hold
 
 
@@ -137,6 +139,49 @@ def print_results(metrics: Artifact) -> None:
             f"[{d.low:+.3f}, {d.high:+.3f}], p = {compared.p_value:.4f}: {compared.verdict}"
         )
     console.print("(paired randomisation test; bootstrap intervals over queries)\n")
+
+
+def print_systems(
+    title: str, found: Mapping[str, Mapping[str, Estimate]], tests: Sequence[Difference]
+) -> None:
+    """Print systems by metrics with intervals, and what the tests say."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+                  padding=(0, 0, 0, 1))  # fmt: skip
+    table.add_column("", no_wrap=True)
+    shown = [metric for metric in WIDER if metric in next(iter(found.values()))]
+    for metric in shown:
+        table.add_column(metric, justify="right", no_wrap=True)
+    for system, row in found.items():
+        cells = [f"{row[m].value:.3f} [{short(row[m].low)}, {short(row[m].high)}]" for m in shown]
+        table.add_row(label(system), *cells)
+    console = Console(width=None if Console().is_terminal else 130, markup=False, highlight=False)
+    console.print(table)
+    for test in tests:
+        if test.metric == "NDCG@10":
+            verdict = "better" if test.difference > 0 else "worse"
+            sure = "significantly " + verdict if test.p_corrected <= SIGNIFICANT else "not sure"
+            console.print(
+                f"{test.metric}, {test.system} against {label(test.baseline)}: "
+                f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}], p = "
+                f"{test.p_value:.4f}, corrected {test.p_corrected:.4f}: {sure}; {test.wins} "
+                f"queries better, {test.losses} worse"
+            )
+    console.print(
+        "(paired randomisation test, corrected by Holm's method; bootstrap intervals over queries)"
+    )
+
+
+def print_evaluation(folder: Path) -> None:
+    """Print what `zelo evaluate` wrote into a folder."""
+    about = read_json(folder / "evaluation.json")
+    tests = [Difference(**row) for row in read_json(folder / "comparisons.json")]
+    title = f"{about['queries']} {about['split']} queries, mean and 95 % interval"
+    print_systems(title, results(folder), tests)
+    print(f"\n{folder}")
 
 
 def short(value: float) -> str:

@@ -48,7 +48,7 @@ class Dense(Component):
         q = embed(model, list(queries.values()), self.batch_size, "query", "queries")
         k = min(k, len(corpus))
         if self.faiss is not None:
-            return {"dense": self._by_faiss(model, q, corpus, k)}
+            return {"dense": self._by_faiss(self.faiss, model, q, corpus, k)}
         best = Hits.empty(len(queries), k)
         first = 0
         for part in corpus.parts():
@@ -71,7 +71,7 @@ class Dense(Component):
         return embed(model, texts, self.batch_size, "document", "documents"), owner
 
     def _by_faiss(
-        self, model: SentenceTransformer, q: torch.Tensor, corpus: Corpus, k: int
+        self, factory: str, model: SentenceTransformer, q: torch.Tensor, corpus: Corpus, k: int
     ) -> Hits:
         """Search a FAISS index of inner products, which holds codes instead of embeddings."""
         try:
@@ -82,7 +82,7 @@ class Dense(Component):
             ) from None
         if self.passages:
             raise UserError("retriever.faiss: not with passages=true: search exactly, or cut")
-        index = faiss.index_factory(q.shape[1], self.faiss, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(q.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         waiting: list[Any] = []
         for part in corpus.parts():
             waiting.append(self._embed(model, part)[0].numpy())

@@ -1,0 +1,123 @@
+"""`zelo data describe`: what a collection holds, and what looks wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zelo.data.collection import SPLITS, Collection, Data
+from zelo.judging.prompt import tokens
+from zelo.store import digest
+
+SHORT = 3  # tokens: a document below tells little
+LONG = 20_000
+
+
+@dataclass
+class Description:
+    """Counts of a collection; lengths are in tokens, about."""
+
+    name: str
+    document_tokens: NDArray[np.int64]  # of each document
+    query_tokens: dict[str, list[int]]  # by split
+    labels: dict[str, list[int]]  # by split: relevant documents of each labelled query
+    grades: Counter[int]
+    warnings: list[str] = field(default_factory=list)
+
+
+def describe(source: Data) -> Description:
+    """Read a collection once, in parts."""
+    collection = source.load()
+    lengths: list[int] = []
+    texts: Counter[str] = Counter()
+    empty = 0
+    for part in collection.documents:
+        rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
+        for title, text in rows:
+            whole = f"{title} {text}".strip()
+            lengths.append(tokens(whole))
+            empty += not whole
+            texts[digest(whole)] += 1
+    found = Description(
+        collection.name, np.array(lengths, dtype=np.int64), {}, {},
+        Counter(collection.qrels["relevance"].to_pylist()),
+    )  # fmt: skip
+    split_of = dict(zip(collection.queries["query_id"].to_pylist(),
+                        collection.queries["split"].to_pylist(), strict=True))  # fmt: skip
+    for text, split in zip(collection.queries["text"].to_pylist(), split_of.values(), strict=True):
+        found.query_tokens.setdefault(split, []).append(tokens(text))
+    relevant: Counter[str] = Counter()
+    labelled: set[str] = set()
+    for row in collection.qrels.to_pylist():
+        labelled.add(row["query_id"])
+        relevant[row["query_id"]] += row["relevance"] > 0
+    for query_id in labelled:
+        found.labels.setdefault(split_of[query_id], []).append(relevant[query_id])
+    found.warnings = warnings(collection, found, empty, texts)
+    return found
+
+
+def warnings(
+    collection: Collection, found: Description, empty: int, texts: Counter[str]
+) -> list[str]:
+    """What a reader should look at."""
+    queries = collection.queries.to_pylist()
+    by_text: dict[str, set[str]] = {}
+    for row in queries:
+        by_text.setdefault(" ".join(row["text"].lower().split()), set()).add(row["split"])
+    shared = [text for text, splits in by_text.items() if len(splits) > 1]
+    copies = sum(count - 1 for count in texts.values())
+    numbers = [
+        (len(shared), f"queries stand in several splits: {shared[0]!r}" if shared else ""),
+        (len(queries) - len(by_text), "queries repeat the text of another"),
+        (sum(not row["text"].strip() for row in queries), "queries are empty"),
+        (empty, "documents are empty"),
+        (copies, "documents are copies of another: equal answers, of which one may be labelled"),
+        (int((found.document_tokens < SHORT).sum()), f"documents have fewer than {SHORT} tokens"),
+        (int((found.document_tokens > LONG).sum()), f"documents have more than {LONG:,} tokens"),
+        (
+            sum(n == 0 for counts in found.labels.values() for n in counts),
+            "labelled queries have no relevant document: they score 0 whatever is ranked",
+        ),
+        (sum(n for grade, n in found.grades.items() if grade < 0), "labels are below 0"),
+    ]
+    said = [f"{number:,} {what}" for number, what in numbers if number]
+    if "train" not in found.query_tokens:
+        said.append("no query is left to train on (data.train_share=0.5 takes half of the tested)")
+    if "test" not in found.labels:
+        said.append("no test query has labels: only a run up to training is possible")
+    return said
+
+
+def show(found: Description) -> None:
+    """Print a description."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    table = Table(title=found.name, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(("", "number", "tokens: median", "95 %", "longest", "with labels",
+                                "relevant each")):  # fmt: skip
+        table.add_column(column, justify="right" if i else "left")
+    table.add_row("documents", *lengths(found.document_tokens), "", "")
+    for split in SPLITS:
+        if split in found.query_tokens:
+            counts = found.labels.get(split, [])
+            each = f"{np.mean(counts):.1f}" if counts else "-"
+            columns = lengths(np.array(found.query_tokens[split]))
+            table.add_row(f"{split} queries", *columns, f"{len(counts):,}", each)
+    console.print(table)
+    grades = ", ".join(f"{grade}: {n:,}" for grade, n in sorted(found.grades.items()))
+    console.print(f"labels by grade: {grades or 'none'}")
+    for warning in found.warnings:
+        console.print(f"! {warning}")
+
+
+def lengths(tokens_N: NDArray[np.int64]) -> tuple[str, ...]:
+    """Number, median, 95th percentile and maximum."""
+    middle, high = np.percentile(tokens_N, [50, 95])
+    return f"{len(tokens_N):,}", f"{middle:,.0f}", f"{high:,.0f}", f"{tokens_N.max():,}"

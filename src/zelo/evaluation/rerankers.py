@@ -1,0 +1,193 @@
+"""Rerankers to compare: whatever gives the candidates of a query scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import field_validator
+
+from zelo.config import Component, option
+from zelo.errors import UserError
+from zelo.judging.limits import backoff, retry_after
+from zelo.models.weights import Weights
+
+Scores = dict[str, list[float]]
+Texts = Mapping[str, str]
+Candidates = Mapping[str, Sequence[str]]
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Something that scores candidates (`conf/reranker/`)."""
+
+    def score(
+        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
+    ) -> Scores:
+        """Scores of each query's candidates, in their order; higher is better.
+
+        `folder` outlives a kill: what costs money is kept there as it comes.
+        """
+        ...
+
+
+class CrossEncoderReranker(Component):
+    """Whatever `sentence_transformers.CrossEncoder` loads: sequence classifiers, this project's
+    models, and decoders by the logit of their answer token (Qwen3-Reranker, zerank), which are read
+    as their folder says (`1_LogitScore/config.json`, chat template, prompts)."""
+
+    weights: Weights = option(help="the model")
+    max_tokens: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
+    batch_size: int = option(32, "pairs read at once", ge=1, exclude=True)
+
+    def score(
+        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
+    ) -> Scores:
+        """Scores as the model gives them, its own activation included."""
+        from zelo.models.crossencoder import load_cross_encoder, predict
+
+        model = load_cross_encoder(self.weights.locate())
+        if self.max_tokens is not None:
+            model.max_seq_length = self.max_tokens
+        pairs = [
+            (queries[query_id], documents[doc_id])
+            for query_id, docs in candidates.items()
+            for doc_id in docs
+        ]
+        scores = iter(predict(model, pairs, self.batch_size))
+        return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
+
+
+class EmbeddingReranker(Component):
+    """Cosine similarity of whatever `SentenceTransformer` loads, with the model's prompts."""
+
+    weights: Weights = option(help="the model")
+    max_tokens: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
+    batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
+
+    def score(
+        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
+    ) -> Scores:
+        """Cosine similarity of the query with each candidate."""
+        from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+
+        model = load_embedding_model(self.weights.locate(), self.max_tokens)
+        return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
+
+
+class EndpointReranker(Component):
+    """An endpoint that speaks Cohere's `/rerank`: Cohere, Jina, Voyage, vLLM, TEI by adapters.
+
+    Each query is one request; its answer is kept before the next is needed.
+    """
+
+    base_url: str = option(help="up to and without /rerank", exclude=True, repr=False)
+    model: str = option(help="its name there")
+    key_variable: str | None = option(
+        None, "environment variable that holds the key", exclude=True, repr=False
+    )
+    in_flight: int = option(4, "requests at once", ge=1, le=256, exclude=True)
+    timeout: float = option(60.0, "seconds for one request", gt=0, exclude=True)
+    attempts: int = option(6, "requests for one query before the run stops", ge=1, exclude=True)
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")) or "@" in url:
+            raise ValueError("an http(s) address without a password is needed")
+        return url.rstrip("/")
+
+    def score(
+        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
+    ) -> Scores:
+        """Relevance scores of the endpoint; `UserError` where it does not answer."""
+        from zelo.progress import track
+
+        kept = folder / "answers.jsonl"
+        scores: Scores = dict(read_kept(kept, candidates))
+        asked = [query_id for query_id, docs in candidates.items()
+                 if query_id not in scores and docs]  # fmt: skip
+        with kept.open("a", encoding="utf-8") as file, ThreadPoolExecutor(self.in_flight) as pool:
+
+            def ask(query_id: str) -> tuple[str, list[float]]:
+                texts = [documents[doc_id] for doc_id in candidates[query_id]]
+                return query_id, self._ask(queries[query_id], texts, query_id)
+
+            try:
+                for query_id, found in track(pool.map(ask, asked), f"asking {self.model}"):
+                    scores[query_id] = found
+                    file.write(json.dumps({"query_id": query_id, "scores": found}) + "\n")
+                    file.flush()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return {query_id: scores.get(query_id, []) for query_id in candidates}
+
+    def _ask(self, query: str, texts: list[str], query_id: str) -> list[float]:
+        """One request, tried again while that may help."""
+        import time
+
+        trouble = ""
+        for attempt in range(self.attempts):
+            status, headers, content = self._post(query, texts)
+            if status == 200:
+                try:
+                    found = [float("nan")] * len(texts)
+                    for row in content["results"]:
+                        found[row["index"]] = float(row["relevance_score"])
+                except (KeyError, IndexError, TypeError, ValueError):
+                    found = [float("nan")]
+                if all(score == score for score in found):
+                    return found
+                trouble = f"not a score for each of {len(texts)} documents"
+            else:
+                trouble = str(content)[:200]
+                if status is not None and status not in (408, 425, 429) and status < 500:
+                    break
+            time.sleep(max(backoff(attempt), retry_after(headers) or 0.0))
+        raise UserError(
+            f"reranker {self.model}: query {query_id!r}: {status or 'no answer'} {trouble}; what "
+            f"came is kept, and the same command goes on from there"
+        )
+
+    def _post(self, query: str, texts: list[str]) -> tuple[int | None, Mapping[str, str], Any]:
+        """Status (None: no response), headers and content."""
+        import os
+        import urllib.error
+        import urllib.request
+
+        body = {"model": self.model, "query": query, "documents": texts, "top_n": len(texts)}
+        headers = {"Content-Type": "application/json", "User-Agent": "zelo"}
+        key = os.environ.get(self.key_variable, "") if self.key_variable else ""
+        if self.key_variable and not key:
+            raise UserError(f"reranker: the environment variable {self.key_variable} is not set")
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(
+            f"{self.base_url}/rerank", json.dumps(body).encode(), headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                return response.status, dict(response.headers), json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")
+            return error.code, dict(error.headers), said.replace(key, "***") if key else said
+        except (OSError, ValueError) as error:
+            return None, {}, error
+
+
+def read_kept(path: Path, candidates: Candidates) -> Iterator[tuple[str, list[float]]]:
+    """Scores that an earlier attempt kept; a line that a kill cut short is left out."""
+    if not path.exists():
+        return
+    whole = [
+        line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1:] == "\n"
+    ]
+    path.write_text("".join(whole), encoding="utf-8")
+    for line in whole:
+        row = json.loads(line)
+        if len(row["scores"]) == len(candidates.get(row["query_id"], ())):
+            yield row["query_id"], row["scores"]

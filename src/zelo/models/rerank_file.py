@@ -1,0 +1,82 @@
+"""`zelo rerank`: order the documents of a file by a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zelo.data.lines import numbered_lines
+from zelo.errors import UserError
+
+FIELDS = ("text", "content", "contents", "document")
+
+
+def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Documents of a file (`-`: standard input): what is written back of each, and its text.
+
+    A line that begins with `{` is an object with a text; any other is a document itself.
+    """
+    lines = enumerate(sys.stdin, start=1) if file == "-" else numbered_lines(Path(file))
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if not text.lstrip().startswith("{"):
+            if text.strip():
+                yield {"text": text}, text
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"{file}:{number}: not JSON ({error})") from None
+        field = next((name for name in FIELDS if isinstance(record.get(name), str)), None)
+        if field is None:
+            raise UserError(f"{file}:{number}: no field {' or '.join(FIELDS)} with a text")
+        title = record.get("title")
+        yield (
+            record,
+            f"{title} {record[field]}" if isinstance(title, str) and title else record[field],
+        )
+
+
+def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
+    """Documents with `rank` (from 1) and `score`, best first."""
+    found = list(documents_of(file))
+    if not found:
+        raise UserError(f"{file}: empty, at least one document is needed")
+    scores = score(model, query, [text for _, text in found])
+    order = sorted(range(len(found)), key=lambda i: -scores[i])
+    return [
+        {"rank": rank, "score": scores[i], **found[i][0]} for rank, i in enumerate(order, start=1)
+    ]
+
+
+def score(model: Path, query: str, texts: list[str]) -> list[float]:
+    """Scores by the model in a folder, whichever kind it is."""
+    if not (model / "config.json").is_file() and not (model / "modules.json").is_file():
+        raise UserError(f"{model}: no config.json and no modules.json; not a model's folder")
+    if is_cross_encoder(model):
+        from zelo.models.crossencoder import load_cross_encoder, predict
+
+        return predict(load_cross_encoder(model), [(query, text) for text in texts], 32)
+    from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+
+    ids = [str(i) for i in range(len(texts))]
+    documents = dict(zip(ids, texts, strict=True))
+    return rerank_by_cosine(load_embedding_model(model), {"q": query}, documents, {"q": ids}, 64)[
+        "q"
+    ]
+
+
+def is_cross_encoder(model: Path) -> bool:
+    """Whether a folder says so: by sentence-transformers' file or by its architecture."""
+    kind = model / "config_sentence_transformers.json"
+    if kind.is_file():
+        says = json.loads(kind.read_text(encoding="utf-8")).get("model_type", "SentenceTransformer")
+        return bool(says == "CrossEncoder")
+    if (model / "modules.json").is_file():
+        return False
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    names = config.get("architectures") or [""]
+    return str(names[0]).endswith(("ForSequenceClassification", "ForCausalLM"))

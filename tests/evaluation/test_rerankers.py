@@ -1,0 +1,193 @@
+"""Rerankers side by side, on tiny models and against a real endpoint on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from tests.conftest import Cli
+
+from zelo.artifacts import read_json, read_table
+from zelo.data.trec import read_run
+from zelo.errors import UserError
+from zelo.evaluation.rerankers import EndpointReranker
+
+QUERIES = {"q1": "apple pie", "q2": "river"}
+DOCUMENTS = {"a": "apple", "b": "apple pie recipe", "c": "a river bank"}
+POOL = {"q1": ["a", "b", "c"], "q2": ["c", "a"], "q3": []}
+
+
+class Cohere(BaseHTTPRequestHandler):
+    """`/rerank` by shared words; what goes wrong first is in `trouble`."""
+
+    trouble: ClassVar[list[tuple[int, str]]] = []
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append({**body, "path": self.path, "key": self.headers["Authorization"]})
+        if self.trouble:
+            status, said = self.trouble.pop(0)
+            return self.answer(status, said)
+        words = set(body["query"].split())
+        rows = [
+            {"index": i, "relevance_score": len(words & set(text.split())) + 0.01 * i}
+            for i, text in enumerate(body["documents"])
+        ]
+        rows.sort(key=lambda row: -row["relevance_score"])
+        return self.answer(200, json.dumps({"results": rows[: body["top_n"]]}))
+
+    def answer(self, status: int, said: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(said.encode())))
+        self.end_headers()
+        self.wfile.write(said.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Cohere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Cohere.trouble, Cohere.asked = [], []
+    yield f"http://127.0.0.1:{server.server_port}/v2"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_endpoint_scores_in_the_order_of_the_candidates(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "secret-key-0123")
+    reranker = EndpointReranker(base_url=endpoint, model="m", key_variable="SOME_KEY")
+    Cohere.trouble.append((429, "slow down"))
+    found = reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+    assert found == {"q1": [1.0, 2.01, 0.02], "q2": [1.0, 0.01], "q3": []}
+    assert len(Cohere.asked) == 3
+    assert Cohere.asked[0]["path"] == "/v2/rerank"
+    assert Cohere.asked[0]["key"] == "Bearer secret-key-0123"
+    assert {asked["top_n"] for asked in Cohere.asked} == {3, 2}
+    again = reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+    assert again == found
+    assert len(Cohere.asked) == 3  # what was paid for is not asked again
+    with (tmp_path / "answers.jsonl").open("a") as file:
+        file.write('{"query_id": "q2", "sco')  # as a kill leaves it
+    assert reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ((401, "no such key secret-key-0123"), r"reranker m: query 'q1': 401 no such key \*\*\*"),
+        ((200, '{"results": [{"index": 0, "relevance_score": 1}]}'), "not a score for each of 3"),
+        ((200, '{"data": []}'), "not a score for each of 3"),
+    ],
+)
+def test_what_an_endpoint_does_wrong_is_said(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    trouble: tuple[int, str], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SOME_KEY", "secret-key-0123")
+    reranker = EndpointReranker(
+        base_url=endpoint, model="m", key_variable="SOME_KEY", attempts=1, in_flight=1
+    )
+    Cohere.trouble.append(trouble)
+    with pytest.raises(UserError, match=message):
+        reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+
+
+def test_evaluate_and_compare(
+    cli: Cli, tmp_path: Path, beir_folder: Path, tiny_model: Path
+) -> None:
+    arguments = [
+        "evaluate",
+        "data=beir",
+        f"data.path={beir_folder}",
+        f"weights.path={tiny_model}",
+        "reranker=[embedding]",
+        "top_k=10",
+        "evaluation.resamples=500",
+        "out=first",
+    ]
+    done = cli(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "embedding against hybrid (RRF)" in done.stdout
+    assert "ideal order" in done.stdout
+    folder = tmp_path / "work" / "first"
+    metrics = {
+        (row["system"], row["metric"]): row["value"]
+        for row in read_table(folder, "metrics").to_pylist()
+    }
+    assert metrics["ceiling", "NDCG@10"] >= metrics["embedding", "NDCG@10"]
+    # The same model ranks the same, by whichever way it is asked.
+    dense, reranked = (read_run(folder / "runs" / f"{n}.trec") for n in ("dense", "embedding"))
+    common = {q: [d for d, _ in dense[q] if d in dict(reranked[q])] for q in reranked}
+    assert {q: [d for d, _ in ranked][:3] for q, ranked in reranked.items()} == {
+        q: docs[:3] for q, docs in common.items()
+    }
+    again = cli(*arguments)
+    assert "rank (embedding): already done" in again.stderr
+    tests = read_json(folder / "comparisons.json")
+    (ndcg,) = [test for test in tests if test["metric"] == "NDCG@10"]
+    assert ndcg["difference"] == pytest.approx(
+        metrics["embedding", "NDCG@10"] - metrics["hybrid", "NDCG@10"]
+    )
+    runs = ["first/runs/hybrid.trec", "first/runs/embedding.trec"]
+    done = cli("compare", *runs, f"qrels={beir_folder}/qrels/test.tsv", "plot=gain.png")
+    assert done.returncode == 0, done.stderr
+    assert f"embedding against hybrid (RRF): {ndcg['difference']:+.3f}" in done.stdout
+    assert (tmp_path / "work" / "gain.png").read_bytes().startswith(b"\x89PNG")
+    done = cli("compare", *runs, "qrels=nothing.tsv")
+    assert done.returncode == 2
+    assert done.stderr == "error: nothing.tsv: not found\n"
+
+
+def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
+    work = tmp_path / "work"
+    (work / "docs.txt").write_text("a river bank\n\napple pie recipe\n")
+    (work / "docs.jsonl").write_text(
+        '{"id": 7, "title": "T", "text": "a river bank"}\n{"id": 8, "content": "apple pie"}\n'
+    )
+    rerank = ["rerank", "--model", str(tiny_model), "--query", "apple pie"]
+    done = cli(*rerank, "docs.txt")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2]
+    assert rows[0]["score"] >= rows[1]["score"]
+    done = cli(*rerank, "--top", "1", "docs.jsonl")
+    (row,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert row["id"] in (7, 8)
+    zelo = str(Path(sys.executable).parent / "zelo")
+    piped = subprocess.run(
+        [zelo, *rerank, "-"], input="one\ntwo\n", capture_output=True, text=True, cwd=work
+    )
+    assert len(piped.stdout.splitlines()) == 2, piped.stderr
+    for file, message in (("none", "none: not found"), ("bad.jsonl", "bad.jsonl:1: no field text")):
+        (work / "bad.jsonl").write_text('{"id": 1}\n')
+        done = cli(*rerank, file)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+def test_data_describe_says_what_looks_wrong(cli: Cli, tmp_path: Path, beir_folder: Path) -> None:
+    with (beir_folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "copy", "text": "apples history about apple number 0"}\n')
+        file.write('{"_id": "nothing", "text": ""}\n')
+    with (beir_folder / "queries.jsonl").open("a") as file:
+        file.write('{"_id": "q-again", "text": "History of  apples"}\n')
+    done = cli("data", "describe", "data=beir", f"data.path={beir_folder}")
+    assert done.returncode == 0, done.stderr
+    assert "34" in done.stdout
+    assert "! 1 documents are empty" in done.stdout
+    assert "! 1 documents are copies of another" in done.stdout
+    assert "! 1 queries repeat the text of another" in done.stdout
+    assert "labels by grade: 1: 48, 2: 16" in done.stdout
