@@ -29,6 +29,7 @@ usage:
   zelo evaluate [reranker=[OPTION,...]] [KEY=VALUE]   rerankers side by side on one collection
   zelo compare RUN RUN ... qrels=FILE                 TREC runs side by side: table, tests, figure
   zelo rerank --model DIR --query TEXT FILE           order documents (lines or JSON lines)
+  zelo audit LOG.jsonl [judge=OPTION] [budget.usd=..] how good a live system's results are
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
@@ -81,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(2)
         case ["rerank", *rest]:
             sys.exit(rerank(rest))
+        case ["audit", log, *rest] if not log.startswith("-") and "=" not in log:
+            sys.exit(audit(log, rest))
+        case ["audit", *_]:
+            print("usage: zelo audit LOG.jsonl [judge=OPTION] [KEY=VALUE ...]", file=sys.stderr)
+            sys.exit(2)
         case ["data", "describe", *rest]:
             sys.exit(describe_data(rest))
         case ["import" | "export" as command, place, out] if out.startswith("out="):
@@ -162,6 +168,23 @@ def evaluate(overrides: Sequence[str]) -> int:
         from zelo.reporting.results import print_evaluation
 
         print_evaluation(composed("evaluate", overrides).run(say))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def audit(log: str, overrides: Sequence[str]) -> int:
+    """Audit the log of a live system and return the exit status."""
+    try:
+        from zelo.evaluation.audit import show
+
+        out, found = composed("audit", overrides, **{"data.path": log}).run(say)
+        show(found)
+        print(f"\n{out}/audit.json")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -259,6 +282,7 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
     """Compose a configuration and build what it describes; `UserError` where it is mistaken."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     from zelo.config import build_from, conf_folder
@@ -267,7 +291,7 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = compose(name, overrides=list(overrides))
             for key, value in more.items():
-                config[key] = value
+                OmegaConf.update(config, key, value)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(readable(error)) from None
     return build_from(config)

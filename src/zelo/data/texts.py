@@ -62,10 +62,10 @@ def joined(rows: pa.RecordBatch | Table) -> list[str]:
 
 
 def query_texts(data: Path, split: str | None = None) -> dict[str, str]:
-    """Query id → text, of one split or of all, in the order of the collection."""
+    """Query id → text, of one split or of `all`, in the order of the collection."""
     queries = read_table(data, "queries")
     rows = zip(*(queries[name].to_pylist() for name in ("query_id", "text", "split")), strict=True)
-    return {query_id: text for query_id, text, of in rows if split in (None, of)}
+    return {query_id: text for query_id, text, of in rows if split in (None, "all", of)}
 
 
 def document_texts(data: Path, wanted: Set[str] | None = None) -> dict[str, str]:
@@ -90,7 +90,7 @@ def privileged_texts(data: Path) -> dict[str, str] | None:
 
 
 def relevance_grades(data: Path, split: str | None = None) -> dict[str, dict[str, int]]:
-    """Query id → document id → graded relevance, for the queries of one split or of all."""
+    """Query id → document id → graded relevance, for the queries of one split or of `all`."""
     wanted = query_texts(data, split)
     grades: dict[str, dict[str, int]] = {}
     qrels = read_table(data, "qrels")

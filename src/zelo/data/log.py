@@ -1,0 +1,125 @@
+"""A log of a live system: each line a query and what was returned for it, best first.
+
+    {"query": "...", "results": [{"id": "...", "text": "..."}, ...]}
+
+with `query_id`, and `title` of a result, where there are any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zelo.config import Component, option
+from zelo.data.collection import Collection, Document, LabelledSource
+from zelo.data.lines import json_objects, text_field
+from zelo.data.texts import Corpus
+from zelo.errors import UserError
+from zelo.retrieval.ranking import Hits
+from zelo.store import digest_files
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One line of a log."""
+
+    query_id: str
+    query: str
+    results: list[Document]
+
+
+class Log(LabelledSource):
+    """A sample of the queries of a log as a collection, and their rankings as a first stage."""
+
+    path: Path = option(help="JSON lines", exclude=True)
+    sample: int = option(200, "queries, drawn by a hash of their place", ge=1)
+    draw: int = option(0, "another number draws other queries", ge=0)
+
+    def fingerprint(self) -> str:
+        """Digest of the file."""
+        if not self.path.expanduser().is_file():
+            raise UserError(f"{self.path}: not found; a log in JSON lines is needed")
+        return digest_files([self.path.expanduser()])
+
+    def lines(self) -> list[Logged]:
+        """The drawn lines, in their order; documents that differ by query are named by it."""
+        drawn = heapq.nsmallest(self.sample, read_log(self.path.expanduser()), key=self._lot)
+        drawn.sort(key=lambda item: item[0])
+        texts: dict[str, set[tuple[str, str]]] = {}
+        for _, line in drawn:
+            for doc in line.results:
+                texts.setdefault(doc.doc_id, set()).add((doc.title, doc.text))
+        return [
+            Logged(
+                line.query_id,
+                line.query,
+                [
+                    doc
+                    if len(texts[doc.doc_id]) == 1
+                    else doc._replace(doc_id=f"{line.query_id}/{doc.doc_id}")
+                    for doc in line.results
+                ],
+            )
+            for _, line in drawn
+        ]
+
+    def _lot(self, item: tuple[int, Logged]) -> bytes:
+        return hashlib.sha256(f"{self.draw}\x1f{item[0]}".encode()).digest()
+
+    def load(self) -> Collection:
+        """The drawn queries, all to be judged, and what was returned for them."""
+        lines = self.lines()
+        documents = {doc.doc_id: doc for line in lines for doc in line.results}
+        return self.collection(
+            self.path.name.partition(".")[0],
+            documents.values(),
+            [(line.query_id, line.query) for line in lines],
+            {},
+            (str(self.path), str(self.path)),
+        )
+
+
+class LoggedOrder(Component):
+    """The order in which a log's results were returned."""
+
+    log: Log = option(help="the log")
+
+    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
+        """What was returned for each query, at most `k`; the score is the negative rank."""
+        lines = {line.query_id: line.results for line in self.log.lines()}
+        hits = Hits.empty(len(queries), k)
+        for q, query_id in enumerate(queries):
+            ids = pa.array([doc.doc_id for doc in lines[query_id]][:k], pa.string())
+            found = pc.index_in(ids, corpus.ids).to_numpy(zero_copy_only=False)
+            hits.place_QK[q, : len(found)] = found
+            hits.score_QK[q, : len(found)] = -np.arange(1, len(found) + 1)
+        return {"logged": hits}
+
+
+def read_log(path: Path) -> Iterator[tuple[int, Logged]]:
+    """Lines of a log with their numbers; `UserError` names file and line."""
+    seen: dict[str, int] = {}
+    for number, record in json_objects(path):
+        where = f"{path}:{number}"
+        query_id = text_field(record, "query_id", where, optional=True) or f"line-{number}"
+        if seen.setdefault(query_id, number) != number:
+            raise UserError(f"{where}: query_id {query_id!r} was used before, on line "
+                            f"{seen[query_id]}")  # fmt: skip
+        rows = record.get("results")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{where}: field 'results' must be a list of objects")
+        results = {}
+        for row in rows:
+            title = text_field(row, "title", where, optional=True)
+            doc = Document(text_field(row, "id", where), title, text_field(row, "text", where))
+            if doc.doc_id in results:
+                raise UserError(f"{where}: result {doc.doc_id!r} was returned twice")
+            results[doc.doc_id] = doc
+        yield number, Logged(query_id, text_field(record, "query", where), list(results.values()))

@@ -1,0 +1,165 @@
+"""`zelo audit`: the method as a monitor of a live system.
+
+Queries of a log are drawn, what was returned for them is compared by the judges and rated, and the
+order in which it was returned is held against the Elos. Source: the monitoring that the paper
+proposes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zelo.artifacts import read_table, write_json
+from zelo.comparison.compare import Sampler, compare
+from zelo.config import Component, describe, option
+from zelo.data.collection import load
+from zelo.data.log import Log, LoggedOrder
+from zelo.data.texts import document_texts, query_texts
+from zelo.errors import UserError
+from zelo.evaluation.elo_truth import elo_ndcg, pairwise_accuracy, top_recall
+from zelo.evaluation.significance import bootstrap_interval
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.judge import judge
+from zelo.judging.spending import Budget
+from zelo.rating.rate import Rating, rate
+from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.retrieve import retrieve
+from zelo.seeding import stream
+from zelo.store import Store, digest
+
+STAGES = (load, retrieve, compare, judge, rate)
+LISTED = 20  # worst queries, and documents returned too low
+SURE = 1.96  # standard errors of the difference of two Elos
+EXCERPT = 160  # characters
+
+
+class Audit(Component):
+    """What `zelo audit LOG` does (`conf/audit.yaml`)."""
+
+    seed: int = option(0, "of every random draw", ge=0)
+    home: Path = option(
+        Path("outputs"), "folder of the stage store and of the ledger", exclude=True
+    )
+    out: Path | None = option(None, "folder of the result; null: beside the log", exclude=True)
+    top_k: int = option(20, "returned documents that are judged, per query", ge=2)
+    data: Log = option(help="the log, and how much of it")
+    sampler: Sampler = option(help="which pairs are compared")
+    judge: Ensemble = option(help="who compares")
+    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
+    rating: Rating = option(help="how comparisons become Elos")
+
+    def run(self, say: Any) -> tuple[Path, dict[str, Any]]:
+        """Judge and rate a sample; the folder that holds `audit.json`, and its content."""
+        store = Store(self.home / "store", frozenset(stage.name for stage in STAGES), say)
+        seed = {"seed": self.seed}
+        data = store.run(load, {}, {"source": self.data})
+        order = {"retriever": LoggedOrder(log=self.data), "top_k": self.top_k}
+        ranked = {"data": data, "candidates": store.run(retrieve, {"data": data}, order)}
+        vote = {"vote": self.judge.vote}
+        asked = store.run(
+            compare, ranked, {"sampler": self.sampler, "depth": self.top_k, **vote, **seed}
+        )
+        paid = {"ledger": self.home / "ledger.sqlite", "budget": self.budget,
+                "run": digest(describe(self))}  # fmt: skip
+        said = store.run(
+            judge, {"data": data, "comparisons": asked}, {"judge": self.judge, **seed}, paid
+        )
+        rated = store.run(rate, {"judgments": said}, {"rating": self.rating, **vote})
+        found = findings(data.path, ranked["candidates"].path, rated.path, self.seed)
+        found["usd"] = said.record["counts"]["usd"]
+        found["comparisons"] = asked.record["counts"]["comparisons"]
+        out = self.out or self.data.path.with_name(f"{self.data.path.name.partition('.')[0]}.audit")
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "audit.json", found)
+        return out, found
+
+
+def findings(data: Path, candidates: Path, ratings: Path, seed: int) -> dict[str, Any]:
+    """How the logged order does by the Elos: means with intervals, worst queries, what stood too
+    low."""
+    elos: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
+    for row in read_table(ratings, "ratings").to_pylist():
+        elos.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
+        errors.setdefault(row["query_id"], {})[row["doc_id"]] = row["stderr"]
+    if not elos:
+        raise UserError("audit: no query of the log has two results that could be compared")
+    returned = candidates_from(read_table(candidates, "candidates"))
+    queries = query_texts(data)
+    each = {
+        query_id: {
+            "NDCG@10 (exp Elo)": elo_ndcg(returned[query_id], elo),
+            "pairwise accuracy": pairwise_accuracy(returned[query_id], elo),
+            "top-10 recall": top_recall(returned[query_id], elo),
+        }
+        for query_id, elo in elos.items()
+    }
+    names = list(next(iter(each.values())))
+    means = {}
+    for name in names:
+        values = np.array([row[name] for row in each.values()])
+        values = values[~np.isnan(values)]
+        low, high = bootstrap_interval(values, stream(seed, "audit", name))
+        means[name] = {"value": float(values.mean()) if len(values) else None,
+                       "low": low, "high": high}  # fmt: skip
+    worst = sorted(each, key=lambda query_id: each[query_id][names[0]])[:LISTED]
+    low_documents = sorted(
+        (row for i in elos for row in too_low(i, returned[i], elos[i], errors[i])),
+        key=lambda row: -row["elo_above"],
+    )[:LISTED]
+    texts = document_texts(data, {row["doc_id"] for row in low_documents})
+    return {
+        "queries": len(each),
+        "not_rated": len(queries) - len(each),
+        "means": means,
+        "worst_queries": [{"query_id": i, "query": queries[i], **each[i]} for i in worst],
+        "returned_too_low": [
+            {**row, "query": queries[row["query_id"]], "text": texts[row["doc_id"]][:EXCERPT]}
+            for row in low_documents
+        ],
+    }
+
+
+def too_low(
+    query_id: str,
+    ranked: list[str],
+    elo: Mapping[str, float],
+    stderr: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Documents that are surely better than the one that was returned first, and how much."""
+    first = next((doc_id for doc_id in ranked if doc_id in elo), None)
+    if first is None:
+        return []
+    found = []
+    for rank, doc_id in enumerate(ranked, start=1):
+        if doc_id in elo and elo[doc_id] > elo[first]:
+            above = elo[doc_id] - elo[first]
+            if above > SURE * np.hypot(stderr[doc_id], stderr[first]):
+                found.append({"query_id": query_id, "doc_id": doc_id, "rank": rank,
+                              "elo_above": above})  # fmt: skip
+    return found
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print what an audit found."""
+    from rich.console import Console
+
+    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    console.print(f"{found['queries']} logged queries, {found['comparisons']:,} comparisons, "
+                  f"${found['usd']:.2f}")  # fmt: skip
+    if found["not_rated"]:
+        console.print(f"! {found['not_rated']} queries could not be rated: fewer than two results")
+    for name, e in found["means"].items():
+        if e["value"] is not None:
+            console.print(f"{name:>20}  {e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}]")
+    console.print("\nworst queries")
+    for row in found["worst_queries"][:5]:
+        console.print(f"  {row['NDCG@10 (exp Elo)']:.3f}  {row['query']}")
+    if found["returned_too_low"]:
+        console.print("\nreturned too low")
+        for row in found["returned_too_low"][:5]:
+            console.print(f"  rank {row['rank']:>3}  {row['query']}  →  {row['text']}")
