@@ -22,6 +22,7 @@ CHOICES = sorted(
 )
 
 NEEDED = {
+    "data=columns": "data.files.train=x",
     "data=hub": "data.path=x",
     "data=ir_datasets": "data.ids={{test:x}}",
     "data=trec": "data.documents=x data.topics=x",

@@ -71,12 +71,12 @@ def test_verdicts_that_agree() -> None:
 
 
 def write_log(path: Path, queries: int, results: int) -> dict[str, list[float]]:
-    """Queries with results of drawn worth, in the order of a mediocre system; worth as returned."""
+    """Queries with results of drawn worth, in nearly random order; worth as returned."""
     chance = random.Random(0)
     worth, lines = {}, []
     for q in range(queries):
         values = [round(chance.uniform(0, 4), 3) for _ in range(results)]
-        order = sorted(range(results), key=lambda i: -values[i] + chance.gauss(0, 1))
+        order = sorted(range(results), key=lambda i: -values[i] + chance.gauss(0, 4))
         rows = [{"id": f"{q}-{i}", "text": f"about {q} worth={values[i]:.3f}"} for i in order]
         worth[f"q{q}"] = [values[i] for i in order]
         lines.append({"query_id": f"q{q}", "query": f"subject {q}", "results": rows})

@@ -228,7 +228,8 @@ class Session:
                 [(self.judges[name].fingerprint, q, answer) for name, q, answer in rows], spent
             )
             self.spent = spent
-            self._call(self._release, spent[1])
+            if self.uncovered:
+                self._call(self._release, spent[1])
         self.unwritten = []
         for name, q, answer in rows:  # in the ledger, so that they may be used
             self.given[name][known_by(q)] = answer

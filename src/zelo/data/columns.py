@@ -1,0 +1,143 @@
+"""Training data of contrastive methods as a collection: what a baseline learns from.
+
+    triples   `query<TAB>positive<TAB>negative`, as MS MARCO's, or with more negatives
+    columns   JSON lines of sentence-transformers: query or anchor, positive, negative(_1, _2, ...);
+              or query, document (passage, text) and label or score
+    lists     JSON lines of FlagEmbedding: query, pos, neg
+
+A text is a document, a positive a label of grade 1, a negative one of grade 0; a document that some
+line calls positive for a query is positive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from zelo.config import option
+from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource
+from zelo.data.lines import json_objects, numbered_lines, text_field
+from zelo.errors import UserError
+from zelo.store import digest, digest_files
+
+QUERY, POSITIVE = ("query", "anchor", "question", "sentence1"), ("positive", "pos", "answer")
+DOCUMENT, GRADE = (
+    ("document", "passage", "text", "sentence2"),
+    ("label", "score", "labels", "scores"),
+)
+NEGATIVE = re.compile(r"negative(_\d+)?|neg")
+
+Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, place
+
+
+class Columns(LabelledSource):
+    """`data=columns data.files.train=FILE`: labelled pairs and triples, one file per split."""
+
+    files: dict[str, str | None] = option(help="file of each split: train, dev, test", exclude=True)
+
+    def paths(self) -> dict[str, Path]:
+        """Every file, by its split."""
+        found = {split: Path(name).expanduser() for split, name in self.files.items() if name}
+        for split, path in found.items():
+            if split not in SPLITS:
+                raise UserError(f"data.files.{split}: no split; there are {', '.join(SPLITS)}")
+            if not path.is_file():
+                raise UserError(f"{path}: not found; it was named as the file of {split}")
+        if not found:
+            raise UserError("data.files: name at least one file (data.files.train=FILE)")
+        return found
+
+    def fingerprint(self) -> str:
+        """Digest of every file."""
+        return digest([[split, digest_files([path])] for split, path in self.paths().items()])
+
+    def load(self) -> Collection:
+        """Read the files; `UserError` names file and line of what is malformed."""
+        queries: dict[str, str] = {}
+        documents: dict[str, str] = {}
+        labels: dict[str, dict[tuple[str, str], tuple[int, str]]] = {}
+        for split, path in self.paths().items():
+            found = labels.setdefault(split, {})
+            for query, positives, negatives, where in read_rows(path):
+                query_id = queries.setdefault(query, named("q", query))
+                for grade, texts in ((0, negatives), (1, positives)):
+                    for text in texts:
+                        doc_id = documents.setdefault(text, named("d", text))
+                        before = found.get((query_id, doc_id), (0, where))
+                        found[query_id, doc_id] = (max(grade, before[0]), before[1])
+        paths = list(self.paths().values())
+        if not queries:
+            raise UserError(f"{paths[0]}: empty, at least one line is needed")
+        return self.collection(
+            paths[0].name.partition(".")[0],
+            (Document(doc_id, "", text) for text, doc_id in documents.items()),
+            [(query_id, text) for text, query_id in queries.items()],
+            {
+                split: [Label(*key, grade, where) for key, (grade, where) in found.items()]
+                for split, found in labels.items()
+            },
+            (paths[0].name, paths[0].name),
+        )
+
+
+def named(kind: str, text: str) -> str:
+    """An id that is the same wherever the text stands."""
+    return f"{kind}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a tab-separated or JSON-lines file."""
+    if ".jsonl" in path.suffixes or ".json" in path.suffixes:
+        for number, record in json_objects(path):
+            yield row_of(record, f"{path}:{number}")
+        return
+    for number, line in numbered_lines(path):
+        query, *texts = line.split("\t")
+        if not texts or not query.strip():
+            raise UserError(
+                f"{path}:{number}: expected query<TAB>positive<TAB>negative ..., found "
+                f"{len(texts) + 1} fields"
+            )
+        yield query, texts[:1], texts[1:], f"{path}:{number}"
+
+
+def row_of(record: dict[str, Any], where: str) -> Row:
+    """The row that a JSON object stands for."""
+    query = text_field(record, one_of(record, QUERY, where), where)
+    if any(name in record for name in POSITIVE):
+        positives = texts_of(record, one_of(record, POSITIVE, where), where)
+        negatives = [
+            text for name in record if NEGATIVE.fullmatch(name)
+            for text in texts_of(record, name, where)
+        ]  # fmt: skip
+        return query, positives, negatives, where
+    documents = texts_of(record, one_of(record, DOCUMENT, where), where)
+    grade = record[one_of(record, GRADE, where)]
+    grades = grade if isinstance(grade, list) else [grade]
+    if len(grades) != len(documents) or any(
+        isinstance(g, bool) or not isinstance(g, int | float) for g in grades
+    ):
+        raise UserError(
+            f"{where}: a number is needed as the label of each document, found {grade!r}"
+        )
+    rows = list(zip(documents, grades, strict=True))
+    return query, [d for d, g in rows if g > 0], [d for d, g in rows if g <= 0], where
+
+
+def one_of(record: dict[str, Any], names: tuple[str, ...], where: str) -> str:
+    """The first of several field names that the record has."""
+    for name in names:
+        if name in record:
+            return name
+    raise UserError(f"{where}: no field {' or '.join(names)}; there are {', '.join(record)}")
+
+
+def texts_of(record: dict[str, Any], name: str, where: str) -> list[str]:
+    """A field that is one text or a list of texts."""
+    value = record[name]
+    if isinstance(value, list):
+        return [text_field({name: text}, name, where) for text in value]
+    return [text_field(record, name, where)]

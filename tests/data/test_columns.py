@@ -1,0 +1,87 @@
+"""Triples and columns of contrastive training as a collection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from zelo.data.columns import Columns
+from zelo.errors import UserError
+
+EXPECTED = {("what", "yes"): 1, ("what", "no"): 0, ("what", "never"): 0, ("who", "me"): 1}
+
+
+def labels_of(source: Columns) -> dict[tuple[str, str], int]:
+    collection = source.load()
+    documents = {r["doc_id"]: r["text"] for r in pa.concat_tables(collection.documents).to_pylist()}
+    queries = {row["query_id"]: row["text"] for row in collection.queries.to_pylist()}
+    return {
+        (queries[row["query_id"]], documents[row["doc_id"]]): row["relevance"]
+        for row in collection.qrels.to_pylist()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("triples.tsv", "what\tyes\tno\nwhat\tyes\tnever\nwho\tme\n"),
+        (
+            "st.jsonl",
+            '{"anchor": "what", "positive": "yes", "negative_1": "no", "negative_2": "never"}\n'
+            '{"anchor": "who", "positive": "me"}\n',
+        ),
+        (
+            "pairs.jsonl",
+            '{"query": "what", "document": "yes", "label": 1}\n'
+            '{"query": "what", "document": "no", "score": 0.0}\n'
+            '{"query": "what", "passage": ["never", "yes"], "labels": [0, 0]}\n'
+            '{"query": "who", "text": "me", "score": 0.7}\n',
+        ),
+        (
+            "flag.jsonl",
+            '{"query": "what", "pos": ["yes"], "neg": ["no", "never"]}\n'
+            '{"query": "who", "pos": ["me"], "neg": []}\n',
+        ),
+    ],
+)
+def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    source = Columns(files={"train": str(path), "dev": None})
+    assert labels_of(source) == EXPECTED
+    assert set(source.load().queries["split"].to_pylist()) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "t.tsv",
+            "what\n",
+            r"t\.tsv:1: expected query<TAB>positive<TAB>negative .* found 1 fields",
+        ),
+        ("t.jsonl", '{"q": "x"}\n', r"t\.jsonl:1: no field query or anchor .* there are q"),
+        ("t.jsonl", '{"query": "x"}\n', r"t\.jsonl:1: no field document or passage"),
+        ("t.jsonl", '{"query": "x", "text": "y", "label": "high"}\n', r":1: a number is needed"),
+        ("t.jsonl", '{"query": "x", "text": ["y"], "labels": [1, 0]}\n', r":1: a number is needed"),
+        ("t.jsonl", '{"query": 7, "positive": "y"}\n', r":1: field 'query' must be a string"),
+        ("t.jsonl", '{"query": "x", "pos": ["y", 2]}\n', r":1: field 'pos' must be a string"),
+        ("t.jsonl", "\n", r"t\.jsonl: empty"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        list(Columns(files={"train": str(path)}).load().documents)
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.files\.training: no split"):
+        Columns(files={"training": "x"}).load()
+    with pytest.raises(UserError, match=r"nowhere: not found; it was named as the file of train"):
+        Columns(files={"train": str(tmp_path / "nowhere")}).load()
+    with pytest.raises(UserError, match="name at least one file"):
+        Columns(files={"train": None}).load()
