@@ -1,6 +1,6 @@
 """First stages on the test collections, and what a reranker of their candidates adds.
 
-    python experiments/first_stage/run.py COLLECTIONS [NAME ...]
+    python experiments/first_stage/run.py COLLECTIONS [NAME ...] [--passes hybrid,bm25]
 
 COLLECTIONS is a folder of collections in BEIR layout (NAME/corpus.jsonl ...). For each: BM25,
 MiniLM (cut at 256 tokens) and both fused, by `zelo evaluate`, and MiniLM as a reranker of BM25's
@@ -9,6 +9,7 @@ hundred. Writes results.csv and ndcg.png beside this file.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import subprocess
 import sys
@@ -33,11 +34,12 @@ PASSES = {"hybrid": [], "bm25": ["retriever=bm25", "reranker=[embedding]",
                                  "rerankers.embedding.max_tokens=256"]}  # fmt: skip
 
 
-def main(collections: Path, names: list[str]) -> None:
+def main(collections: Path, names: list[str], passes: list[str]) -> None:
     rows = []
     for name in names or PUBLISHED:
         split, published = PUBLISHED[name]
-        for first, options in PASSES.items():
+        for first in passes:
+            options = PASSES[first]
             out = Path("outputs") / "first_stage" / f"{name}-{first}"
             command = [str(Path(sys.executable).parent / "zelo"), "evaluate", "data=beir",
                        f"data.path={collections / name}", f"evaluation.split={split}",
@@ -68,7 +70,8 @@ def main(collections: Path, names: list[str]) -> None:
 
 def table(rows: list[dict[str, object]]) -> None:
     """The README's table: NDCG@10 with intervals."""
-    systems = ["bm25", "dense", "hybrid", "bm25 + MiniLM", "ceiling"]
+    systems = [s for s in ("bm25", "dense", "hybrid", "bm25 + MiniLM", "ceiling")
+               if any(row["system"] == s for row in rows)]  # fmt: skip
     print("| collection | queries | published BM25 |", " | ".join(systems), "|")
     print("|---" * (3 + len(systems)) + "|")
     for name in dict.fromkeys(row["collection"] for row in rows):
@@ -101,4 +104,9 @@ def draw(rows: list[dict[str, object]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("collections", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--passes", type=lambda text: text.split(","), default=list(PASSES))
+    given = parser.parse_args()
+    main(given.collections, given.names, given.passes)
