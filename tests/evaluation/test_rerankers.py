@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tests.conftest import Cli
+from tests.conftest import Cli, write_beir
+from tests.judging.endpoint import running
 
 from zelo.artifacts import read_json, read_table
 from zelo.data.trec import read_run
 from zelo.errors import UserError
-from zelo.evaluation.rerankers import EndpointReranker
+from zelo.evaluation.rerankers import EndpointReranker, Pool
 
 QUERIES = {"q1": "apple pie", "q2": "river"}
 DOCUMENTS = {"a": "apple", "b": "apple pie recipe", "c": "a river bank"}
-POOL = {"q1": ["a", "b", "c"], "q2": ["c", "a"], "q3": []}
+POOL = Pool(QUERIES, DOCUMENTS, {"q1": ["a", "b", "c"], "q2": ["c", "a"], "q3": []}, Path())
 
 
 class Cohere(BaseHTTPRequestHandler):
@@ -70,18 +71,18 @@ def test_an_endpoint_scores_in_the_order_of_the_candidates(
     monkeypatch.setenv("SOME_KEY", "secret-key-0123")
     reranker = EndpointReranker(base_url=endpoint, model="m", key_variable="SOME_KEY")
     Cohere.trouble.append((429, "slow down"))
-    found = reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+    found = reranker.score(POOL, tmp_path)
     assert found == {"q1": [1.0, 2.01, 0.02], "q2": [1.0, 0.01], "q3": []}
     assert len(Cohere.asked) == 3
     assert Cohere.asked[0]["path"] == "/v2/rerank"
     assert Cohere.asked[0]["key"] == "Bearer secret-key-0123"
     assert {asked["top_n"] for asked in Cohere.asked} == {3, 2}
-    again = reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+    again = reranker.score(POOL, tmp_path)
     assert again == found
     assert len(Cohere.asked) == 3  # what was paid for is not asked again
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"query_id": "q2", "sco')  # as a kill leaves it
-    assert reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path) == found
+    assert reranker.score(POOL, tmp_path) == found
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_what_an_endpoint_does_wrong_is_said(
     )
     Cohere.trouble.append(trouble)
     with pytest.raises(UserError, match=message):
-        reranker.score(QUERIES, DOCUMENTS, POOL, tmp_path)
+        reranker.score(POOL, tmp_path)
 
 
 def test_evaluate_and_compare(
@@ -191,3 +192,34 @@ def test_data_describe_says_what_looks_wrong(cli: Cli, tmp_path: Path, beir_fold
     assert "! 1 documents are copies of another" in done.stdout
     assert "! 1 queries repeat the text of another" in done.stdout
     assert "labels by grade: 1: 48, 2: 16" in done.stdout
+
+
+def test_judges_rerank_in_pairs(cli: Cli, tmp_path: Path) -> None:
+    """By worth, which the endpoint reads; what is not among the first keeps its place below."""
+    documents = {f"d{i}": f"subject worth={i / 4:.2f}" for i in range(12)}
+    folder = write_beir(
+        tmp_path / "c", documents, {"q": "subject", "none": "zebra"},
+        {"test": [("q", "d3", 1), ("none", "d1", 1)]},
+    )  # fmt: skip
+    with running() as endpoint:
+        arguments = [
+            "evaluate",
+            "data=beir",
+            f"data.path={folder}",
+            "retriever=bm25",
+            "reranker=[pairwise]",
+            "rerankers.pairwise.top=8",
+            "judge=vllm",
+            "judge.vote=soft",
+            f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
+            "evaluation.resamples=100",
+            "out=out",
+        ]
+        done = cli(*arguments)
+        assert done.returncode == 0, done.stderr
+        asked = endpoint.counts()["requests"]
+        (tmp_path / "work" / "outputs" / "store").rename(tmp_path / "gone")
+        assert cli(*arguments).returncode == 0
+        assert endpoint.counts()["requests"] == asked > 0  # all of it is in the ledger
+    ranked = [doc_id for doc_id, _ in read_run(tmp_path / "work" / "out/runs/pairwise.trec")["q"]]
+    assert ranked == [*(f"d{i}" for i in range(7, -1, -1)), "d8", "d9", "d10", "d11"]

@@ -24,7 +24,7 @@ from zelo.evaluation.evaluate import (
     values_by_system,
     write_runs,
 )
-from zelo.evaluation.rerankers import Reranker
+from zelo.evaluation.rerankers import Pool, Reranker
 from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
 from zelo.models.weights import Weights
@@ -47,7 +47,7 @@ def rank(
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, split)
     start = time.monotonic()
-    scores = reranker.score(queries, documents, pool, out)
+    scores = reranker.score(Pool(queries, documents, pool, data), out)
     seconds = time.monotonic() - start
     write_table(out, "rankings", rankings_table("rankings", {"reranker": rerank(pool, scores)}))
     return {

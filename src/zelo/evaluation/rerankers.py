@@ -5,28 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import field_validator
 
-from zelo.config import Component, option
+from zelo.comparison.compare import Sampler, present
+from zelo.config import Component, describe, option
 from zelo.errors import UserError
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.judge import Poll, hold_polls, prepare_judges
+from zelo.judging.ledger import Ledger
 from zelo.judging.limits import backoff, retry_after
+from zelo.judging.protocol import Question
+from zelo.judging.spending import Budget, Spending
 from zelo.models.weights import Weights
+from zelo.seeding import stream
+from zelo.store import digest
 
 Scores = dict[str, list[float]]
-Texts = Mapping[str, str]
 Candidates = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What is reranked: candidates by query, and the texts of all of them by id."""
+
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+    candidates: Candidates
+    data: Path  # the loaded collection
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Texts of each query and candidate, query after query."""
+        return [
+            (self.queries[query_id], self.documents[doc_id])
+            for query_id, docs in self.candidates.items()
+            for doc_id in docs
+        ]
 
 
 @runtime_checkable
 class Reranker(Protocol):
     """Something that scores candidates (`conf/reranker/`)."""
 
-    def score(
-        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
-    ) -> Scores:
+    def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores of each query's candidates, in their order; higher is better.
 
         `folder` outlives a kill: what costs money is kept there as it comes.
@@ -43,22 +67,15 @@ class CrossEncoderReranker(Component):
     max_tokens: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
     batch_size: int = option(32, "pairs read at once", ge=1, exclude=True)
 
-    def score(
-        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
-    ) -> Scores:
+    def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores as the model gives them, its own activation included."""
         from zelo.models.crossencoder import load_cross_encoder, predict
 
         model = load_cross_encoder(self.weights.locate())
         if self.max_tokens is not None:
             model.max_seq_length = self.max_tokens
-        pairs = [
-            (queries[query_id], documents[doc_id])
-            for query_id, docs in candidates.items()
-            for doc_id in docs
-        ]
-        scores = iter(predict(model, pairs, self.batch_size))
-        return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
+        scores = iter(predict(model, pool.pairs(), self.batch_size))
+        return {i: [next(scores) for _ in docs] for i, docs in pool.candidates.items()}
 
 
 class EmbeddingReranker(Component):
@@ -68,14 +85,59 @@ class EmbeddingReranker(Component):
     max_tokens: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
-    def score(
-        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
-    ) -> Scores:
+    def score(self, pool: Pool, folder: Path) -> Scores:
         """Cosine similarity of the query with each candidate."""
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
         model = load_embedding_model(self.weights.locate(), self.max_tokens)
-        return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
+        return rerank_by_cosine(
+            model, pool.queries, pool.documents, pool.candidates, self.batch_size
+        )
+
+
+class PairwiseReranker(Component):
+    """Judges as a reranker: the best candidates are compared in pairs and rated (figure 11)."""
+
+    judge: Ensemble = option(help="who compares")
+    sampler: Sampler = option(help="which pairs of a query are compared")
+    top: int = option(20, "candidates that are compared; the rest keep their order below", ge=2)
+    seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
+    ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
+    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
+
+    def score(self, pool: Pool, folder: Path) -> Scores:
+        """Elos of what was compared; below all of them, falling, what was not."""
+        from zelo.rating import Comparisons, fit
+
+        compared = {i: docs[: self.top] for i, docs in pool.candidates.items() if len(docs) > 1}
+        polls, places = [], []
+        for number, (query_id, docs) in enumerate(compared.items()):
+            rng = stream(self.seed, "pairwise", query_id)
+            for i, j in present(self.sampler.edges(len(docs), rng), rng):
+                texts = (pool.documents[docs[i]], pool.documents[docs[j]])
+                asked = Question(query_id, docs[i], docs[j], 0, pool.queries[query_id], *texts)
+                polls.append(Poll(asked))
+                places.append((number, i, j))
+        judges = prepare_judges(self.judge, pool.data, compared, self.seed)
+        run = digest([describe(self), list(compared.items())])
+        with Ledger(self.ledger) as ledger:
+            spending = Spending(self.budget, *ledger.spent(run))
+            hold_polls(polls, self.judge, judges, ledger, spending, run)
+        votes = [self.judge.votes(poll.scores()) for poll in polls]
+        given = [(*place, (1 - vote.mean()) / 2)
+                 for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
+        if not given:
+            raise UserError("reranker pairwise: no comparison was answered")
+        # Documents of which nothing is known have an Elo of 0, and keep their order.
+        sizes = [len(docs) for docs in compared.values()]
+        query, i, j, p = zip(*given, strict=True)
+        rated = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
+        scores = {query_id: [0.0] * len(docs) for query_id, docs in pool.candidates.items()}
+        for number, (query_id, docs) in enumerate(compared.items()):
+            elos = rated.of(number).tolist()
+            rest = range(1, len(pool.candidates[query_id]) - len(docs) + 1)
+            scores[query_id] = [*elos, *(min(elos) - k for k in rest)]
+        return scores
 
 
 class EndpointReranker(Component):
@@ -100,29 +162,31 @@ class EndpointReranker(Component):
             raise ValueError("an http(s) address without a password is needed")
         return url.rstrip("/")
 
-    def score(
-        self, queries: Texts, documents: Texts, candidates: Candidates, folder: Path
-    ) -> Scores:
+    def score(self, pool: Pool, folder: Path) -> Scores:
         """Relevance scores of the endpoint; `UserError` where it does not answer."""
         from zelo.progress import track
 
+        queries, documents, candidates = pool.queries, pool.documents, pool.candidates
         kept = folder / "answers.jsonl"
         scores: Scores = dict(read_kept(kept, candidates))
         asked = [query_id for query_id, docs in candidates.items()
                  if query_id not in scores and docs]  # fmt: skip
-        with kept.open("a", encoding="utf-8") as file, ThreadPoolExecutor(self.in_flight) as pool:
+        with (
+            kept.open("a", encoding="utf-8") as file,
+            ThreadPoolExecutor(self.in_flight) as threads,
+        ):
 
             def ask(query_id: str) -> tuple[str, list[float]]:
                 texts = [documents[doc_id] for doc_id in candidates[query_id]]
                 return query_id, self._ask(queries[query_id], texts, query_id)
 
             try:
-                for query_id, found in track(pool.map(ask, asked), f"asking {self.model}"):
+                for query_id, found in track(threads.map(ask, asked), f"asking {self.model}"):
                     scores[query_id] = found
                     file.write(json.dumps({"query_id": query_id, "scores": found}) + "\n")
                     file.flush()
             except BaseException:
-                pool.shutdown(cancel_futures=True)
+                threads.shutdown(cancel_futures=True)
                 raise
         return {query_id: scores.get(query_id, []) for query_id in candidates}
 

@@ -61,40 +61,13 @@ def judge(
         for query_id, a, b in zip(*(rows[name].to_pylist() for name in names), strict=True):
             pairs.setdefault(query_id, {}).update({a: None, b: None})
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
-    judges = {
-        name: member.prepare(data, compared, derived_seed(seed, "judge", name))
-        for name, member in judge.judges.items()
-    }
-    refuse_twins(judges)
-    recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
+    judges = prepare_judges(judge, data, compared, seed)
     polls = [Poll(question) for question in questions]
-    sums = Asked({})
     with Ledger(ledger) as kept:
         spending = Spending(budget or Budget(), *kept.spent(run))
         spent_before = spending.usd
-        while due := wave(polls, judge, sums.down, recorded):
-            wanted = {name: [question for _, question in asked] for name, asked in due.items()}
-            asked = ask_all(judges, wanted, kept, spending, run)
-            for name, answers in asked.answers.items():
-                for (poll, question), answer in zip(due[name], answers, strict=True):
-                    poll.said.append((name, question, answer))
-            sums.new += asked.new
-            sums.down |= asked.down
-            for name, kinds in asked.trouble.items():
-                sums.trouble.setdefault(name, Counter()).update(kinds)
-            if spending.exhausted:
-                raise UserError(
-                    f"{spending.reached} would be passed: {spending.calls:,} requests and "
-                    f"${spending.usd:.4g} are spent, and every answer is in {ledger}; the same "
-                    f"command with a higher budget goes on from here"
-                )
+        sums = hold_polls(polls, judge, judges, kept, spending, run)
     said = [entry for poll in polls for entry in poll.said]
-    if len(sums.down) == len(judges):
-        told = "; ".join(f"{name}: {why}" for name, why in sums.down.items())
-        raise UserError(
-            f"no judge can be asked ({told}); every answer so far is in {ledger}, and the same "
-            f"command asks for the rest"
-        )
     judgments = table(
         "judgments",
         query_id=[q.query_id for _, q, _ in said],
@@ -130,6 +103,57 @@ def judge(
             judges, {d for docs in compared.values() for d in docs}, data
         ),
     }
+
+
+def prepare_judges(
+    ensemble: Ensemble, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, PreparedJudge]:
+    """Get all judges ready to be asked about `pairs` (query id → documents)."""
+    judges = {
+        name: member.prepare(data, pairs, derived_seed(seed, "judge", name))
+        for name, member in ensemble.judges.items()
+    }
+    refuse_twins(judges)
+    return judges
+
+
+def hold_polls(
+    polls: Sequence[Poll],
+    ensemble: Ensemble,
+    judges: Mapping[str, PreparedJudge],
+    ledger: Ledger,
+    spending: Spending,
+    run: str,
+) -> Asked:
+    """Ask until every comparison has answers enough; what was asked in all.
+
+    Raises `UserError` where the budget is reached, or where all judges are down.
+    """
+    recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
+    sums = Asked({})
+    while due := wave(polls, ensemble, sums.down, recorded):
+        wanted = {name: [question for _, question in asked] for name, asked in due.items()}
+        asked = ask_all(judges, wanted, ledger, spending, run)
+        for name, answers in asked.answers.items():
+            for (poll, question), answer in zip(due[name], answers, strict=True):
+                poll.said.append((name, question, answer))
+        sums.new += asked.new
+        sums.down |= asked.down
+        for name, kinds in asked.trouble.items():
+            sums.trouble.setdefault(name, Counter()).update(kinds)
+        if spending.exhausted:
+            raise UserError(
+                f"{spending.reached} would be passed: {spending.calls:,} requests and "
+                f"${spending.usd:.4g} are spent, and every answer is in {ledger.path}; the same "
+                f"command with a higher budget goes on from here"
+            )
+    if len(sums.down) == len(judges):
+        told = "; ".join(f"{name}: {why}" for name, why in sums.down.items())
+        raise UserError(
+            f"no judge can be asked ({told}); every answer so far is in {ledger.path}, and the "
+            f"same command asks for the rest"
+        )
+    return sums
 
 
 def refuse_twins(judges: Mapping[str, PreparedJudge]) -> None:
