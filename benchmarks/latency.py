@@ -1,4 +1,4 @@
-"""How long does one rerank request take, for 12 KB and for 150 KB of documents (the paper's table 1)?
+"""How long does one rerank request take, for 12 KB and 150 KB of documents (the paper's table 1)?
 
     python benchmarks/latency.py [MODEL ...]          folders of models; by default those below
 

@@ -37,7 +37,7 @@ def labels_of(source: Columns) -> dict[tuple[str, str], int]:
             '{"query": "what", "document": "yes", "label": 1}\n'
             '{"query": "what", "document": "no", "score": 0.0}\n'
             '{"query": "what", "passage": ["never", "yes"], "labels": [0, 0]}\n'
-            '{"query": "who", "text": "me", "score": 0.7}\n',
+            '{"query": "who", "text": "me", "score": 1.0}\n',
         ),
         (
             "flag.jsonl",
@@ -66,6 +66,7 @@ def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> No
         ("t.jsonl", '{"query": "x"}\n', r"t\.jsonl:1: no field document or passage"),
         ("t.jsonl", '{"query": "x", "text": "y", "label": "high"}\n', r":1: a number is needed"),
         ("t.jsonl", '{"query": "x", "text": ["y"], "labels": [1, 0]}\n', r":1: a number is needed"),
+        ("t.jsonl", '{"query": "x", "text": "y", "score": 0.7}\n', r":1: labels must be whole"),
         ("t.jsonl", '{"query": 7, "positive": "y"}\n', r":1: field 'query' must be a string"),
         ("t.jsonl", '{"query": "x", "pos": ["y", 2]}\n', r":1: field 'pos' must be a string"),
         ("t.jsonl", "\n", r"t\.jsonl: empty"),

@@ -65,7 +65,11 @@ def test_labels_of_their_own_data_set_as_beir_has_them(tmp_path: Path) -> None:
         tmp_path / "x", {"corpus": ("corpus", DOCUMENTS), "queries": ("queries", QUERIES)}
     )
     qrels = dataset(tmp_path / "x-qrels", {"default": ("validation", LABELS)})
-    collection = HubDataset(path=str(texts), qrels_path=str(qrels)).load()
+    source = HubDataset(path=str(texts), qrels_path=str(qrels))
+    collection = source.load()
+    before = source.fingerprint()
+    (qrels / "default-validation.jsonl").write_text("")
+    assert source.fingerprint() != before
     assert [row["split"] for row in collection.queries.to_pylist()] == ["train", "dev"]
 
 
@@ -93,9 +97,12 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"row 0: score must be a whole number, found 0\.5"):
         HubDataset(path=str(folder)).load()
-    collection = HubDataset(path=str(folder), qrels="queries", split="none").load()
+    labels = dataset(tmp_path / "labels", {"default": ("test", LABELS)})
+    collection = HubDataset(path=str(folder), qrels_path=str(labels)).load()
     with pytest.raises(UserError, match=r"x/corpus/corpus: row 0: no _id or id; there are docid"):
         list(collection.documents)
+    with pytest.raises(UserError, match=r"data\.split=Nano: labels have test"):
+        HubDataset(path=str(folder), qrels_path=str(labels), split="Nano").load()
     with pytest.raises(UserError, match=r"subset 'nothing' cannot be loaded \(ValueError"):
         HubDataset(path=str(folder), corpus="nothing").load()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo.data.trec import TrecFiles, read_qrels, read_run, read_topics, write_run
+from zelo.data.trec import TrecFiles, read_documents, read_qrels, read_run, read_topics, write_run
 from zelo.errors import UserError
 from zelo.evaluation.metrics import evaluate_rankings
 
@@ -28,7 +28,7 @@ Identify organizations.
 </top>
 """
 XML = """<topics>
-<topic number="1"><query>coronavirus origin</query><question>what is it</question></topic>
+<topic number="1"><query>coronavirus &amp; origin</query><question>what is it</question></topic>
 <topic number='2'><query>masks</query></topic>
 </topics>
 """
@@ -44,7 +44,7 @@ def write(path: Path, content: str) -> Path:
     [
         ("a.topics", CLASSIC, [("301", "International Organized Crime"),
                                ("302", "Poliomyelitis and Post-Polio")]),
-        ("b.xml", XML, [("1", "coronavirus origin"), ("2", "masks")]),
+        ("b.xml", XML, [("1", "coronavirus & origin"), ("2", "masks")]),
         ("c.tsv", "\ufeffq1\twhat is it\r\nq2\ta: b\r\n", [("q1", "what is it"), ("q2", "a: b")]),
     ],
 )  # fmt: skip
@@ -130,6 +130,29 @@ def test_ties_of_a_run_are_broken_as_trec_eval_does(
     )
     for name, measure in (("NDCG@3", ir_measures.nDCG @ 3), ("MRR", ir_measures.RR)):
         assert ours[name][0] == pytest.approx(theirs[measure], abs=1e-6)
+
+
+def test_scores_are_compared_in_single_precision(tmp_path: Path) -> None:
+    """As trec_eval holds them: these two are equal there, and the higher id comes first."""
+    run = read_run(write(tmp_path / "r", "q Q0 a 1 1.00000001 x\nq Q0 b 2 1.0 x\n"))
+    assert [doc_id for doc_id, _ in run["q"]] == ["b", "a"]
+    reciprocal = ir_measures.calc_aggregate(
+        [ir_measures.RR], {"q": {"a": 1}}, {"q": {"a": 1.00000001, "b": 1.0}}
+    )
+    assert reciprocal[ir_measures.RR] == 0.5
+
+
+def test_documents_that_occur_twice_are_named(tmp_path: Path) -> None:
+    for name, content in (
+        ("d.tsv", "a\tx\nb\ty\na\tz\n"),
+        (
+            "d.jsonl",
+            '{"id": "a", "text": "x"}\n{"id": "b", "text": "x"}\n{"id": "a", "text": ""}\n',
+        ),
+    ):
+        path = write(tmp_path / name, content)
+        with pytest.raises(UserError, match=r"d\.\w+:3: id 'a' was used before, on line 1"):
+            list(read_documents(path))
 
 
 def test_a_run_comes_back_in_its_order(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class Cohere(BaseHTTPRequestHandler):
 
     def answer(self, status: int, said: str) -> None:
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/stolen")
         self.send_header("Content-Length", str(len(said.encode())))
         self.end_headers()
         self.wfile.write(said.encode())
@@ -74,6 +76,7 @@ def test_an_endpoint_scores_in_the_order_of_the_candidates(
     found = reranker.score(POOL, tmp_path)
     assert found == {"q1": [1.0, 2.01, 0.02], "q2": [1.0, 0.01], "q3": []}
     assert len(Cohere.asked) == 3
+    monkeypatch.setenv("SOME_KEY", "secret-key-0123\r\n")  # as a file with Windows line ends has it
     assert Cohere.asked[0]["path"] == "/v2/rerank"
     assert Cohere.asked[0]["key"] == "Bearer secret-key-0123"
     assert {asked["top_n"] for asked in Cohere.asked} == {3, 2}
@@ -104,6 +107,31 @@ def test_what_an_endpoint_does_wrong_is_said(
     Cohere.trouble.append(trouble)
     with pytest.raises(UserError, match=message):
         reranker.score(POOL, tmp_path)
+
+
+def test_what_came_is_kept_though_one_query_fails(endpoint: str, tmp_path: Path) -> None:
+    queries = {f"q{i}": "apple" for i in range(30)}
+    pool = Pool(queries, DOCUMENTS, {i: ["a", "b"] for i in queries}, Path())
+    Cohere.trouble.append((400, "no"))
+    reranker = EndpointReranker(base_url=endpoint, model="m", in_flight=1)
+    with pytest.raises(UserError, match="query 'q0': 400 no"):
+        reranker.score(pool, tmp_path)
+    asked = len(Cohere.asked)
+    kept = (tmp_path / "answers.jsonl").read_text().count("\n")
+    assert kept == asked - 1  # every answer that came
+    assert len(reranker.score(pool, tmp_path)) == 30
+    assert len(Cohere.asked) == asked + 30 - kept
+
+
+def test_a_key_follows_no_redirection(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "secret-key-0123")
+    Cohere.trouble.append((302, "elsewhere"))
+    reranker = EndpointReranker(base_url=endpoint, model="m", key_variable="SOME_KEY", in_flight=1)
+    with pytest.raises(UserError, match="302 elsewhere"):
+        reranker.score(POOL, tmp_path)
+    assert len([row for row in Cohere.asked if row["path"] != "/v2/rerank"]) == 0
 
 
 def test_evaluate_and_compare(
@@ -147,6 +175,7 @@ def test_evaluate_and_compare(
     assert done.returncode == 0, done.stderr
     assert f"embedding against hybrid (RRF): {ndcg['difference']:+.3f}" in done.stdout
     assert (tmp_path / "work" / "gain.png").read_bytes().startswith(b"\x89PNG")
+    assert cli("compare", f"qrels={beir_folder}/qrels/test.tsv").returncode == 2
     done = cli("compare", *runs, "qrels=nothing.tsv")
     assert done.returncode == 2
     assert done.stderr == "error: nothing.tsv: not found\n"
@@ -156,7 +185,8 @@ def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> Non
     work = tmp_path / "work"
     (work / "docs.txt").write_text("a river bank\n\napple pie recipe\n")
     (work / "docs.jsonl").write_text(
-        '{"id": 7, "title": "T", "text": "a river bank"}\n{"id": 8, "content": "apple pie"}\n'
+        '{"id": 7, "title": "T", "text": "a river bank"}\n'
+        '{"id": 8, "content": "apple pie", "rank": 9, "score": 99}\n'
     )
     rerank = ["rerank", "--model", str(tiny_model), "--query", "apple pie"]
     done = cli(*rerank, "docs.txt")
@@ -167,6 +197,8 @@ def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> Non
     done = cli(*rerank, "--top", "1", "docs.jsonl")
     (row,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert row["id"] in (7, 8)
+    assert row["rank"] == 1
+    assert row["score"] < 2
     zelo = str(Path(sys.executable).parent / "zelo")
     piped = subprocess.run(
         [zelo, *rerank, "-"], input="one\ntwo\n", capture_output=True, text=True, cwd=work

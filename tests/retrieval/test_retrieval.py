@@ -250,6 +250,20 @@ def test_scripts_without_spaces_are_read_by_pairs_of_characters() -> None:
     assert [doc_id for doc_id, _ in found["p"]] == ["c"]
 
 
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("हिन्दी भाषा में खोज", ["हिन्दी", "भाषा", "में", "खोज"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("re\u0301sume\u0301", ["r\u00e9sum\u00e9"]),
+        ("水 と 火", ["水", "と", "火"]),
+        ("snake_case x", ["snake_case"]),
+    ],
+)
+def test_words_of_every_script_stay_whole(text: str, terms: list[str]) -> None:
+    assert BM25(language="none").words_of(Corpus.of({"a": "x"}))(text) == terms
+
+
 def test_the_best_passage_of_a_document_counts(tiny_model: Path) -> None:
     """What stands at the end of a long document is found by its passages, not by a cut."""
     from transformers import AutoTokenizer
@@ -285,6 +299,13 @@ def test_parts_of_a_corpus_are_merged_exactly(tiny_model: Path) -> None:
     assert parted.score_QK == pytest.approx(whole.score_QK, abs=1e-5)
 
 
+def test_what_faiss_does_not_take_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
+    weights = Weights(name="x", path=str(tiny_model))
+    for factory in ("Nonsense", "IVF64,Flat"):  # no such index; more cells than documents
+        with pytest.raises(UserError, match=rf"retriever\.faiss={factory}: "):
+            search(Dense(weights=weights, faiss=factory), {"q": "x"}, DOCUMENTS, 2)
+
+
 def run_file(tmp_path: Path, content: str, name: str = "some.run") -> RunFile:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
@@ -297,6 +318,9 @@ def test_candidates_of_any_engine(tmp_path: Path) -> None:
     found = search(run_file(tmp_path, trec), queries, DOCUMENTS, 5)["run"]
     # Equal scores: the higher id first, as trec_eval has it, whatever the ranks say.
     assert found == {"q1": [("b", 2.5), ("a", 2.5)], "q 2": [("c", 1.0)], "q3": []}
+    spaced = {**DOCUMENTS, "a b": "x"}
+    found = search(run_file(tmp_path, "q1 Q0 a%20b 1 1 l\n"), queries, spaced, 5)["run"]
+    assert found["q1"] == [("a b", 1.0)]
     for name, content in (
         ("three.run", "q1 b 2.5\nq1 a 2.4\n"),
         ("log.jsonl", '{"query_id": "q1", "doc_id": "b", "score": 2}\n'

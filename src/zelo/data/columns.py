@@ -23,12 +23,15 @@ from zelo.data.lines import json_objects, numbered_lines, text_field
 from zelo.errors import UserError
 from zelo.store import digest, digest_files
 
-QUERY, POSITIVE = ("query", "anchor", "question", "sentence1"), ("positive", "pos", "answer")
+QUERY, POSITIVE = (
+    ("query", "anchor", "question", "sentence1"),
+    ("positive", "positives", "pos", "answer"),
+)
 DOCUMENT, GRADE = (
     ("document", "passage", "text", "sentence2"),
     ("label", "score", "labels", "scores"),
 )
-NEGATIVE = re.compile(r"negative(_\d+)?|neg")
+NEGATIVE = re.compile(r"negatives?(_\d+)?|neg")
 
 Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, place
 
@@ -122,6 +125,11 @@ def row_of(record: dict[str, Any], where: str) -> Row:
     ):
         raise UserError(
             f"{where}: a number is needed as the label of each document, found {grade!r}"
+        )
+    if any(float(g) != int(g) for g in grades):
+        raise UserError(
+            f"{where}: labels must be whole numbers, found {grade!r}: what a score is worth is not "
+            f"known; write 0 or 1"
         )
     rows = list(zip(documents, grades, strict=True))
     return query, [d for d, g in rows if g > 0], [d for d, g in rows if g <= 0], where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from zelo.data.collection import SPLITS, Collection, Data
 from zelo.judging.prompt import tokens
-from zelo.store import digest
 
 SHORT = 3  # tokens: a document below tells little
 LONG = 20_000
@@ -31,8 +31,7 @@ class Description:
 def describe(source: Data) -> Description:
     """Read a collection once, in parts."""
     collection = source.load()
-    lengths: list[int] = []
-    texts: Counter[str] = Counter()
+    lengths, texts = array("q"), array("q")  # of each document: tokens, a hash
     empty = 0
     for part in collection.documents:
         rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
@@ -40,7 +39,7 @@ def describe(source: Data) -> Description:
             whole = f"{title} {text}".strip()
             lengths.append(tokens(whole))
             empty += not whole
-            texts[digest(whole)] += 1
+            texts.append(hash(whole))
     found = Description(
         collection.name, np.array(lengths, dtype=np.int64), {}, {},
         Counter(collection.qrels["relevance"].to_pylist()),
@@ -56,20 +55,19 @@ def describe(source: Data) -> Description:
         relevant[row["query_id"]] += row["relevance"] > 0
     for query_id in labelled:
         found.labels.setdefault(split_of[query_id], []).append(relevant[query_id])
-    found.warnings = warnings(collection, found, empty, texts)
+    found.warnings = warnings(
+        collection, found, empty, len(texts) - len(np.unique(np.array(texts)))
+    )
     return found
 
 
-def warnings(
-    collection: Collection, found: Description, empty: int, texts: Counter[str]
-) -> list[str]:
+def warnings(collection: Collection, found: Description, empty: int, copies: int) -> list[str]:
     """What a reader should look at."""
     queries = collection.queries.to_pylist()
     by_text: dict[str, set[str]] = {}
     for row in queries:
         by_text.setdefault(" ".join(row["text"].lower().split()), set()).add(row["split"])
     shared = [text for text, splits in by_text.items() if len(splits) > 1]
-    copies = sum(count - 1 for count in texts.values())
     numbers = [
         (len(shared), f"queries stand in several splits: {shared[0]!r}" if shared else ""),
         (len(queries) - len(by_text), "queries repeat the text of another"),

@@ -31,6 +31,7 @@ class HubDataset(LabelledSource):
     qrels_path: str | None = option(
         None, "where labels are, if elsewhere (BeIR/scifact-qrels); null: beside the rest"
     )
+    qrels_revision: str = option("main", "branch, tag or commit of `qrels_path`")
     split: str | None = option(
         None,
         "the one split that all three subsets have, tested on (NanoSciFact of NanoBEIR); null: "
@@ -38,17 +39,21 @@ class HubDataset(LabelledSource):
     )
 
     def fingerprint(self) -> str:
-        """Digest of a folder's files; of a name and revision on the hub."""
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
-            return digest_files(sorted(path for path in folder.rglob("*") if path.is_file()))
-        return digest([self.path, self.revision])
+        """Digest of folders' files; of names and revisions on the hub."""
+        places = ((self.path, self.revision), (self.qrels_path, self.qrels_revision))
+        return digest([identity(path, revision) for path, revision in places if path])
 
     def load(self) -> Collection:
         """Fetch or open the subsets; `UserError` where they are not what they should be."""
-        corpus = self._subset(self.path, self.corpus)
-        queries = self._subset(self.path, self.queries)
-        qrels = self._subset(self.qrels_path or self.path, self.qrels)
+        corpus = self._subset(self.path, self.corpus, self.revision)
+        queries = self._subset(self.path, self.queries, self.revision)
+        qrels = (
+            self._subset(self.qrels_path, self.qrels, self.qrels_revision)
+            if self.qrels_path
+            else self._subset(self.path, self.qrels, self.revision)
+        )
+        if self.split is not None and self.split not in qrels:
+            raise UserError(f"data.split={self.split}: labels have {', '.join(qrels)}")
         named = {"validation": "dev", self.split or "test": "test"}
         labels = {
             named.get(split, split): self._labels(rows, f"{self.path}/{self.qrels}/{split}")
@@ -69,14 +74,14 @@ class HubDataset(LabelledSource):
             Path(self.path).name, self._documents(corpus), asked, labels, sources
         )
 
-    def _subset(self, path: str, subset: str) -> Any:
+    def _subset(self, path: str, subset: str, revision: str) -> Any:
         """All splits of a subset."""
         try:
             import datasets
         except ImportError:
             raise UserError(f"data=hub: package datasets is missing; {NEEDED}") from None
         datasets.disable_progress_bars()
-        at = {} if Path(path).expanduser().is_dir() else {"revision": self.revision}
+        at = {} if Path(path).expanduser().is_dir() else {"revision": revision}
         try:
             return datasets.load_dataset(str(Path(path).expanduser()), subset, **at)
         except Exception as error:  # of many kinds, the package's own and those below it
@@ -103,7 +108,7 @@ class HubDataset(LabelledSource):
             query_id = self._text(row, ("query-id",), where)
             doc_id = self._text(row, ("corpus-id",), where)
             score = row.get("score", 1)
-            if int(score) != score:
+            if not isinstance(score, int | float) or not float(score).is_integer():
                 raise UserError(f"{where}: score must be a whole number, found {score!r}")
             yield Label(query_id, doc_id, int(score), where)
 
@@ -113,6 +118,15 @@ class HubDataset(LabelledSource):
             if isinstance(row.get(name), str | int):
                 return str(row[name])
         raise UserError(f"{where}: no {' or '.join(names)}; there are {', '.join(row)}")
+
+
+def identity(path: str, revision: str) -> str:
+    """Digest of a folder's files and their names; of a name and revision on the hub."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return digest([path, revision])
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest([[str(path.relative_to(folder)) for path in files], digest_files(files)])
 
 
 class IrDataset(LabelledSource):
@@ -132,7 +146,7 @@ class IrDataset(LabelledSource):
     def fingerprint(self) -> str:
         """Digest of the ids and of the package's version, which pins what they mean."""
         try:
-            return digest([self.ids, metadata.version("ir_datasets")])
+            return digest([list(self.ids.items()), metadata.version("ir_datasets")])
         except metadata.PackageNotFoundError:
             raise UserError(f"data=ir_datasets: the package is missing; {NEEDED}") from None
 

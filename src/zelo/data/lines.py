@@ -6,13 +6,15 @@ import gzip
 import json
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from zelo.errors import UserError
+
+T = TypeVar("T")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -24,17 +26,23 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
-                if line.strip():
-                    yield number, line
+            for number, line in decoded(file, str(path)):  # the number is needed
+                yield number, line
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error})") from None
+
+
+def decoded(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """Lines of a file that is open; see `numbered_lines`."""
+    for number, raw in enumerate(file, start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}:{number}: not UTF-8 ({error.reason})") from None
+        if line.strip():
+            yield number, line
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -69,32 +77,32 @@ def text_field(record: dict[str, Any], field: str, where: str, optional: bool = 
     return value
 
 
-def read_records(
-    path: Path, optional: tuple[str, ...] = (), key: str = "_id", text: str = "text"
-) -> Iterator[dict[str, str]]:
-    """Records of a JSON-lines file with string fields `key`, `text` and `optional`; ids unique.
+def unique(make: Callable[[], Iterable[tuple[str, T]]], key: Callable[[T], str]) -> Iterator[T]:
+    """The items of `make()`, which come with their places; `UserError` where an id occurs again.
 
-    A repeated id is found at the end of the file: ids are not kept, only eight bytes of each.
+    That is found at the end: ids are not kept, only eight bytes of each. Then they are read anew.
     """
     hashes = array("q")
-    for number, record in json_objects(path):
-        where = f"{path}:{number}"
-        found = {field: text_field(record, field, where) for field in (key, text)}
-        found |= {field: text_field(record, field, where, optional=True) for field in optional}
-        hashes.append(hash(found[key]))
-        yield found
-    for where, first, identifier in repeated(path, hashes, key):
-        raise UserError(f"{where}: id {identifier!r} was used before, on line {first}")
-
-
-def repeated(path: Path, hashes: array[int], key: str) -> Iterator[tuple[str, int, str]]:
-    """Where an id of a JSON-lines file is used again, where it was first, and which it is."""
+    for _, item in make():
+        hashes.append(hash(key(item)))
+        yield item
     values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
     suspect = set(values[counts > 1].tolist())
-    if not suspect:
-        return
-    seen: dict[str, int] = {}
-    for number, record in json_objects(path):
-        identifier = record[key]
-        if hash(identifier) in suspect and seen.setdefault(identifier, number) != number:
-            yield f"{path}:{number}", seen[identifier], identifier
+    seen: dict[str, str] = {}
+    for where, item in make() if suspect else ():
+        if hash(key(item)) in suspect and seen.setdefault(key(item), where) != where:
+            first = seen[key(item)].rpartition(":")[2]
+            raise UserError(f"{where}: id {key(item)!r} was used before, on line {first}")
+
+
+def read_records(path: Path, optional: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+    """Records of a JSON-lines file with string fields `_id`, `text` and `optional`; ids unique."""
+
+    def records() -> Iterator[tuple[str, dict[str, str]]]:
+        for number, record in json_objects(path):
+            where = f"{path}:{number}"
+            found = {field: text_field(record, field, where) for field in ("_id", "text")}
+            found |= {field: text_field(record, field, where, optional=True) for field in optional}
+            yield where, found
+
+    return unique(records, lambda record: record["_id"])

@@ -45,6 +45,19 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def sample(self, n: int) -> list[str]:
+        """About `n` texts from places all over the collection."""
+        if not isinstance(self.source, Path):
+            chosen = range(0, len(self), max(len(self) // n, 1))
+            return joined(self.source.take(pa.array(list(chosen)[:n], pa.int64())))
+        file = pq.ParquetFile(self.source)
+        groups = range(0, file.num_row_groups, max(file.num_row_groups // 20, 1))
+        found: list[str] = []
+        for group in groups:
+            rows = file.read_row_group(group, columns=["title", "text"])
+            found += joined(rows.slice(0, -(-n // len(groups))))
+        return found
+
     def parts(self, size: int = PART) -> Iterator[list[str]]:
         """Texts, `size` at a time."""
         if isinstance(self.source, Path):

@@ -9,6 +9,7 @@ topics  `<top> <num> Number: 301 <title> text </top>`, `<topic number="1"><query
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+
 from zelo.artifacts import write_text
 from zelo.config import option
 from zelo.data.beir import grade
 from zelo.data.collection import Collection, Document, Label, LabelledSource
-from zelo.data.lines import json_objects, numbered_lines, text_field
+from zelo.data.lines import json_objects, numbered_lines, text_field, unique
 from zelo.errors import UserError
 from zelo.retrieval.ranking import Ranking
 from zelo.store import digest, digest_files
@@ -72,16 +75,26 @@ class TrecFiles(LabelledSource):
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Documents of a JSON-lines or tab-separated file."""
-    if ".json" in path.suffixes or ".jsonl" in path.suffixes:
-        for number, record in json_objects(path):
-            where = f"{path}:{number}"
-            key, text = (
-                next((name for name in names if name in record), names[0]) for names in (IDS, TEXTS)
-            )
-            title = text_field(record, "title", where, optional=True)
-            yield Document(text_field(record, key, where), title, text_field(record, text, where))
-        return
+    """Documents of a JSON-lines or tab-separated file; ids unique."""
+    is_json = ".json" in path.suffixes or ".jsonl" in path.suffixes
+    rows = json_documents if is_json else tab_documents
+    return unique(lambda: rows(path), lambda document: document.doc_id)
+
+
+def json_documents(path: Path) -> Iterator[tuple[str, Document]]:
+    """Place and document of each JSON object."""
+    for number, record in json_objects(path):
+        where = f"{path}:{number}"
+        key, text = (
+            next((name for name in names if name in record), names[0]) for names in (IDS, TEXTS)
+        )
+        title = text_field(record, "title", where, optional=True)
+        doc_id, whole = (text_field(record, name, where) for name in (key, text))
+        yield where, Document(doc_id, title, whole)
+
+
+def tab_documents(path: Path) -> Iterator[tuple[str, Document]]:
+    """Place and document of each line of two or three fields."""
     for number, line in numbered_lines(path):
         fields = line.split("\t")
         if len(fields) not in (2, 3):
@@ -89,7 +102,8 @@ def read_documents(path: Path) -> Iterator[Document]:
                 f"{path}:{number}: expected id<TAB>text or id<TAB>title<TAB>text, found "
                 f"{len(fields)} fields"
             )
-        yield Document(fields[0], fields[1] if len(fields) == 3 else "", fields[-1])
+        title = fields[1] if len(fields) == 3 else ""
+        yield f"{path}:{number}", Document(fields[0], title, fields[-1])
 
 
 def read_topics(path: Path) -> Iterator[tuple[str, str]]:
@@ -104,7 +118,7 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
             title = TITLE.search(match[2])
             if not number or not title or not title[1]:
                 raise UserError(f"{path}: topic {count} has no number or no title")
-            found.append((count, number[1], " ".join(title[1].split())))
+            found.append((count, number[1], html.unescape(" ".join(title[1].split()))))
     else:
         found = []
         for count, line in lines:
@@ -150,7 +164,7 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
         raise UserError(f"{path}: empty, at least one line is needed")
     # Stable sorts, the second one deciding: of equal scores the higher id comes first.
     return {
-        query_id: sorted(sorted(ranked.items(), reverse=True), key=lambda item: -item[1])
+        query_id: sorted(sorted(ranked.items(), reverse=True), key=lambda item: -single(item[1]))
         for query_id, ranked in found.items()
     }
 
@@ -207,11 +221,16 @@ def write_run(path: Path, ranking: Ranking, tag: str) -> None:
     lines = []
     for query_id, ranked in ranking.items():
         scores = [score for _, score in ranked]
-        tied = any(after >= before for before, after in pairwise(scores))
+        tied = any(single(after) >= single(before) for before, after in pairwise(scores))
         for rank, (doc_id, score) in enumerate(ranked, start=1):
             value = len(ranked) - rank + 1 if tied else score
             lines.append(f"{encoded(query_id)} Q0 {encoded(doc_id)} {rank} {value!r} {tag}\n")
     write_text(path, "".join(lines))
+
+
+def single(score: float) -> float:
+    """A score in single precision, in which trec_eval compares scores."""
+    return float(np.float32(score))
 
 
 def encoded(identifier: str) -> str:

@@ -73,6 +73,7 @@ class Audit(Component):
         rated = store.run(rate, {"judgments": said}, {"rating": self.rating, **vote})
         found = findings(data.path, ranked["candidates"].path, rated.path, self.seed)
         found["usd"] = said.record["counts"]["usd"]
+        found["unanswered"] = said.record["counts"]["failed"] + said.record["counts"]["missing"]
         found["comparisons"] = asked.record["counts"]["comparisons"]
         out = self.out or self.data.path.with_name(f"{self.data.path.name.partition('.')[0]}.audit")
         out.mkdir(parents=True, exist_ok=True)
@@ -100,14 +101,14 @@ def findings(data: Path, candidates: Path, ratings: Path, seed: int) -> dict[str
         }
         for query_id, elo in elos.items()
     }
-    names = list(next(iter(each.values())))
+    names = list(next(iter(each.values())))  # the first decides what is worst
     means = {}
     for name in names:
         values = np.array([row[name] for row in each.values()])
         values = values[~np.isnan(values)]
-        low, high = bootstrap_interval(values, stream(seed, "audit", name))
-        means[name] = {"value": float(values.mean()) if len(values) else None,
-                       "low": low, "high": high}  # fmt: skip
+        if len(values):
+            low, high = bootstrap_interval(values, stream(seed, "audit", name))
+            means[name] = {"value": float(values.mean()), "low": low, "high": high}
     worst = sorted(each, key=lambda query_id: each[query_id][names[0]])[:LISTED]
     low_documents = sorted(
         (row for i in elos for row in too_low(i, returned[i], elos[i], errors[i])),
@@ -118,7 +119,14 @@ def findings(data: Path, candidates: Path, ratings: Path, seed: int) -> dict[str
         "queries": len(each),
         "not_rated": len(queries) - len(each),
         "means": means,
-        "worst_queries": [{"query_id": i, "query": queries[i], **each[i]} for i in worst],
+        "worst_queries": [
+            {
+                "query_id": i,
+                "query": queries[i],
+                **{name: None if np.isnan(value) else value for name, value in each[i].items()},
+            }
+            for i in worst
+        ],
         "returned_too_low": [
             {**row, "query": queries[row["query_id"]], "text": texts[row["doc_id"]][:EXCERPT]}
             for row in low_documents
@@ -153,11 +161,15 @@ def show(found: Mapping[str, Any]) -> None:
     console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
     console.print(f"{found['queries']} logged queries, {found['comparisons']:,} comparisons, "
                   f"${found['usd']:.2f}")  # fmt: skip
+    if found["unanswered"]:
+        console.print(f"! {found['unanswered']:,} questions have no answer")
     if found["not_rated"]:
-        console.print(f"! {found['not_rated']} queries could not be rated: fewer than two results")
+        console.print(
+            f"! {found['not_rated']} queries could not be rated: fewer than two "
+            f"results, or no answer about them"
+        )
     for name, e in found["means"].items():
-        if e["value"] is not None:
-            console.print(f"{name:>20}  {e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}]")
+        console.print(f"{name:>20}  {e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}]")
     console.print("\nworst queries")
     for row in found["worst_queries"][:5]:
         console.print(f"  {row['NDCG@10 (exp Elo)']:.3f}  {row['query']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from zelo.artifacts import read_table, write_json, write_table
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
 from zelo.data.texts import document_texts, query_texts
+from zelo.errors import UserError
 from zelo.evaluation.evaluate import (
     CEILING,
     Evaluation,
@@ -32,10 +34,8 @@ from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rank
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Store, stage
 
-FIRST = "first stage"
 
-
-@stage(version=1)
+@stage(version=2)
 def rank(
     *, out: Path, data: Path, candidates: Path, reranker: Reranker, split: str
 ) -> Mapping[str, Any]:
@@ -80,8 +80,9 @@ class Benchmark(Component):
     @field_validator("rerankers")
     @classmethod
     def _names(cls, rerankers: dict[str, Reranker]) -> dict[str, Reranker]:
-        if taken := {CEILING, FIRST, "bm25", "dense", "hybrid"} & rerankers.keys():
-            raise ValueError(f"{min(taken)} is a name of the first stage's: choose another")
+        for name in rerankers:
+            if name == CEILING or not re.fullmatch(r"[\w.+-]+", name):
+                raise ValueError(f"{name!r} cannot be a reranker's name: choose another")
         return rerankers
 
     def run(self, say: Any) -> Path:
@@ -99,6 +100,10 @@ class Benchmark(Component):
             system: {query_id: ranking.get(query_id, []) for query_id in grades}
             for system, ranking in first_stage.items()
         }
+        if taken := rankings.keys() & self.rerankers.keys():
+            raise UserError(
+                f"rerankers.{min(taken)}: the first stage has that name: choose another"
+            )
         last = candidates.record["counts"]["retriever"]
         records = {}
         for name, reranker in self.rerankers.items():

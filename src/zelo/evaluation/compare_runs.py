@@ -9,7 +9,7 @@ import numpy as np
 
 from zelo.data.beir import read_qrels as read_beir_qrels
 from zelo.data.lines import numbered_lines
-from zelo.data.trec import read_qrels, read_run
+from zelo.data.trec import encoded, read_qrels, read_run
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import Values, measure, summarise, values_by_system
 from zelo.evaluation.significance import Difference, against
@@ -41,7 +41,12 @@ def compare_runs(
     Every query that has a relevant document counts; one that a run lacks scores 0 there.
     """
     grades = read_grades(qrels)
-    grades = {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}
+    # Ids as runs hold them, without white space.
+    grades = {
+        encoded(query_id): {encoded(doc_id): grade for doc_id, grade in row.items()}
+        for query_id, row in grades.items()
+        if max(row.values()) > 0
+    }
     if not grades:
         raise UserError(f"{qrels}: no query has a relevant document")
     rankings = {}
@@ -51,6 +56,8 @@ def compare_runs(
             raise UserError(f"{path}: has none of the queries of {qrels}")
         name = path.stem if [p.stem for p in paths].count(path.stem) == 1 else str(path)
         rankings[name] = {query_id: run.get(query_id, []) for query_id in grades}
+    if not rankings:
+        raise UserError("compare: name at least one run")
     if len(rankings) < len(paths):
         raise UserError("compare: the same run is given twice")
     values = values_by_system(measure(rankings, grades, MEASURES))
@@ -75,4 +82,7 @@ def draw(values: Values, metric: str, path: Path) -> None:
     axes.axhline(0, color="gray", linewidth=0.8)
     axes.set(xlabel="% of queries", ylabel=f"{metric} less that of {systems[0]}")
     axes.legend()
-    figure.savefig(path, dpi=150)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the figure cannot be written ({error})") from None

@@ -30,7 +30,7 @@ class Evaluation(Component):
     resamples: int = option(10_000, "draws of the bootstrap and of the test", ge=100)
 
 
-@stage(version=2)
+@stage(version=3)
 def evaluate(
     *,
     out: Path,
@@ -73,8 +73,12 @@ def evaluate(
 
 
 def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:
-    """Query id → document id → grade of a split; `UserError` where it has no labels."""
+    """Query id → document id → grade of a split's queries that have a relevant document.
+
+    `UserError` where there is none. (trec_eval leaves out queries without relevant documents.)
+    """
     grades = relevance_grades(data, split)
+    grades = {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}
     if not grades:
         raise UserError(
             f"evaluate: no query of the {split} split has labels; choose another with "

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import math
+import os
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import field_validator
 
+from zelo.artifacts import write_text
 from zelo.comparison.compare import Sampler, present
 from zelo.config import Component, describe, option
 from zelo.errors import UserError
+from zelo.judging.api import redact
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import Poll, hold_polls, prepare_judges
 from zelo.judging.ledger import Ledger
@@ -115,14 +125,19 @@ class PairwiseReranker(Component):
             rng = stream(self.seed, "pairwise", query_id)
             for i, j in present(self.sampler.edges(len(docs), rng), rng):
                 texts = (pool.documents[docs[i]], pool.documents[docs[j]])
-                asked = Question(query_id, docs[i], docs[j], 0, pool.queries[query_id], *texts)
-                polls.append(Poll(asked))
+                question = Question(query_id, docs[i], docs[j], 0, pool.queries[query_id], *texts)
+                polls.append(Poll(question))
                 places.append((number, i, j))
         judges = prepare_judges(self.judge, pool.data, compared, self.seed)
         run = digest([describe(self), list(compared.items())])
         with Ledger(self.ledger) as ledger:
             spending = Spending(self.budget, *ledger.spent(run))
-            hold_polls(polls, self.judge, judges, ledger, spending, run)
+            asked = hold_polls(polls, self.judge, judges, ledger, spending, run)
+        for name, why in asked.down.items():
+            raise UserError(
+                f"reranker pairwise: judge {name} was given up ({why}); every answer so far is in "
+                f"{self.ledger}, and the same command asks for the rest"
+            )
         votes = [self.judge.votes(poll.scores()) for poll in polls]
         given = [(*place, (1 - vote.mean()) / 2)
                  for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
@@ -143,10 +158,10 @@ class PairwiseReranker(Component):
 class EndpointReranker(Component):
     """An endpoint that speaks Cohere's `/rerank`: Cohere, Jina, Voyage, vLLM, TEI by adapters.
 
-    Each query is one request; its answer is kept before the next is needed.
+    Each query is one request; its answer is kept as it comes.
     """
 
-    base_url: str = option(help="up to and without /rerank", exclude=True, repr=False)
+    base_url: str = option(help="up to and without /rerank", repr=False)
     model: str = option(help="its name there")
     key_variable: str | None = option(
         None, "environment variable that holds the key", exclude=True, repr=False
@@ -158,99 +173,126 @@ class EndpointReranker(Component):
     @field_validator("base_url")
     @classmethod
     def _address(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")) or "@" in url:
-            raise ValueError("an http(s) address without a password is needed")
+        if not url.startswith(("http://", "https://")) or re.search("[@?#]", url):
+            raise ValueError("an http(s) address without a password or a query is needed")
         return url.rstrip("/")
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Relevance scores of the endpoint; `UserError` where it does not answer."""
         from zelo.progress import track
 
-        queries, documents, candidates = pool.queries, pool.documents, pool.candidates
         kept = folder / "answers.jsonl"
-        scores: Scores = dict(read_kept(kept, candidates))
-        asked = [query_id for query_id, docs in candidates.items()
-                 if query_id not in scores and docs]  # fmt: skip
+        scores: Scores = dict(read_kept(kept, pool.candidates))
+        asked = [i for i, docs in pool.candidates.items() if i not in scores and docs]
+        key = self._key() if asked else ""
+        trouble: UserError | None = None
+        stop = threading.Event()  # nothing more is asked after an error
+
+        def ask(query_id: str) -> list[float] | None:
+            return None if stop.is_set() else self._ask(pool, query_id, key)
+
         with (
             kept.open("a", encoding="utf-8") as file,
             ThreadPoolExecutor(self.in_flight) as threads,
         ):
-
-            def ask(query_id: str) -> tuple[str, list[float]]:
-                texts = [documents[doc_id] for doc_id in candidates[query_id]]
-                return query_id, self._ask(queries[query_id], texts, query_id)
-
+            waiting = {threads.submit(ask, query_id): query_id for query_id in asked}
             try:
-                for query_id, found in track(threads.map(ask, asked), f"asking {self.model}"):
-                    scores[query_id] = found
-                    file.write(json.dumps({"query_id": query_id, "scores": found}) + "\n")
-                    file.flush()
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
-        return {query_id: scores.get(query_id, []) for query_id in candidates}
+                for done in track(as_completed(waiting), f"asking {self.model}"):
+                    try:
+                        found = done.result()
+                    except UserError as error:
+                        trouble = trouble or error
+                        stop.set()
+                        continue
+                    if found is not None:
+                        scores[waiting[done]] = found
+                        row = {"query_id": waiting[done], "scores": found}
+                        file.write(json.dumps(row) + "\n")
+                        file.flush()
+            finally:
+                stop.set()
+        if trouble is not None:
+            raise trouble
+        return {query_id: scores.get(query_id, []) for query_id in pool.candidates}
 
-    def _ask(self, query: str, texts: list[str], query_id: str) -> list[float]:
+    def _key(self) -> str:
+        """The key; `UserError` where its variable is not set."""
+        if self.key_variable is None:
+            return ""
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            raise UserError(f"reranker: the environment variable {self.key_variable} is not set")
+        return key
+
+    def _ask(self, pool: Pool, query_id: str, key: str) -> list[float]:
         """One request, tried again while that may help."""
-        import time
-
+        texts = [pool.documents[doc_id] for doc_id in pool.candidates[query_id]]
         trouble = ""
         for attempt in range(self.attempts):
-            status, headers, content = self._post(query, texts)
+            status, headers, content = self._post(pool.queries[query_id], texts, key)
             if status == 200:
-                try:
-                    found = [float("nan")] * len(texts)
-                    for row in content["results"]:
-                        found[row["index"]] = float(row["relevance_score"])
-                except (KeyError, IndexError, TypeError, ValueError):
-                    found = [float("nan")]
-                if all(score == score for score in found):
+                found = relevance_scores(content, len(texts))
+                if found is not None:
                     return found
                 trouble = f"not a score for each of {len(texts)} documents"
             else:
-                trouble = str(content)[:200]
+                trouble = redact(str(content), key or "none")[:200]
                 if status is not None and status not in (408, 425, 429) and status < 500:
                     break
-            time.sleep(max(backoff(attempt), retry_after(headers) or 0.0))
+            if attempt + 1 < self.attempts:
+                time.sleep(max(backoff(attempt), retry_after(headers) or 0.0))
         raise UserError(
             f"reranker {self.model}: query {query_id!r}: {status or 'no answer'} {trouble}; what "
             f"came is kept, and the same command goes on from there"
         )
 
-    def _post(self, query: str, texts: list[str]) -> tuple[int | None, Mapping[str, str], Any]:
+    def _post(
+        self, query: str, texts: list[str], key: str
+    ) -> tuple[int | None, Mapping[str, str], Any]:
         """Status (None: no response), headers and content."""
-        import os
-        import urllib.error
-        import urllib.request
-
         body = {"model": self.model, "query": query, "documents": texts, "top_n": len(texts)}
         headers = {"Content-Type": "application/json", "User-Agent": "zelo"}
-        key = os.environ.get(self.key_variable, "") if self.key_variable else ""
-        if self.key_variable and not key:
-            raise UserError(f"reranker: the environment variable {self.key_variable} is not set")
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(
-            f"{self.base_url}/rerank", json.dumps(body).encode(), headers
-        )
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.base_url}/rerank", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with OPENER.open(request, timeout=self.timeout) as response:
                 return response.status, dict(response.headers), json.loads(response.read())
         except urllib.error.HTTPError as error:
-            said = error.read().decode("utf-8", "replace")
-            return error.code, dict(error.headers), said.replace(key, "***") if key else said
-        except (OSError, ValueError) as error:
+            return error.code, dict(error.headers), error.read().decode("utf-8", "replace")
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return None, {}, error
+
+
+def relevance_scores(content: Any, n: int) -> list[float] | None:
+    """The score of each of `n` documents in a response; None where one is missing or no number."""
+    try:
+        found = {row["index"]: float(row["relevance_score"]) for row in content["results"]}
+        scores = [found[i] for i in range(n)]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return None if any(math.isnan(score) for score in scores) else scores
+
+
+class Straight(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: a key is for the host that it was given for."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the redirection is the response."""
+
+
+OPENER = urllib.request.build_opener(Straight)
 
 
 def read_kept(path: Path, candidates: Candidates) -> Iterator[tuple[str, list[float]]]:
     """Scores that an earlier attempt kept; a line that a kill cut short is left out."""
     if not path.exists():
         return
-    whole = [
-        line for line in path.read_text(encoding="utf-8").splitlines(True) if line[-1:] == "\n"
-    ]
-    path.write_text("".join(whole), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    if whole != lines:
+        write_text(path, "".join(whole))
     for line in whole:
         row = json.loads(line)
         if len(row["scores"]) == len(candidates.get(row["query_id"], ())):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zelo.data.lines import numbered_lines
+from zelo.data.lines import decoded, numbered_lines
 from zelo.errors import UserError
 
 FIELDS = ("text", "content", "contents", "document")
@@ -19,12 +19,10 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
 
     A line that begins with `{` is an object with a text; any other is a document itself.
     """
-    lines = enumerate(sys.stdin, start=1) if file == "-" else numbered_lines(Path(file))
-    for number, line in lines:
-        text = line.rstrip("\r\n")
+    lines = decoded(sys.stdin.buffer, file) if file == "-" else numbered_lines(Path(file))
+    for number, text in lines:
         if not text.lstrip().startswith("{"):
-            if text.strip():
-                yield {"text": text}, text
+            yield {"text": text}, text
             continue
         try:
             record = json.loads(text)
@@ -48,7 +46,7 @@ def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
     scores = score(model, query, [text for _, text in found])
     order = sorted(range(len(found)), key=lambda i: -scores[i])
     return [
-        {"rank": rank, "score": scores[i], **found[i][0]} for rank, i in enumerate(order, start=1)
+        {**found[i][0], "rank": rank, "score": scores[i]} for rank, i in enumerate(order, start=1)
     ]
 
 

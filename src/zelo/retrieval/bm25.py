@@ -8,14 +8,15 @@ are, holds every token of the corpus as a Python object.)
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from pydantic import field_validator
 
@@ -24,13 +25,15 @@ from zelo.data.texts import Corpus
 from zelo.retrieval.languages import SAMPLE, language_of, stop_words
 from zelo.retrieval.ranking import Hits, top_places
 
-WORD = re.compile(r"\w\w+")
+# Marks that join a letter (vowel signs, accents that stand alone) belong to its word. A character
+# of a script without spaces is a word by itself.
+SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(rf"[\w\p{{M}}\u200c\u200d]{{2,}}|[{SPACELESS}]")
+ASCII_WORD = re.compile(r"\w\w+", re.ASCII)
 # Where a name in code falls apart: at underscores, and before a capital after a small letter.
 JOINT = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])")
 # Scripts that put no space between words: every two neighbouring characters are a term.
-UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+"
-)
+UNSPACED = regex.compile(rf"[{SPACELESS}][{SPACELESS}\p{{M}}ー]*")
 
 Words = Callable[[str], list[str]]
 
@@ -79,19 +82,19 @@ class BM25(Component):
 
         language = self.language
         if language == "auto":
-            language = language_of(
-                islice((text for part in corpus.parts(SAMPLE) for text in part), SAMPLE)
-            )
+            language = language_of(corpus.sample(SAMPLE))
         stem = Stemmer.Stemmer(language).stemWords if language != "none" else list
         stop = stop_words(language)
 
         def words(text: str) -> list[str]:
-            found = WORD.findall(text)
+            plain = text.isascii()
+            text = text if plain else unicodedata.normalize("NFC", text)
+            found: list[str] = (ASCII_WORD if plain else WORD).findall(text)
             if self.split_names:
                 parts = [part for word in found for part in JOINT.split(word) if len(part) > 1]
                 found = parts + [word for word in found if JOINT.search(word)]
             found = [lower for word in found if (lower := word.lower()) not in stop]
-            if UNSPACED.search(text):
+            if not plain and UNSPACED.search(text):
                 found = [term for word in found for term in pairs_of_characters(word)]
             terms: list[str] = stem(found)
             return terms

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zelo.config import Component, option
-from zelo.data.texts import Corpus
+from zelo.data.texts import PART, Corpus
 from zelo.errors import UserError
 from zelo.models.weights import Weights
 from zelo.retrieval.ranking import Hits
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+PASSAGED = 1000  # documents of a part whose passages are held at once
 BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
 TRAINED_ON = 100_000  # embeddings that a FAISS index learns its cells and codes from
 
@@ -38,6 +39,7 @@ class Dense(Component):
     faiss: str | None = option(
         None, "index factory of FAISS (IVF4096,PQ64; Flat): approximate; null: exact"
     )
+    faiss_probes: int = option(32, "cells of an IVF index that are searched", ge=1)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
     def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
@@ -51,7 +53,8 @@ class Dense(Component):
             return {"dense": self._by_faiss(self.faiss, model, q, corpus, k)}
         best = Hits.empty(len(queries), k)
         first = 0
-        for part in corpus.parts():
+        q = q.to(model.device)
+        for part in corpus.parts(PASSAGED if self.passages else PART):
             d, owner = self._embed(model, part)
             best = merged(best, nearest(q, d, owner, len(part), k), first, k)
             first += len(part)
@@ -65,7 +68,8 @@ class Dense(Component):
 
         owner = np.arange(len(texts))
         if self.passages:
-            pieces = [split(model.tokenizer, text, self.max_tokens) for text in texts]
+            room = model.max_seq_length - tokens_of_prompt(model)
+            pieces = [split(model.tokenizer, text, room) for text in texts]
             owner = np.repeat(owner, [len(of) for of in pieces])
             texts = [passage for of in pieces for passage in of]
         return embed(model, texts, self.batch_size, "document", "documents"), owner
@@ -82,7 +86,18 @@ class Dense(Component):
             ) from None
         if self.passages:
             raise UserError("retriever.faiss: not with passages=true: search exactly, or cut")
-        index = faiss.index_factory(q.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        try:
+            index = faiss.index_factory(q.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+            return self._search_faiss(faiss, index, model, q, corpus, k)
+        except RuntimeError as error:  # what FAISS raises of its own
+            said = str(error).strip().splitlines()[-1]
+            raise UserError(f"retriever.faiss={factory}: {said}") from None
+
+    def _search_faiss(
+        self, faiss: Any, index: Any, model: SentenceTransformer, q: torch.Tensor,
+        corpus: Corpus, k: int,
+    ) -> Hits:  # fmt: skip
+        """Fill an index part by part and search it."""
         waiting: list[Any] = []
         for part in corpus.parts():
             waiting.append(self._embed(model, part)[0].numpy())
@@ -92,6 +107,8 @@ class Dense(Component):
                 index.train(np.concatenate(waiting))
             index.add(np.concatenate(waiting))
             waiting.clear()
+        if "IVF" in str(self.faiss):
+            faiss.extract_index_ivf(index).nprobe = self.faiss_probes
         score, place = index.search(q.numpy(), k)
         return Hits(place.astype(np.int64), np.where(place < 0, -np.inf, score.astype(np.float64)))
 
@@ -105,23 +122,23 @@ def nearest(
 ) -> Hits:
     """Best texts of a part for queries `q` (Q, dimensions): the best passage of each counts.
 
-    `d` (passages, dimensions) are embeddings of passages and `owner` (passages,) their texts. Ties
-    keep the order of the texts.
+    `d` (passages, dimensions) are embeddings of passages and `owner` (passages,) their texts. Of
+    equal scores any may be taken. Computed where `q` is.
     """
     import torch
 
     places, scores = [], []
-    owners = torch.from_numpy(owner)
+    d, owners = d.to(q.device), torch.from_numpy(owner).to(q.device)
     for start in range(0, len(q), BLOCK):
         similarity = q[start : start + BLOCK] @ d.T
         if len(d) > texts:
-            whole = torch.full((len(similarity), texts), -torch.inf)
+            whole = torch.full((len(similarity), texts), -torch.inf, device=q.device)
             similarity = whole.scatter_reduce(
                 1, owners.expand(len(similarity), -1), similarity, "amax"
             )
         score, place = similarity.topk(min(k, texts), dim=1)
-        places.append(place.numpy())
-        scores.append(score.double().numpy())
+        places.append(place.cpu().numpy())
+        scores.append(score.double().cpu().numpy())
     return Hits(np.concatenate(places), np.concatenate(scores))
 
 
@@ -133,6 +150,12 @@ def merged(best: Hits, part: Hits, first: int, k: int) -> Hits:
     return Hits(
         np.take_along_axis(place_QK, order, axis=1), np.take_along_axis(score_QK, order, axis=1)
     )
+
+
+def tokens_of_prompt(model: SentenceTransformer) -> int:
+    """Tokens that the model puts before a document."""
+    prompt = (model.prompts or {}).get("document") or ""
+    return len(model.tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
 
 
 def split(tokenizer: Any, text: str, max_tokens: int) -> list[str]:

@@ -29,7 +29,7 @@ class Retriever(Protocol):
 RANKED = 100  # shortest ranking that Recall@100 can be taken of
 
 
-@stage(version=2)
+@stage(version=3)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`."""
     queries, corpus = query_texts(data), Corpus.at(data)

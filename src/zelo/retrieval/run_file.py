@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,7 +48,9 @@ class RunFile(Component):
         for q, query_id in ids:
             for rank, (doc_id, score) in enumerate(run.get(query_id, [])[:k]):
                 place = places[doc_id]
-                if place is None:
+                if place is None:  # as runs are written, without white space in ids
+                    place = corpus.ids.index(unquote(doc_id)).as_py()
+                if place is None or place < 0:
                     raise UserError(
                         f"{path}: query {query_id!r}: document {doc_id!r} is not in the collection"
                     )
