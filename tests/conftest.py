@@ -11,10 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: tests run beside one another instead
+
+# How long an example takes says nothing on a machine that others use too: the first one imports.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
