@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,73 +126,33 @@ def run(overrides: Sequence[str]) -> int:
         print(f"error: {readable(error)}", file=sys.stderr)  # Hydra could not compose a job
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
+        print(f"\ninterrupted; {GOES_ON}", file=sys.stderr)
         return 130
     return 0 if all(_jobs.values()) else 2
 
 
-def rate(file: str, overrides: Sequence[str]) -> int:
-    """Rate a file of comparisons and return the exit status."""
-    try:
-        from zelo.rating.rate_file import judges_as_text
+def exit_status(interrupted: str) -> Callable[[Callable[..., None]], Callable[..., int]]:
+    """Make a command return its exit status, and say of a mistake or an interruption a line."""
 
-        out, counts = composed("rate", overrides, file=file).run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
-    for what, number in counts.items():
-        print(f"{number:>12,}  {what.replace('_', ' ')}")
-    print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
-    return 0
+    def decorate(command: Callable[..., None]) -> Callable[..., int]:
+        @wraps(command)
+        def run(*arguments: Any) -> int:
+            try:
+                command(*arguments)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print(f"\ninterrupted; {interrupted}", file=sys.stderr)
+                return 130
+            return 0
 
+        return run
 
-def plan(overrides: Sequence[str]) -> int:
-    """Print what a configuration will ask, cost and take, and return the exit status."""
-    try:
-        from zelo.plan import plan as make_plan
-        from zelo.plan import show
-
-        configured = composed("config", overrides)
-        show(configured, make_plan(configured))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return decorate
 
 
-def evaluate(overrides: Sequence[str]) -> int:
-    """Compare rerankers and return the exit status."""
-    try:
-        from zelo.reporting.results import print_evaluation
-
-        print_evaluation(composed("evaluate", overrides).run(say))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0
-
-
-def audit(log: str, overrides: Sequence[str]) -> int:
-    """Audit the log of a live system and return the exit status."""
-    try:
-        from zelo.evaluation.audit import show
-
-        out, found = composed("audit", overrides, **{"data.path": log}).run(say)
-        show(found)
-        print(f"\n{out}/audit.json")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    return 0
+GOES_ON, NOTHING = "the same command goes on where it stopped", "nothing was written"
 
 
 def say(line: str) -> None:
@@ -199,28 +160,64 @@ def say(line: str) -> None:
     print(f"  {line}", file=sys.stderr, flush=True)
 
 
-def compare(words: Sequence[str]) -> int:
-    """Compare TREC runs and return the exit status."""
+@exit_status(NOTHING)
+def rate(file: str, overrides: Sequence[str]) -> None:
+    """Rate a file of comparisons."""
+    from zelo.rating.rate_file import judges_as_text
+
+    out, counts = composed("rate", overrides, file=file).run()
+    print_counts(counts)
+    print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
+
+
+@exit_status(NOTHING)
+def plan(overrides: Sequence[str]) -> None:
+    """Print what a configuration will ask, cost and take."""
+    from zelo.plan import plan as make_plan
+    from zelo.plan import show
+
+    configured = composed("config", overrides)
+    show(configured, make_plan(configured))
+
+
+@exit_status(GOES_ON)
+def evaluate(overrides: Sequence[str]) -> None:
+    """Compare rerankers."""
+    from zelo.reporting.results import print_evaluation
+
+    print_evaluation(composed("evaluate", overrides).run(say))
+
+
+@exit_status(GOES_ON)
+def audit(log: str, overrides: Sequence[str]) -> None:
+    """Audit the log of a live system."""
+    from zelo.evaluation.audit import show
+
+    out, found = composed("audit", overrides, **{"data.path": log}).run(say)
+    show(found)
+    print(f"\n{out}/audit.json")
+
+
+@exit_status(NOTHING)
+def compare(words: Sequence[str]) -> None:
+    """Compare TREC runs."""
+    from zelo.evaluation.compare_runs import compare_runs, draw
+    from zelo.reporting.results import print_systems
+
     options = dict(word.split("=", 1) for word in words if word.startswith(("qrels=", "plot=")))
     paths = [Path(word) for word in words if not word.startswith(("qrels=", "plot="))]
-    try:
-        from zelo.evaluation.compare_runs import compare_runs, draw
-        from zelo.reporting.results import print_systems
-
-        found, tests, values = compare_runs(paths, Path(options["qrels"]))
-        queries = len(next(iter(values.values())))
-        print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
-        if "plot" in options:
-            draw(values, "NDCG@10", Path(options["plot"]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    found, tests, values = compare_runs(paths, Path(options["qrels"]))
+    queries = len(next(iter(values.values())))
+    print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
+    if "plot" in options:
+        draw(values, "NDCG@10", Path(options["plot"]))
 
 
-def rerank(words: Sequence[str]) -> int:
-    """Order the documents of a file and return the exit status."""
+@exit_status(NOTHING)
+def rerank(words: Sequence[str]) -> None:
+    """Order the documents of a file."""
     import argparse
+    import json
 
     parser = argparse.ArgumentParser(
         "zelo rerank", description="Order documents by a model; ranked JSON lines come out."
@@ -232,50 +229,40 @@ def rerank(words: Sequence[str]) -> int:
     parser.add_argument("--top", type=int, help="so many, the best")
     parser.add_argument("file", help="a document per line, or JSON lines with a text; - for stdin")
     given = parser.parse_args(words)
-    try:
-        import json
+    from zelo.models.rerank_file import rerank_file
 
-        from zelo.models.rerank_file import rerank_file
-
-        for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
-            print(json.dumps(row, ensure_ascii=False))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
+        print(json.dumps(row, ensure_ascii=False))
 
 
-def describe_data(overrides: Sequence[str]) -> int:
-    """Print what a collection holds and return the exit status."""
-    try:
-        from zelo.data.describe import describe, show
+@exit_status(NOTHING)
+def describe_data(overrides: Sequence[str]) -> None:
+    """Print what a collection holds."""
+    from zelo.data.describe import describe, show
 
-        show(describe(composed("config", overrides).data))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    show(describe(composed("config", overrides).data))
 
 
 CONVERT = {"import": "FILE|FOLDER", "export": "RUN"}
 
 
-def convert(command: str, place: Path, out: Path) -> int:
-    """Read or write zbench's files and return the exit status."""
+@exit_status(NOTHING)
+def convert(command: str, place: Path, out: Path) -> None:
+    """Read or write zbench's files."""
     from zelo.data.zbench import export_zbench, import_zbench
 
-    try:
-        counts = import_zbench(place, out) if command == "import" else export_zbench(place, out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for what, number in counts.items():
-        print(f"{number:>12,}  {what.replace('_', ' ')}")
+    counts = import_zbench(place, out) if command == "import" else export_zbench(place, out)
+    print_counts(counts)
     for what, data in (("preferences", "annotated"), ("preferences_implied_by_scores", "scored")):
         if counts.get(what):
             stages = "stages=[load,retrieve,compare,judge,rate,train]"
             print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
-    return 0
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """What was counted, a line each."""
+    for what, number in counts.items():
+        print(f"{number:>12,}  {what.replace('_', ' ')}")
 
 
 def composed(name: str, overrides: Sequence[str], **more: object) -> Any:

@@ -13,11 +13,12 @@ import pytest
 from tests.judging.endpoint import CONTENT, WIRE, Running, running, score
 
 from zelo.errors import UserError
-from zelo.judging.api import ApiJudge, PreparedApi, Provider, redact
+from zelo.judging.api import ApiJudge, PreparedApi, Provider
 from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import Answer, Asking, Question
 from zelo.judging.spending import Budget, Price, Spending
+from zelo.judging.wire import redact
 
 RUN = "run"
 

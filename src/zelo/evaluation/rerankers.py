@@ -23,13 +23,13 @@ from zelo.artifacts import write_text
 from zelo.comparison.compare import Sampler, present
 from zelo.config import Component, describe, option
 from zelo.errors import UserError
-from zelo.judging.api import redact
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import Poll, hold_polls, prepare_judges
 from zelo.judging.ledger import Ledger
 from zelo.judging.limits import backoff, retry_after
 from zelo.judging.protocol import Question
 from zelo.judging.spending import Budget, Spending
+from zelo.judging.wire import redact
 from zelo.models.weights import Weights
 from zelo.seeding import stream
 from zelo.store import digest

@@ -1,0 +1,192 @@
+"""The connection of an API judge: a request sent within limits and budget, and what it came to."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from zelo.judging import prompt
+from zelo.judging.limits import Limiter, retry_after
+from zelo.judging.protocol import Asking
+from zelo.judging.spending import Price
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from zelo.judging.api import ApiJudge, Provider
+
+LOOKS_LIKE_A_KEY = re.compile(r"\b(?:(?:sk|pk|key|gsk)[-_]|AIza)[-\w*]{8,}|(?<=://)[^/\s@]+(?=@)")
+MOST_TOKENS = 2**31  # a count beyond is none
+TOO_LONG = re.compile(
+    r"context (?:length|window|size)|too (?:long|large|many tokens)|maximum (?:number of |input )?"
+    r"tokens|input length|prompt length",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one request came to: the text of a reply, or the kind of trouble."""
+
+    kind: str  # "reply" or a name from the list on top
+    text: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float = 0.0
+    wait: float | None = None  # seconds the endpoint asks to wait
+
+
+@dataclass
+class Wire:
+    """The connection to one endpoint: sends a request and says what became of it."""
+
+    judge: ApiJudge
+    session: aiohttp.ClientSession
+    limiter: Limiter
+    asking: Asking
+    key: str = field(repr=False)
+    trouble: str = ""  # the last trouble in the endpoint's own words
+
+    def __post_init__(self) -> None:
+        self.url = f"{self.judge.provider.base_url}/chat/completions"
+        self.price = self.judge.price_or_none() or Price(input=0.0, output=0.0)
+
+    async def request(self, messages: prompt.Messages) -> Outcome | None:
+        """Send one request within limits and budget; None where it may not be sent any more."""
+        likely = sum(prompt.tokens(message["content"]) for message in messages)
+        body = json.dumps(self.judge.body(messages)).encode()
+        most = self.price.of(len(body), self.judge.max_tokens)  # no token is less than a byte
+        async with self.limiter.slots:
+            await self.limiter.admit(likely, self.asking.rest)
+            while not self.asking.stopping and not self.asking.spending.reserve(most):
+                await self.asking.rest(0.05)  # what is in flight may cost less than was reserved
+            if self.asking.stopping:
+                return None
+            paid = most
+            try:
+                await self.asking.covered()
+                outcome, billed = await self._post(body)
+                paid = outcome.usd if billed is not None else most
+                if billed:
+                    self.limiter.correct(outcome.tokens_in + outcome.tokens_out - likely)
+            finally:
+                self.asking.spending.settle(most, paid)
+        if outcome.kind not in ("reply", "cut_off"):
+            self.asking.trouble(outcome.kind)
+            self.trouble = f"{outcome.kind} ({outcome.text})" if outcome.text else outcome.kind
+            if outcome.kind == "unauthorised":
+                self.asking.down = self.asking.down or self.trouble
+        return outcome
+
+    async def _post(self, body: bytes) -> tuple[Outcome, bool | None]:
+        """What a request came to, and whether it was billed; None: that is not known."""
+        import aiohttp
+
+        try:
+            async with self.session.post(self.url, data=body) as response:
+                raw = await response.read()
+                status, headers = response.status, response.headers
+        except TimeoutError:
+            return Outcome("timeout", f"nothing within {self.judge.provider.timeout:g} s"), None
+        except aiohttp.ClientPayloadError:
+            return Outcome("truncated"), None
+        except aiohttp.ClientConnectorError as error:
+            return Outcome("connection", redact(str(error), self.key)), False
+        except (aiohttp.ClientError, OSError) as error:
+            return Outcome("connection", redact(str(error), self.key)), None
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            content = None
+        if status != 200 or (isinstance(content, dict) and content.get("error")):
+            # A gateway that gave up waiting does not know what the model did.
+            return self._refusal(status, headers, content), None if status in (504, 524) else False
+        if not isinstance(content, dict):
+            return Outcome("invalid_json", redact(repr(raw), self.key)[:80]), None
+        return self._reply(content)
+
+    def _reply(self, content: dict[str, Any]) -> tuple[Outcome, bool | None]:
+        """The reply in a response that looks well."""
+        try:
+            choice = content["choices"][0]
+            message = choice["message"]
+            text, refusal = message.get("content"), message.get("refusal")
+            if isinstance(text, list):  # parts
+                text = "".join(part.get("text", "") for part in text)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            return Outcome("invalid_json", "no choices[0].message"), None
+        usage = content.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        n_in, n_out, total = (
+            as_count(usage.get(f"{what}_tokens")) for what in ("prompt", "completion", "total")
+        )
+        known = n_in is not None and n_out is not None
+        n_in, n_out = n_in or 0, n_out or 0
+        n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
+        usd = self.price.of(n_in, n_out)
+        kind, finish = "reply", choice.get("finish_reason")
+        if refusal or finish == "content_filter":
+            kind, text = "refused", refusal or text or "content filter"
+        elif finish == "length":
+            kind = "cut_off"
+        said = redact(text if isinstance(text, str) else "", self.key)
+        return Outcome(kind, said, n_in, n_out, usd), True if known else None
+
+    def _refusal(self, status: int, headers: Any, content: Any) -> Outcome:
+        """The kind of a response that is an error."""
+        if isinstance(content, list) and content:  # as Gemini's endpoint does
+            content = content[0]
+        error = content.get("error") if isinstance(content, dict) else None
+        error = error if isinstance(error, dict) else {"message": str(error or "")}
+        code = str(error.get("code") or error.get("type") or "")
+        message = str(error.get("message") or code)
+        text = redact(f"{status} {message}".strip(), self.key)[:300]
+        if status == 200 and str(code).isdigit():
+            status = int(code)
+        if code == "insufficient_quota" or status in (401, 402, 403, 404):
+            return Outcome("unauthorised", text)
+        if status == 429:
+            return Outcome("rate_limited", text, wait=retry_after(headers))
+        known = code in ("context_length_exceeded", "string_above_max_length") or status == 413
+        if known or (status in (400, 422) and TOO_LONG.search(message)):
+            return Outcome("too_long", text)
+        if code == "content_filter":
+            return Outcome("refused", text)
+        if status in (408, 409, 425) or status >= 500 or status == 200:
+            return Outcome("server_error", text, wait=retry_after(headers))
+        return Outcome("rejected", text)
+
+
+def as_count(value: Any) -> int | None:
+    """A number of tokens; None for anything else."""
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else None
+
+
+def account_headers(provider: Provider, key: str) -> dict[str, str]:
+    """Headers of the SDK's client for this account: authorisation, organisation, project, agent."""
+    import openai
+
+    client = openai.AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0)
+    headers = {**client.default_headers, **client.auth_headers}
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(value, str) and not name.startswith("X-Stainless")  # where the SDK runs
+    }
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for an address."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def redact(text: str, key: str) -> str:
+    """A text of the endpoint's without the key, should it say it back, and without passwords."""
+    return LOOKS_LIKE_A_KEY.sub("***", text.replace(key, "***") if key != "none" else text)
