@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from tests.judging.endpoint import CONTENT, WIRE, Running, running, score
 
+from zelo.config import describe
 from zelo.errors import UserError
+from zelo.judging import prompt
 from zelo.judging.api import ApiJudge, PreparedApi, Provider
 from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ledger import Ledger
@@ -374,6 +376,15 @@ def test_two_judges_of_a_provider_share_its_limits(tmp_path: Path) -> None:
         two = {name: judge(endpoint, name, provider={"in_flight": 4}) for name in "xy"}
         ask(two, questions(30), tmp_path)
         assert endpoint.counts()["most_in_flight"] <= 4
+
+
+def test_a_changed_prompt_is_another_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the store would go on serving what was said to the old one."""
+    asked = judge("http://one/v1").judge
+    before = describe(asked)
+    assert before["content"] == prompt.prompt_hash()
+    monkeypatch.setattr(prompt, "prompt_hash", lambda name="compare": "another")
+    assert describe(asked) == {**before, "content": "another"}
 
 
 def test_what_an_answer_is_known_by() -> None:
