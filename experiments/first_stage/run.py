@@ -92,6 +92,8 @@ def draw(rows: list[dict[str, object]]) -> None:
         of = {
             r["collection"]: r for r in rows if r["system"] == system and r["metric"] == "NDCG@10"
         }
+        if not of:
+            continue
         at = [i + (shift - 1.5) * 0.18 for i, name in enumerate(names) if name in of]
         value = [float(str(of[name]["value"])) for name in names if name in of]
         low = [v - float(str(of[n]["low"])) for v, n in zip(value, of, strict=True)]
