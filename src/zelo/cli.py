@@ -155,11 +155,6 @@ def exit_status(interrupted: str) -> Callable[[Callable[..., None]], Callable[..
 GOES_ON, NOTHING = "the same command goes on where it stopped", "nothing was written"
 
 
-def say(line: str) -> None:
-    """Tell what happens."""
-    print(f"  {line}", file=sys.stderr, flush=True)
-
-
 @exit_status(NOTHING)
 def rate(file: str, overrides: Sequence[str]) -> None:
     """Rate a file of comparisons."""
@@ -183,6 +178,7 @@ def plan(overrides: Sequence[str]) -> None:
 @exit_status(GOES_ON)
 def evaluate(overrides: Sequence[str]) -> None:
     """Compare rerankers."""
+    from zelo.progress import say
     from zelo.reporting.results import print_evaluation
 
     print_evaluation(composed("evaluate", overrides).run(say))
@@ -192,6 +188,7 @@ def evaluate(overrides: Sequence[str]) -> None:
 def audit(log: str, overrides: Sequence[str]) -> None:
     """Audit the log of a live system."""
     from zelo.evaluation.audit import show
+    from zelo.progress import say
 
     out, found = composed("audit", overrides, **{"data.path": log}).run(say)
     show(found)

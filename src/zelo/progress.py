@@ -69,3 +69,8 @@ def track(items: Iterable[T], what: str) -> Iterator[T]:
             yield item
     finally:
         progress.close()
+
+
+def say(line: str) -> None:
+    """Tell what happens."""
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -18,6 +18,7 @@ from zelo.artifacts import write_json
 from zelo.config import build_from, describe
 from zelo.errors import UserError
 from zelo.pipeline import STAGE_NAMES, Run, run_stages
+from zelo.progress import say
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.store import Artifact, Store, Used
 from zelo.training.train import MODEL
@@ -58,7 +59,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
         if not any(folder.iterdir()):
             folder.rmdir()
         raise
-    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), _say)
+    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say)
     about = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "seed": run.seed,
@@ -177,7 +178,3 @@ def package_versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
-
-
-def _say(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from zelo.artifacts import Table, table, write_parts, write_table
 from zelo.config import Component, option
+from zelo.data.texts import PART
 from zelo.errors import UserError
 from zelo.store import stage
 
 SPLITS = ("train", "dev", "test")
-PART = 10_000  # documents that are held at once
 MAX_GRADE = 2**31 - 1  # what the schema of labels holds
 
 T = TypeVar("T")

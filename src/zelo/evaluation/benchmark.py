@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def rank(
 
     Writes `rankings`, and the seconds that scoring took.
     """
-    pool = pool_of(data, candidates, split)
+    pool = pool_of(candidates, grades_to_evaluate(data, split))
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, split)
     start = time.monotonic()
@@ -57,10 +57,10 @@ def rank(
     }
 
 
-def pool_of(data: Path, candidates: Path, split: str) -> dict[str, list[str]]:
-    """Candidates of the labelled queries of a split, none where a query has none."""
+def pool_of(candidates: Path, query_ids: Iterable[str]) -> dict[str, list[str]]:
+    """Candidates of each query, none where a query has none."""
     found = candidates_from(read_table(candidates, "candidates"))
-    return {query_id: found.get(query_id, []) for query_id in grades_to_evaluate(data, split)}
+    return {query_id: found.get(query_id, []) for query_id in query_ids}
 
 
 class Benchmark(Component):
@@ -94,7 +94,7 @@ class Benchmark(Component):
         candidates = store.run(
             retrieve, {"data": data}, {"retriever": self.retriever, "top_k": self.top_k}
         )
-        pool = pool_of(data.path, candidates.path, split)
+        pool = pool_of(candidates.path, grades)
         first_stage = rankings_from(read_table(candidates.path, "first_stage"))
         rankings: dict[str, Ranking] = {
             system: {query_id: ranking.get(query_id, []) for query_id in grades}
