@@ -38,7 +38,10 @@ NEEDED = {
 }
 
 
-ELSEWHERE = {"reranker": ("evaluate", Benchmark)}  # groups of other commands than `zelo run`
+ELSEWHERE = {  # groups of other commands than `zelo run`
+    "reranker": ("evaluate", Benchmark),
+    "truth": ("evaluate", Benchmark),
+}
 
 
 def composed(*overrides: str, name: str = "config") -> Run:

@@ -29,6 +29,7 @@ usage:
   zelo plan [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]  what a run will ask, cost and take
   zelo evaluate [reranker=[OPTION,...]] [KEY=VALUE]   rerankers side by side on one collection
   zelo compare RUN RUN ... qrels=FILE                 TREC runs side by side: table, tests, figure
+  zelo table FOLDER FOLDER ... [baseline=SYSTEM]      several collections, domains and averages
   zelo rerank --model DIR --query TEXT FILE           order documents (lines or JSON lines)
   zelo audit LOG.jsonl [judge=OPTION] [budget.usd=..] how good a live system's results are
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
@@ -80,6 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(compare(rest))
         case ["compare", *_]:
             print("usage: zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]", file=sys.stderr)
+            sys.exit(2)
+        case ["table", *rest] if any("=" not in word for word in rest):
+            sys.exit(table(rest))
+        case ["table", *_]:
+            print(
+                "usage: zelo table FOLDER FOLDER ... [baseline=SYSTEM] [metric=NDCG@10] "
+                "[csv=FILE]", file=sys.stderr
+            )  # fmt: skip
             sys.exit(2)
         case ["rerank", *rest]:
             sys.exit(rerank(rest))
@@ -208,6 +217,31 @@ def compare(words: Sequence[str]) -> None:
     print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
     if "plot" in options:
         draw(values, "NDCG@10", Path(options["plot"]))
+
+
+@exit_status(NOTHING)
+def table(words: Sequence[str]) -> None:
+    """Put what `zelo evaluate` found on several collections together."""
+    from zelo.evaluation.macro_average import (
+        against_baseline,
+        first_stage_of,
+        read_evaluations,
+        rows,
+        write_csv,
+    )
+    from zelo.reporting.results import print_collections
+
+    given = [word.split("=", 1) for word in words if "=" in word]
+    options = {"metric": "NDCG@10", "baseline": "", "csv": "", **dict(given)}
+    if unknown := options.keys() - {"metric", "baseline", "csv"}:
+        raise UserError(f"{min(unknown)}: no such option; there are metric, baseline and csv")
+    folders = [Path(word) for word in words if "=" not in word]
+    evaluated = read_evaluations(folders, options["metric"])
+    baseline = options["baseline"] or first_stage_of(folders[0])
+    found = rows(evaluated)
+    print_collections(options["metric"], baseline, found, against_baseline(evaluated, baseline))
+    if options["csv"]:
+        write_csv(Path(options["csv"]), found)
 
 
 @exit_status(NOTHING)

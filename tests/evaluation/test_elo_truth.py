@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import Cli
+from tests.conftest import Cli, write_beir
 from tests.judging.endpoint import running
 
 from zelo.artifacts import read_json
@@ -64,10 +64,47 @@ def test_recall_of_the_top() -> None:
 def test_verdicts_that_agree() -> None:
     labels = {"x": [0.5, 0.6], "y": [0.4, 0.5], "z": [0.9, 0.9]}
     elos = {"x": [0.8, 0.8], "y": [0.9, 0.9], "z": [0.95, 0.95]}
-    assert agreement_of_verdicts(labels, elos) == (pytest.approx(2 / 3), 3)
-    share, pairs = agreement_of_verdicts({"x": [1.0], "y": [1.0]}, {"x": [1.0], "y": [0.0]})
-    assert math.isnan(share)
-    assert pairs == 0
+    assert agreement_of_verdicts(labels, elos) == (pytest.approx(2 / 3), 3, pytest.approx(2 / 3), 6)
+    none = agreement_of_verdicts({"x": [1.0], "y": [1.0]}, {"x": [1.0], "y": [0.0]})
+    assert math.isnan(none.of_systems)
+    assert (none.pairs, none.decided) == (0, 0)
+    mixed = agreement_of_verdicts(
+        {"x": [1, 0, 2], "y": [0, 1, 2]}, {"x": [1, 1, 0], "y": [0, 0, 1]}
+    )
+    assert (mixed.pairs, mixed.of_queries, mixed.decided) == (0, 0.5, 2)
+
+
+def test_judges_stand_beside_labels_or_in_their_place(cli: Cli, tmp_path: Path) -> None:
+    """Judges who read worth; labels say the same, or there are none."""
+    documents = {f"d{i}": f"subject {'subject ' * (i % 3)}worth={i / 4:.2f}" for i in range(12)}
+    queries = {f"q{i}": f"subject about {i}" for i in range(4)}
+    labels = {"test": [(q, f"d{i}", 1 + i // 11) for q in queries for i in (10, 11)]}
+    labelled = write_beir(tmp_path / "labelled", documents, queries, labels)
+    bare = write_beir(tmp_path / "bare", documents, queries, {})
+    with running() as endpoint:
+        options = [
+            "data=beir", "retriever=bm25", "reranker=[pairwise]", "truth=elo", "truth.top=6",
+            "judge=vllm", f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
+            "judge.vote=soft", "evaluation.resamples=100",
+        ]  # fmt: skip
+        done = cli("evaluate", *options, f"data.path={labelled}", "out=both")
+        assert done.returncode == 0, done.stderr
+        assert (
+            "labels and Elos find the same of two systems better in 100% of 1 pairs" in done.stdout
+        )
+        assert read_json(tmp_path / "work/both/evaluation.json")["agreement"]["decided"] == 4
+        done = cli("evaluate", *options, f"data.path={bare}", "out=bare", "evaluation.split=all")
+        assert done.returncode == 0, done.stderr
+        assert "NDCG@10 (exp Elo), pairwise against BM25: +" in done.stdout
+        assert "Recall" not in done.stdout
+        asked = endpoint.counts()["requests"]
+        assert (
+            cli("evaluate", *options, f"data.path={bare}", "evaluation.split=all").returncode == 0
+        )
+        assert endpoint.counts()["requests"] == asked  # all of it is in the ledger
+        refused = cli("evaluate", "data=beir", f"data.path={bare}")
+        assert refused.returncode == 2
+        assert "no query of the test split has labels" in refused.stderr
 
 
 def write_log(path: Path, queries: int, results: int) -> dict[str, list[float]]:

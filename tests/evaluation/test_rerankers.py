@@ -181,6 +181,30 @@ def test_evaluate_and_compare(
     assert done.stderr == "error: nothing.tsv: not found\n"
 
 
+def test_only_the_first_are_reranked_and_thresholds_are_chosen_apart(
+    cli: Cli, tmp_path: Path, beir_folder: Path, tiny_model: Path
+) -> None:
+    done = cli(
+        "evaluate", "data=beir", f"data.path={beir_folder}", f"weights.path={tiny_model}",
+        "retriever=dense", "reranker=[embedding]", "top_k=8", "depth=6", "calibrate=train",
+        "evaluation.resamples=100", "out=out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "work" / "out"
+    first, reranked = (read_run(folder / "runs" / f"{n}.trec") for n in ("dense", "embedding"))
+    for query_id, ranked in first.items():
+        docs, others = [d for d, _ in ranked], [d for d, _ in reranked[query_id]]
+        assert others[6:] == docs[6:8]
+        assert sorted(others[:6]) == sorted(docs[:6])
+    assert {len(docs) for docs in reranked.values()} == {8}
+    assert "Thresholds chosen on train queries" in done.stdout
+    rows = read_json(folder / "calibration.json")
+    assert [row["system"] for row in rows] == ["dense", "embedding"]
+    assert rows[1]["reliability"]["pairs"] == 48
+    assert rows[1]["best_possible"]["f1"] >= rows[1]["tested"]["f1"]
+    assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
     work = tmp_path / "work"
     (work / "docs.txt").write_text("a river bank\n\napple pie recipe\n")

@@ -20,7 +20,7 @@ from zelo.data.collection import load
 from zelo.data.log import Log, LoggedOrder
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.evaluation.elo_truth import elo_ndcg, pairwise_accuracy, top_recall
+from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG, elo_values
 from zelo.evaluation.significance import bootstrap_interval
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
@@ -94,22 +94,17 @@ def findings(data: Path, candidates: Path, ratings: Path, seed: int) -> dict[str
     returned = candidates_from(read_table(candidates, "candidates"))
     queries = query_texts(data)
     each = {
-        query_id: {
-            "NDCG@10 (exp Elo)": elo_ndcg(returned[query_id], elo),
-            "pairwise accuracy": pairwise_accuracy(returned[query_id], elo),
-            "top-10 recall": top_recall(returned[query_id], elo),
-        }
+        query_id: dict(zip(ELO_MEASURES, elo_values(returned[query_id], elo), strict=True))
         for query_id, elo in elos.items()
     }
-    names = list(next(iter(each.values())))  # the first decides what is worst
     means = {}
-    for name in names:
+    for name in ELO_MEASURES:
         values = np.array([row[name] for row in each.values()])
         values = values[~np.isnan(values)]
         if len(values):
             low, high = bootstrap_interval(values, stream(seed, "audit", name))
             means[name] = {"value": float(values.mean()), "low": low, "high": high}
-    worst = sorted(each, key=lambda query_id: each[query_id][names[0]])[:LISTED]
+    worst = sorted(each, key=lambda query_id: each[query_id][ELO_NDCG])[:LISTED]
     low_documents = sorted(
         (row for i in elos for row in too_low(i, returned[i], elos[i], errors[i])),
         key=lambda row: -row["elo_above"],
@@ -172,7 +167,7 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(f"{name:>20}  {e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}]")
     console.print("\nworst queries")
     for row in found["worst_queries"][:5]:
-        console.print(f"  {row['NDCG@10 (exp Elo)']:.3f}  {row['query']}")
+        console.print(f"  {row[ELO_NDCG]:.3f}  {row['query']}")
     if found["returned_too_low"]:
         console.print("\nreturned too low")
         for row in found["returned_too_low"][:5]:

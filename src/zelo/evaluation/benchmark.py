@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import field_validator
 
-from zelo.artifacts import read_table, write_json, write_table
+from zelo.artifacts import SCHEMAS, Table, read_table, table, write_json, write_table
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
+from zelo.evaluation.calibration import Pairs, calibrate
+from zelo.evaluation.calibration import draw as draw_reliability
+from zelo.evaluation.elo_truth import ELO_NDCG, Agreement, EloTruth, agreement_of_verdicts
 from zelo.evaluation.evaluate import (
     CEILING,
     Evaluation,
@@ -35,15 +39,15 @@ from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Store, stage
 
 
-@stage(version=2)
+@stage(version=3)
 def rank(
-    *, out: Path, data: Path, candidates: Path, reranker: Reranker, split: str
+    *, out: Path, data: Path, candidates: Path, reranker: Reranker, split: str, depth: int
 ) -> Mapping[str, Any]:
-    """Stage `rank`: the candidates of a split's labelled queries, ordered by one reranker.
+    """Stage `rank`: the first `depth` candidates of each query, ordered by one reranker.
 
     Writes `rankings`, and the seconds that scoring took.
     """
-    pool = pool_of(candidates, grades_to_evaluate(data, split))
+    pool = head(pool_of(candidates, queries_to_rank(data, split)), depth)
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, split)
     start = time.monotonic()
@@ -57,10 +61,33 @@ def rank(
     }
 
 
+def queries_to_rank(data: Path, split: str) -> list[str]:
+    """The split's queries that have a relevant document; all of it where it has no label at all."""
+    if not relevance_grades(data, split):
+        return list(query_texts(data, split))
+    return list(grades_to_evaluate(data, split))
+
+
 def pool_of(candidates: Path, query_ids: Iterable[str]) -> dict[str, list[str]]:
     """Candidates of each query, none where a query has none."""
     found = candidates_from(read_table(candidates, "candidates"))
     return {query_id: found.get(query_id, []) for query_id in query_ids}
+
+
+def head(pool: Mapping[str, Sequence[str]], depth: int) -> dict[str, list[str]]:
+    """The first `depth` candidates of each query."""
+    return {query_id: list(docs[:depth]) for query_id, docs in pool.items()}
+
+
+def with_rest(ranking: Ranking, pool: Mapping[str, Sequence[str]]) -> Ranking:
+    """`ranking` of the first candidates, and below it the others in the first stage's order."""
+    whole: dict[str, list[tuple[str, float]]] = {}
+    for query_id, docs in pool.items():
+        ranked = list(ranking.get(query_id, []))
+        lowest = ranked[-1][1] if ranked else 0.0
+        rest = enumerate(docs[len(ranked) :], start=1)
+        whole[query_id] = ranked + [(doc_id, lowest - n) for n, doc_id in rest]
+    return whole
 
 
 class Benchmark(Component):
@@ -70,12 +97,20 @@ class Benchmark(Component):
     home: Path = option(Path("outputs"), "folder of the stage store and of results", exclude=True)
     out: Path | None = option(None, "folder of the result; null: below home", exclude=True)
     top_k: int = option(100, "candidates per query", ge=1)
+    depth: int = option(
+        100, "of these, how many are reranked; the others stay in order below", ge=1
+    )
     weights: Weights = option(help="the model that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
     rerankers: dict[str, Reranker] = option({}, "what is compared, by name")
     evaluation: Evaluation = option(help="what is reported")
-    judge: Ensemble = option(help="who compares, where a reranker asks", exclude=True)
+    truth: EloTruth | None = option(None, "judges in the place of labels, or beside them")
+    calibrate: str | None = option(
+        None, "split whose labels choose thresholds of scores", pattern="^(train|dev)$"
+    )
+    domain: str | None = option(None, "what `zelo table` averages over: legal, medical, ...")
+    judge: Ensemble = option(help="who compares, where a reranker or the truth asks", exclude=True)
 
     @field_validator("rerankers")
     @classmethod
@@ -86,37 +121,65 @@ class Benchmark(Component):
         return rerankers
 
     def run(self, say: Any) -> Path:
-        """Rank, measure and compare; the folder with runs, `per_query`, `metrics` and tests."""
+        """Rank, measure and compare.
+
+        Returns the folder with runs, `per_query`, `metrics`, tests and, where they were asked for,
+        `calibration.json` and what labels and Elos agree on.
+        """
         store = Store(self.home / "store", frozenset({"load", "retrieve", "rank"}), say)
         split = self.evaluation.split
         data = store.run(load, {}, {"source": self.data})
-        grades = grades_to_evaluate(data.path, split)
+        labelled = bool(relevance_grades(data.path, split))
+        grades = grades_to_evaluate(data.path, split) if labelled or self.truth is None else {}
+        asked = queries_to_rank(data.path, split)
+        if not asked:
+            raise UserError(f"evaluate: the {split} split has no query; evaluation.split=all has")
+        if self.calibrate:
+            grades_to_evaluate(data.path, self.calibrate)  # before anything takes time
         candidates = store.run(
             retrieve, {"data": data}, {"retriever": self.retriever, "top_k": self.top_k}
         )
-        pool = pool_of(candidates.path, grades)
         first_stage = rankings_from(read_table(candidates.path, "first_stage"))
-        rankings: dict[str, Ranking] = {
-            system: {query_id: ranking.get(query_id, []) for query_id in grades}
-            for system, ranking in first_stage.items()
-        }
-        if taken := rankings.keys() & self.rerankers.keys():
+        if taken := first_stage.keys() & self.rerankers.keys():
             raise UserError(
                 f"rerankers.{min(taken)}: the first stage has that name: choose another"
             )
         last = candidates.record["counts"]["retriever"]
-        records = {}
-        for name, reranker in self.rerankers.items():
-            ranked = store.run(
-                rank,
-                {"data": data, "candidates": candidates},
-                {"reranker": reranker, "split": split},
-                label=f"rank ({name})",
+        records: dict[str, Mapping[str, Any]] = {}
+
+        def ranked(split: str, query_ids: Sequence[str]) -> dict[str, Ranking]:
+            """System → ranking of some queries; rerankers have what they did not read below."""
+            found: dict[str, Ranking] = {
+                system: {query_id: ranking.get(query_id, []) for query_id in query_ids}
+                for system, ranking in first_stage.items()
+            }
+            pool = pool_of(candidates.path, query_ids)
+            for name, reranker in self.rerankers.items():
+                made = store.run(
+                    rank,
+                    {"data": data, "candidates": candidates},
+                    {"reranker": reranker, "split": split, "depth": min(self.depth, self.top_k)},
+                    label=f"rank ({name}{'' if split == self.evaluation.split else ', ' + split})",
+                )
+                ranking = rankings_from(read_table(made.path, "rankings")).get("reranker", {})
+                found[name] = with_rest(ranking, pool)
+                records.setdefault(name, made.record["counts"])
+            return found
+
+        rankings = ranked(split, asked)
+        tables = []
+        if grades:
+            pool = pool_of(candidates.path, grades)
+            ceiling = with_rest(best_order(head(pool, self.depth), grades), pool)
+            tables.append(measure({CEILING: ceiling, **rankings}, grades))
+        if self.truth is not None:
+            texts = {i: text for i, text in query_texts(data.path, split).items() if i in asked}
+            rows = self.truth.measure(data.path, texts, rankings)
+            names = SCHEMAS["per_query"].names
+            tables.append(
+                table("per_query", **dict(zip(names, zip(*rows, strict=True), strict=True)))
             )
-            found = rankings_from(read_table(ranked.path, "rankings")).get("reranker", {})
-            rankings[name] = {query_id: found.get(query_id, []) for query_id in grades}
-            records[name] = ranked.record["counts"]
-        per_query = measure({CEILING: best_order(pool, grades), **rankings}, grades)
+        per_query = pa.concat_tables(tables)
         values = values_by_system(per_query)
         tests = against(values, last, list(self.rerankers), self.evaluation.resamples, self.seed)
         out = self.out or self.home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -124,8 +187,46 @@ class Benchmark(Component):
         write_table(out, "per_query", per_query)
         write_table(out, "metrics", summarise(values, self.evaluation.resamples, self.seed))
         write_json(out / "comparisons.json", [test._asdict() for test in tests])
-        about = {"config": describe(self), "first_stage": last, "split": split,
-                 "queries": len(grades), "rerankers": records}  # fmt: skip
+        about = {"config": describe(self), "collection": self.collection, "domain": self.domain,
+                 "first_stage": last, "split": split, "depth": self.depth, "queries": len(asked),
+                 "rerankers": records}  # fmt: skip
+        if grades and self.truth is not None:
+            about["agreement"] = agreement_by_query(per_query)._asdict()
         write_json(out / "evaluation.json", about)
         write_runs(out, rankings)
+        if self.calibrate:
+            chosen_on = grades_to_evaluate(data.path, self.calibrate)
+            chosen = ranked(self.calibrate, list(chosen_on))
+            rows_of = [
+                calibrate(
+                    name,
+                    Pairs.of(chosen[name], chosen_on, self.depth),
+                    Pairs.of(rankings[name], grades, self.depth),
+                )
+                for name in rankings
+            ]
+            write_json(out / "calibration.json", rows_of)
+            draw_reliability(rows_of, out / "reliability.png")
         return out
+
+    @property
+    def collection(self) -> str:
+        """What the collection is called: its name, else its folder's, else what kind it is."""
+        path = getattr(self.data, "path", None)
+        return self.data.name or (Path(path).name if path else type(self.data).__name__)
+
+
+def agreement_by_query(per_query: Table) -> Agreement:
+    """Agreement of NDCG@10 by labels and by Elos, over the systems and queries that have both."""
+    values: dict[str, dict[tuple[str, str], float]] = {"NDCG@10": {}, ELO_NDCG: {}}
+    for row in per_query.to_pylist():
+        if row["metric"] in values and row["system"] != CEILING:
+            values[row["metric"]][row["system"], row["query_id"]] = row["value"]
+    by_label, by_elo = values["NDCG@10"], values[ELO_NDCG]
+    systems = list(dict.fromkeys(system for system, _ in by_elo))
+    both = [query_id for system, query_id in by_elo if system == systems[0]]
+    both = [query_id for query_id in both if (systems[0], query_id) in by_label]
+    return agreement_of_verdicts(
+        {system: [by_label[system, query_id] for query_id in both] for system in systems},
+        {system: [by_elo[system, query_id] for query_id in both] for system in systems},
+    )

@@ -20,19 +20,12 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import field_validator
 
 from zelo.artifacts import write_text
-from zelo.comparison.compare import Sampler, present
-from zelo.config import Component, describe, option
+from zelo.config import Component, option
 from zelo.errors import UserError
-from zelo.judging.ensemble import Ensemble
-from zelo.judging.judge import Poll, hold_polls, prepare_judges
-from zelo.judging.ledger import Ledger
+from zelo.evaluation.pair_judging import PairJudging
 from zelo.judging.limits import backoff, retry_after
-from zelo.judging.protocol import Question
-from zelo.judging.spending import Budget, Spending
 from zelo.judging.wire import redact
 from zelo.models.weights import Weights
-from zelo.seeding import stream
-from zelo.store import digest
 
 Scores = dict[str, list[float]]
 Candidates = Mapping[str, Sequence[str]]
@@ -105,53 +98,19 @@ class EmbeddingReranker(Component):
         )
 
 
-class PairwiseReranker(Component):
+class PairwiseReranker(PairJudging):
     """Judges as a reranker: the best candidates are compared in pairs and rated (figure 11)."""
-
-    judge: Ensemble = option(help="who compares")
-    sampler: Sampler = option(help="which pairs of a query are compared")
-    top: int = option(20, "candidates that are compared; the rest keep their order below", ge=2)
-    seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
-    ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
-    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Elos of what was compared; below all of them, falling, what was not."""
-        from zelo.rating import Comparisons, fit
-
-        compared = {i: docs[: self.top] for i, docs in pool.candidates.items() if len(docs) > 1}
-        polls, places = [], []
-        for number, (query_id, docs) in enumerate(compared.items()):
-            rng = stream(self.seed, "pairwise", query_id)
-            for i, j in present(self.sampler.edges(len(docs), rng), rng):
-                texts = (pool.documents[docs[i]], pool.documents[docs[j]])
-                question = Question(query_id, docs[i], docs[j], 0, pool.queries[query_id], *texts)
-                polls.append(Poll(question))
-                places.append((number, i, j))
-        judges = prepare_judges(self.judge, pool.data, compared, self.seed)
-        run = digest([describe(self), list(compared.items())])
-        with Ledger(self.ledger) as ledger:
-            spending = Spending(self.budget, *ledger.spent(run))
-            asked = hold_polls(polls, self.judge, judges, ledger, spending, run)
-        for name, why in asked.down.items():
-            raise UserError(
-                f"reranker pairwise: judge {name} was given up ({why}); every answer so far is in "
-                f"{self.ledger}, and the same command asks for the rest"
-            )
-        votes = [self.judge.votes(poll.scores()) for poll in polls]
-        given = [(*place, (1 - vote.mean()) / 2)
-                 for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
-        if not given:
-            raise UserError("reranker pairwise: no comparison was answered")
-        # Documents of which nothing is known have an Elo of 0, and keep their order.
-        sizes = [len(docs) for docs in compared.values()]
-        query, i, j, p = zip(*given, strict=True)
-        rated = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
-        scores = {query_id: [0.0] * len(docs) for query_id, docs in pool.candidates.items()}
-        for number, (query_id, docs) in enumerate(compared.items()):
-            elos = rated.of(number).tolist()
-            rest = range(1, len(pool.candidates[query_id]) - len(docs) + 1)
-            scores[query_id] = [*elos, *(min(elos) - k for k in rest)]
+        compared = {i: docs[: self.top] for i, docs in pool.candidates.items()}
+        found = self.elos("reranker pairwise", pool.data, pool.queries, pool.documents, compared)
+        scores = {}
+        for query_id, docs in pool.candidates.items():
+            # Documents of which nothing is known have an Elo of 0, and keep their order.
+            elos = [found.get(query_id, {}).get(doc_id, 0.0) for doc_id in docs[: self.top]]
+            rest = range(1, len(docs) - len(elos) + 1)
+            scores[query_id] = [*elos, *(min(elos, default=0.0) - k for k in rest)]
         return scores
 
 

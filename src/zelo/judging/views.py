@@ -76,19 +76,20 @@ class Embedding(Component):
 class Grades(Component):
     """Graded human judgments as hidden scores: for experiments on what judges' noise does.
 
-    Documents without a grade count as 0, as in NDCG. Only queries of the training split are ever
-    compared, so nothing tested is seen.
+    Documents without a grade count as 0, as in NDCG. A run compares training queries alone, so it
+    sees nothing that is tested; where `zelo evaluate` asks, such judges are the labels with noise.
     """
 
     gain: float = option(2.0, "hidden score of one grade", gt=0)
 
     def hidden_scores(self, data: Path, pairs: Pairs) -> Scores:
         """`gain` times the grade."""
-        grades = relevance_grades(data, "train")
+        grades = relevance_grades(data, "all")
+        grades = {query_id: grades[query_id] for query_id in pairs if query_id in grades}
         if not grades:
             raise UserError(
-                "judge: the simulated judges read graded labels of training queries, and this "
-                "collection has none: choose another judge, or give qrels/train.tsv or "
+                "judge: the simulated judges read graded labels of the queries they compare, and "
+                "these have none: choose another judge, or give qrels/train.tsv or "
                 "data.train_share=0.5"
             )
         return {
@@ -133,7 +134,7 @@ def readable(data: Path, pairs: Pairs) -> tuple[dict[str, str], dict[str, str]]:
             "choose judge=graded, or judges of your own"
         )
     wanted = sorted({doc_id for docs in pairs.values() for doc_id in docs})
-    return query_texts(data, "train"), {doc_id: privileged[doc_id] for doc_id in wanted}
+    return query_texts(data), {doc_id: privileged[doc_id] for doc_id in wanted}
 
 
 def scaled(pairs: Pairs, similarity: Mapping[str, NDArray[np.float64]], gain: float) -> Scores:

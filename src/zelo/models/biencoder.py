@@ -23,8 +23,11 @@ class BiEncoder(Component):
     train_max_tokens: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
     )
-    scale: float = option(
-        6.0, "training compares `scale · cosine` with targets; ranking does not change", gt=0
+    scale: float | None = option(
+        None,
+        "training compares `scale · cosine` with targets; null: so that the starting model's "
+        "predictions spread as the targets do",
+        gt=0,
     )
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
@@ -40,7 +43,7 @@ class BiEncoder(Component):
         model = load_embedding_model(
             self.weights.locate(), self.train_max_tokens or self.max_tokens
         )
-        return BiEncoderModule(model, self.scale, objective, training, steps)
+        return BiEncoderModule(model, self.scale or 1.0, objective, training, steps)
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""

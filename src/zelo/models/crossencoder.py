@@ -34,7 +34,12 @@ class CrossEncoder(Component):
     train_max_tokens: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
     )
-    scale: float = option(6.0, "factor of the cosine in the `segments` head", gt=0)
+    scale: float | None = option(
+        None,
+        "factor of the cosine in the `segments` head; null: so that the starting model's "
+        "predictions spread as the targets do",
+        gt=0,
+    )
     batch_size: int = option(64, "pairs scored at once", ge=1, exclude=True)
     kind: str = option("cross-encoder", "what it is called in reports", exclude=True)
 
@@ -44,7 +49,7 @@ class CrossEncoder(Component):
         """Return the LightningModule that trains it for `steps` steps."""
         from zelo.training.modules import CrossEncoderModule
 
-        model = new_cross_encoder(self.weights.locate(), self.head, self.scale)
+        model = new_cross_encoder(self.weights.locate(), self.head, self.scale or 1.0)
         model.max_seq_length = self.train_max_tokens or self.max_tokens
         return CrossEncoderModule(model, objective, training, steps)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json, read_table
+from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
 from zelo.evaluation.evaluate import TRAINED
+from zelo.evaluation.macro_average import Row, Verdict
 from zelo.evaluation.significance import Difference
 from zelo.store import Artifact, Used
 
@@ -22,6 +24,7 @@ LABELS = {
 }
 SIGNIFICANT = 0.05
 WIDER = ("NDCG@10", "Recall@100", "MRR@10", "Judged@10")
+TESTED = ("NDCG@10", ELO_NDCG)
 PRINTED = ("NDCG@10", "Recall@10", "Recall@100")  # what 80 columns hold
 
 
@@ -122,10 +125,7 @@ def print_results(metrics: Artifact) -> None:
     for metric in PRINTED:
         table.add_column(metric, justify="right", no_wrap=True)
     for system, row in found.items():
-        cells = [
-            f"{e.value:.3f} [{short(e.low)}, {short(e.high)}]"
-            for e in map(row.__getitem__, PRINTED)
-        ]
+        cells = [cell(e) for e in map(row.__getitem__, PRINTED)]
         table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
     # In a file or a pipe there is no width to fit into.
     console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
@@ -149,19 +149,22 @@ def print_systems(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
-                  padding=(0, 0, 0, 1))  # fmt: skip
-    table.add_column("", no_wrap=True)
-    shown = [metric for metric in WIDER if metric in next(iter(found.values()))]
-    for metric in shown:
-        table.add_column(metric, justify="right", no_wrap=True)
-    for system, row in found.items():
-        cells = [f"{row[m].value:.3f} [{short(row[m].low)}, {short(row[m].high)}]" for m in shown]
-        table.add_row(label(system), *cells)
     console = Console(width=None if Console().is_terminal else 130, markup=False, highlight=False)
-    console.print(table)
+    measured = {metric for row in found.values() for metric in row}
+    for measures in (WIDER, ELO_MEASURES):
+        if not (shown := [metric for metric in measures if metric in measured]):
+            continue
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+                      padding=(0, 0, 0, 1))  # fmt: skip
+        table.add_column("", no_wrap=True)
+        for metric in shown:
+            table.add_column(metric, justify="right", no_wrap=True)
+        for system, row in found.items():
+            if shown[0] in row:
+                table.add_row(label(system), *(cell(row[metric]) for metric in shown))
+        console.print(table)
     for test in tests:
-        if test.metric == "NDCG@10":
+        if test.metric in TESTED:
             verdict = "better" if test.difference > 0 else "worse"
             sure = "significantly " + verdict if test.p_corrected <= SIGNIFICANT else "not sure"
             console.print(
@@ -181,7 +184,77 @@ def print_evaluation(folder: Path) -> None:
     tests = [Difference(**row) for row in read_json(folder / "comparisons.json")]
     title = f"{about['queries']} {about['split']} queries, mean and 95 % interval"
     print_systems(title, results(folder), tests)
+    if agreement := about.get("agreement"):
+        print(
+            f"labels and Elos find the same of two systems better in {agreement['of_systems']:.0%} "
+            f"of {agreement['pairs']} pairs; query by query in {agreement['of_queries']:.0%} of "
+            f"{agreement['decided']:,} verdicts"
+        )
+    if (folder / "calibration.json").exists():
+        print_calibration(about["config"]["calibrate"], read_json(folder / "calibration.json"))
     print(f"\n{folder}")
+
+
+def print_collections(
+    metric: str, baseline: str, rows: Sequence[Row], verdicts: Sequence[Verdict]
+) -> None:
+    """Print collections, domains and averages by systems, and what the tests say."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{metric}, mean and 95 % interval", title_justify="left",
+                  box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))  # fmt: skip
+    table.add_column("", no_wrap=True)
+    table.add_column("queries", justify="right")
+    for system in rows[0].values:
+        table.add_column(label(system), justify="right")
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.kind != row.kind:
+            table.add_section()
+        cells = [cell(Estimate(*estimate)) for estimate in row.values.values()]
+        table.add_row(row.name, f"{row.queries:,}", *cells)
+    console = Console(width=None if Console().is_terminal else 150, markup=False, highlight=False)
+    console.print(table)
+    for v in verdicts:
+        sure = "not sure" if v.p_corrected > SIGNIFICANT else (
+            "significantly better" if v.difference > 0 else "significantly worse"
+        )  # fmt: skip
+        console.print(
+            f"{label(v.system)} against {label(baseline)}, average of collections: "
+            f"{v.difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}], p = {v.p_value:.4f}, corrected "
+            f"{v.p_corrected:.4f}: {sure}; {v.better} collections better, {v.worse} worse"
+        )
+    console.print(
+        "(paired randomisation test over queries, each collection counting the same; Holm's method)"
+    )
+
+
+def print_calibration(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what thresholds chosen on `split` do, and how reliable scores are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Thresholds chosen on {split} queries", title_justify="left",
+                  box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))  # fmt: skip
+    columns = ("threshold", f"F1 on {split}", "F1", "precision", "recall", "kept per query",
+               "calibration error", "AUC", "within queries")  # fmt: skip
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        kept, reliable = row["tested"], row["reliability"]
+        numbers = (kept["threshold"], row["chosen"]["f1"], kept["f1"], kept["precision"],
+                   kept["recall"], kept["kept_per_query"], reliable["error"], reliable["auc"],
+                   reliable["auc_within"])  # fmt: skip
+        table.add_row(label(row["system"]), *(f"{number:.3f}" for number in numbers))
+    Console(width=None if Console().is_terminal else 130, markup=False).print(table)
+
+
+def cell(e: Estimate) -> str:
+    """Mean and interval."""
+    return f"{e.value:.3f} [{short(e.low)}, {short(e.high)}]"
 
 
 def short(value: float) -> str:

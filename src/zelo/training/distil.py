@@ -58,7 +58,7 @@ def distil(
     batches = PairwiseDataModule(
         list(zip(triples, said.p.tolist(), strict=True)), training.batch, seed
     )
-    steps = training.epochs * len(batches.loader)
+    steps = training.steps(len(batches.loader))
     torch.manual_seed(seed)
     module = PairwiseModule(
         PairwiseReranker(

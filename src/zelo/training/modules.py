@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from zelo.errors import UserError
 from zelo.models.batching import by_length
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.segments import SegmentHead
 from zelo.training.batches import PairwiseBatch, ScoredBatch
-from zelo.training.objectives import Objective
+from zelo.training.objectives import Objective, centre
 from zelo.training.options import TrainingOptions
 
 
@@ -80,7 +81,47 @@ class PointwiseModule(ZeloModule):
     ) -> None:
         super().__init__(training, steps)
         self.model, self.objective = model, objective
+        self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
         freeze(model[0].model, training.frozen_layers)
+
+    @property
+    def cosine_scale(self) -> float | None:
+        """Factor of the cosine; None where the model has none."""
+        raise NotImplementedError
+
+    @cosine_scale.setter
+    def cosine_scale(self, scale: float) -> None:
+        raise NotImplementedError
+
+    def on_fit_start(self) -> None:
+        """Match the scale, on the device that trains."""
+        if self.to_match and self.cosine_scale is not None:
+            self.match_scale([self.trainer.strategy.batch_to_device(b) for b in self.to_match])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the scale: training that goes on does so with the same."""
+        checkpoint["cosine_scale"] = self.cosine_scale
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the scale that training began with."""
+        if checkpoint["cosine_scale"] is not None:
+            self.cosine_scale = checkpoint["cosine_scale"]
+        self.to_match = []
+
+    def match_scale(self, batches: Sequence[ScoredBatch]) -> None:
+        """Give the cosine the factor at which predictions spread, within queries, as targets do.
+
+        With another one the first thing a model learns is to press cosines together or apart,
+        which no ranking needs.
+        """
+        self.eval()
+        with torch.no_grad():
+            predictions = [centre(self(batch), batch.mask)[batch.mask] for batch in batches]
+        targets = [centre(batch.target, batch.mask)[batch.mask] for batch in batches]
+        spread = torch.cat(predictions).std()
+        wanted = torch.cat(targets).std() * self.objective.steepness
+        if spread > 0 and wanted > 0:
+            self.cosine_scale = (self.cosine_scale or 1.0) * float(wanted / spread)
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """Loss of the objective."""
@@ -103,6 +144,15 @@ class BiEncoderModule(PointwiseModule):
         super().__init__(model, objective, training, steps)
         self.scale = scale
 
+    @property
+    def cosine_scale(self) -> float:
+        """Factor of the cosine."""
+        return self.scale
+
+    @cosine_scale.setter
+    def cosine_scale(self, scale: float) -> None:
+        self.scale = scale
+
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
         q = self.embed(batch.queries, self.model.prompts.get("query"))
@@ -121,6 +171,16 @@ class BiEncoderModule(PointwiseModule):
 
 class CrossEncoderModule(PointwiseModule):
     """Trains a cross-encoder so that its scores meet the targets."""
+
+    @property
+    def cosine_scale(self) -> float | None:
+        """Factor of the cosine in a `segments` head; other heads have none."""
+        head = self.model[-1]
+        return head.scale if isinstance(head, SegmentHead) else None
+
+    @cosine_scale.setter
+    def cosine_scale(self, scale: float) -> None:
+        self.model[-1].scale = scale
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates); places without a document hold 0."""

@@ -6,7 +6,7 @@ which places hold a document, and returns a scalar.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from zelo.config import Component, option
 
@@ -19,6 +19,7 @@ class Objective(Protocol):
     """An objective (`conf/objective/`)."""
 
     target: str  # the map from Elo to target that it learns from (`rating.target`)
+    steepness: ClassVar[float]  # how far predictions must part for targets that part by 1
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of a batch, a scalar."""
@@ -33,6 +34,7 @@ class MSE(Component):
     """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]` (METHOD, 7)."""
 
     target: str = option("cdf", "map from Elo to target", pattern="^(cdf|minmax)$")
+    steepness: ClassVar[float] = 4.0  # of the sigmoid's inverse at 0
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""
@@ -53,6 +55,7 @@ class CentredMSE(Component):
     """
 
     target: str = option("centred", "map from Elo to target", pattern="^centred$")
+    steepness: ClassVar[float] = 1.0
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""

