@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from lightning.pytorch.loggers import CSVLogger
 
 from zelo.artifacts import read_table
 from zelo.errors import UserError
+from zelo.evaluation.elo_truth import elo_ndcg
 from zelo.models.biencoder import BiEncoder
+from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
 from zelo.training import fit as fitting
 from zelo.training.batches import PairwiseDataModule, RatedQuery, ResumableLoader, ScoredDataModule
-from zelo.training.modules import PairwiseModule
-from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.modules import PairwiseModule, PointwiseModule
+from zelo.training.objectives import MSE, CentredMSE, centre
 from zelo.training.options import LightningTrainer, TrainingOptions
 
 DOCUMENTS = {
@@ -134,8 +137,8 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     if stop is not None:
         build = trainer.build
 
-        def with_stop(folder, steps, clip, logger, callbacks):
-            return build(folder, steps, clip, logger, [*callbacks, Stop(stop)])
+        def with_stop(folder, steps, training, logger, callbacks):
+            return build(folder, steps, training, logger, [*callbacks, Stop(stop)])
 
         object.__setattr__(trainer, "build", with_stop)
     data = ScoredDataModule(rated(), DOCUMENTS, 4, 3, seed=1)
@@ -195,3 +198,64 @@ def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> Non
         BiEncoder(weights=Weights(name=str(tiny_model))).module(
             CentredMSE(), TrainingOptions(frozen_layers=2), 3
         )
+
+
+@pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
+def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
+    tiny_model: Path, tmp_path: Path, make: type[BiEncoder | CrossEncoder]
+) -> None:
+    training = TrainingOptions(learning_rate=1e-3, checkpoint_minutes=1e-6)
+    data = ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0)
+
+    def module(steps: int) -> PointwiseModule:
+        made = make(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, steps)
+        made.to_match = list(data.train_dataloader())
+        if make is CrossEncoder:
+            torch.nn.init.zeros_(made.model[-1].linear.weight)  # leaves the cosine alone
+        return made
+
+    matched = module(1)
+    matched.match_scale(matched.to_match)
+    parts = [(centre(matched(b), b.mask)[b.mask], centre(b.target, b.mask)[b.mask])
+             for b in matched.to_match]  # fmt: skip
+    predicted, targets = (torch.cat(side) for side in zip(*parts, strict=True))
+    assert float(predicted.std().detach()) == pytest.approx(float(targets.std()), rel=0.02)
+    first = module(1)
+    fitting.fit(first, ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0), tmp_path, 1, training,
+                LightningTrainer(), CSVLogger(tmp_path), "t")  # fmt: skip
+    assert first.cosine_scale == pytest.approx(matched.cosine_scale)
+    resumed = module(2)
+    fitting.fit(resumed, ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0), tmp_path, 2, training,
+                LightningTrainer(), CSVLogger(tmp_path), "t")  # fmt: skip
+    assert resumed.cosine_scale == first.cosine_scale
+
+
+def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Path) -> None:
+    """torchmetrics in training and `elo_ndcg` afterwards say the same."""
+    training = TrainingOptions(learning_rate=1e-9, validate_every=2)
+    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 4)
+    held_out = rated(7)
+    data = ScoredDataModule(rated(16)[7:], DOCUMENTS, 3, 2, 0, held_out)
+    logger = CSVLogger(tmp_path)
+    fitting.fit(module, data, tmp_path, 4, training, LightningTrainer(), logger, "t")
+    logger.save()
+    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+        logged = [row for row in csv.DictReader(file) if row.get("val/NDCG@10")]
+    assert [int(row["step"]) for row in logged] == [1, 3]
+    values = []
+    for batch in data.val_dataloader():
+        predictions = module(batch)
+        for row, _ in enumerate(batch.queries):
+            places = batch.place[row][batch.mask[row]].tolist()
+            elos = dict(zip(places, batch.target[row][batch.mask[row]].tolist(), strict=True))
+            scores = predictions[row][batch.mask[row]].tolist()
+            ranked = [p for _, p in sorted(zip(scores, places, strict=True), key=lambda x: -x[0])]
+            values.append(elo_ndcg(ranked, elos))
+    assert len(values) == 7
+    assert float(logged[-1]["val/NDCG@10"]) == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_steps_are_capped() -> None:
+    assert TrainingOptions(epochs=3).steps(10) == 30
+    assert TrainingOptions(epochs=3, max_steps=8).steps(10) == 8
+    assert TrainingOptions(epochs=1, max_steps=80).steps(10) == 10

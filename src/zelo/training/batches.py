@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from zelo.models.pairwise import Triple
 from zelo.seeding import stream
@@ -91,9 +92,11 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
         batch: int,
         candidates: int | None,
         seed: int,
+        held_out: Sequence[RatedQuery] = (),
     ) -> None:
         super().__init__()
         self.documents, self.candidates = documents, candidates
+        self.held_out = [held_out[i : i + batch] for i in range(0, len(held_out), batch)]
         self.loader: ResumableLoader[ScoredBatch] = ResumableLoader(
             rated, batch, seed, self.collate
         )
@@ -101,6 +104,14 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
     def train_dataloader(self) -> ResumableLoader[ScoredBatch]:
         """Batches of `batch` queries."""
         return self.loader
+
+    def val_dataloader(self) -> DataLoader[ScoredBatch]:
+        """The held-out queries with all of their rated documents, in batches that never change."""
+        rng, kept = stream(0, "held out"), self.candidates
+        self.candidates = None
+        batches = [self.collate(part, rng) for part in self.held_out]
+        self.candidates = kept
+        return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
     def collate(self, rated: Sequence[RatedQuery], rng: np.random.Generator) -> ScoredBatch:
         """Put queries together; where they have more than `candidates` documents, draw some."""

@@ -47,7 +47,7 @@ def fit(
     last = checkpoints / "last.ckpt"
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        trainer.build(out, steps, training.clip, logger, [saver, curve]).fit(
+        trainer.build(out, steps, training, logger, [saver, curve]).fit(
             module, data, ckpt_path=str(last) if last.exists() else None
         )
     except SystemExit:  # what Lightning makes of an interrupt, with further ones ignored
@@ -111,5 +111,6 @@ def quiet_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
         ".*lr_scheduler.step.*",
+        ".*Total length of `DataLoader` across ranks is zero.*",  # no query is held out
     ):
         warnings.filterwarnings("ignore", text)

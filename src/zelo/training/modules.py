@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torchmetrics.retrieval import RetrievalNormalizedDCG
 
 from zelo.errors import UserError
 from zelo.models.batching import by_length
@@ -81,6 +82,7 @@ class PointwiseModule(ZeloModule):
     ) -> None:
         super().__init__(training, steps)
         self.model, self.objective = model, objective
+        self.ndcg = RetrievalNormalizedDCG(top_k=10)
         self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
         freeze(model[0].model, training.frozen_layers)
 
@@ -128,6 +130,22 @@ class PointwiseModule(ZeloModule):
         return self.report(
             self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
         )
+
+    def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
+        """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.
+
+        Targets of `centred_mse` are Elos: the gains are then those of `evaluation.elo_truth`.
+        """
+        prediction = self(batch)
+        loss = self.objective(prediction, batch.target, batch.mask)
+        self.log("val/loss", loss, batch_size=len(batch.queries))
+        rows = torch.arange(len(batch.queries), device=loss.device)[:, None].expand_as(batch.mask)
+        self.ndcg.update(
+            prediction[batch.mask],
+            batch.target.exp()[batch.mask],
+            indexes=(rows + batch_idx * 2**20)[batch.mask],
+        )
+        self.log("val/NDCG@10", self.ndcg, on_epoch=True, batch_size=len(batch.queries))
 
 
 class BiEncoderModule(PointwiseModule):

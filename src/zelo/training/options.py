@@ -26,6 +26,13 @@ class TrainingOptions(Component):
         0, "lowest layers that stay as they are, and the embeddings with them; 0 for none", ge=0
     )
     chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
+    held_out: float = option(
+        0.0,
+        "share of the rated queries, by a hash of their text, that validate and do not train",
+        ge=0,
+        lt=1,
+    )
+    validate_every: int = option(50, "steps between validations", ge=1)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
 
     def steps(self, batches: int) -> int:
@@ -58,7 +65,12 @@ class LightningTrainer(Component):
                 )
 
     def build(
-        self, folder: Path, steps: int, clip: float, logger: Any, callbacks: list[Any]
+        self,
+        folder: Path,
+        steps: int,
+        training: TrainingOptions,
+        logger: Any,
+        callbacks: list[Any],
     ) -> Any:
         """A `lightning.Trainer` that works in `folder` for `steps` steps."""
         from lightning.pytorch import Trainer
@@ -69,7 +81,7 @@ class LightningTrainer(Component):
             precision=self.precision,
             max_steps=steps,
             max_epochs=-1,
-            gradient_clip_val=clip,
+            gradient_clip_val=training.clip,
             default_root_dir=str(folder),
             logger=logger,
             callbacks=callbacks,
@@ -79,4 +91,6 @@ class LightningTrainer(Component):
             use_distributed_sampler=False,
             reload_dataloaders_every_n_epochs=0,
             num_sanity_val_steps=0,
+            check_val_every_n_epoch=None,  # validation counts steps, over epochs
+            val_check_interval=min(training.validate_every, steps),
         )

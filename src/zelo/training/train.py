@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zelo.artifacts import read_table
+from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.models.weights import Weights
@@ -76,10 +77,14 @@ def train(
             "train: no training query has two rated documents; more candidates per query, or "
             "judges that answer, are needed"
         )
-    wanted = {doc_id for query in rated for doc_id in query.doc_ids}
-    batches = ScoredDataModule(
-        rated, document_texts(data, wanted), training.batch, training.candidates, seed
-    )
+    texts = document_texts(data, {doc_id for query in rated for doc_id in query.doc_ids})
+    held_out = [query for query in rated if hash_share(query.query) < training.held_out]
+    rated = [query for query in rated if hash_share(query.query) >= training.held_out]
+    if not rated:
+        raise UserError(
+            f"training.held_out={training.held_out}: no rated query is left to train on"
+        )
+    batches = ScoredDataModule(rated, texts, training.batch, training.candidates, seed, held_out)
     steps = training.steps(len(batches.loader))
     torch.manual_seed(seed)
     module = model.module(objective, training, steps)
@@ -92,6 +97,7 @@ def train(
     model.export(module.eval(), out / MODEL)
     return {
         "queries": len(rated),
+        **({"held_out": len(held_out)} if held_out else {}),
         "targets": sum(len(query.doc_ids) for query in rated),
         "steps": steps,
         "final_loss": round(loss, 6),
