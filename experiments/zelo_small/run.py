@@ -12,13 +12,18 @@ first candidates of the hybrid first stage. What is done already is not done aga
 from __future__ import annotations
 
 import argparse
+import csv
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import baseline
+from matplotlib.figure import Figure
 
-from zelo.artifacts import read_json
+from zelo.artifacts import read_json, read_table
+from zelo.evaluation.evaluate import values_by_system
+from zelo.evaluation.significance import against
 from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.weights import Weights
@@ -63,6 +68,83 @@ def main(collections: Path, names: list[str], split: str, rate: float, models: l
         ]
         zelo("evaluate", *data, f"evaluation.split={split}", f"depth={DEPTH}",
              f"out={OUT / f'{name}-{split}-{rate}'}", *reranked)  # fmt: skip
+    folders = [OUT / f"{name}-{split}-{rate}" for name in names or COLLECTIONS]
+    if split == "test":
+        collect(folders, models)
+        zelo("table", *map(str, folders), "baseline=embedding-start", f"csv={HERE / 'table.csv'}")
+
+
+def collect(folders: list[Path], models: list[str]) -> None:
+    """Write results.csv and differences.csv, print the README's tables, draw the figure."""
+    rows, differences = [], []
+    for folder in folders:
+        collection = read_json(folder / "evaluation.json")["collection"]
+        for row in read_table(folder, "metrics").to_pylist():
+            numbers = {key: f"{row[key]:.4f}" for key in ("value", "low", "high")}
+            rows.append({"collection": collection, **row, **numbers})
+        values = values_by_system(read_table(folder, "per_query"))
+        for kind in models:
+            for other, entrant in (("start", "zelo"), ("labels", "zelo"), ("start", "labels")):
+                tests = against(values, f"{kind}-{other}", [f"{kind}-{entrant}"], 10_000, 0)
+                (test,) = [test for test in tests if test.metric == "NDCG@10"]
+                differences.append({"collection": collection, **test._asdict()})
+    for name, table in (("results", rows), ("differences", differences)):
+        with (HERE / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, table[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table)
+    print_tables(rows, differences, models)
+    draw(differences)
+
+
+def print_tables(
+    rows: list[dict[str, Any]], differences: list[dict[str, Any]], models: list[str]
+) -> None:
+    """NDCG@10 of every system, and what is gained, as Markdown."""
+    of = {(r["collection"], r["system"]): r for r in rows if r["metric"] == "NDCG@10"}
+    collections = list(dict.fromkeys(r["collection"] for r in rows))
+    systems = ["bm25", "hybrid", *(f"{k}-{e}" for k in models for e in ("start", "zelo", "labels"))]
+    systems.append("ceiling")
+    print("| collection | queries |", " | ".join(systems), "|")
+    print("|---" * (len(systems) + 2) + "|")
+    for name in collections:
+        cells = [f"{float(of[name, system]['value']):.3f}" for system in systems]
+        print(f"| {name} | {of[name, 'hybrid']['queries']} |", " | ".join(cells), "|")
+    print("\n| collection | model | zELO − start | zELO − labels | labels − start |")
+    print("|---|---|---|---|---|")
+    for name in collections:
+        for kind in models:
+            cells = [
+                f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}] p={d['p_value']:.3f}"
+                for d in differences
+                if d["collection"] == name and d["system"].startswith(kind)
+            ]
+            print(f"| {name} | {kind} |", " | ".join(cells), "|")
+
+
+def draw(differences: list[dict[str, Any]]) -> None:
+    """What each training gains over the start, by collection."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    names = list(dict.fromkeys(d["collection"] for d in differences))
+    kinds = list(dict.fromkeys(d["system"].split("-")[0] for d in differences))
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        for shift, entrant in ((-0.1, "zelo"), (0.1, "labels")):
+            of = [
+                d
+                for d in differences
+                if d["system"] == f"{kind}-{entrant}" and d["baseline"] == f"{kind}-start"
+            ]
+            gain = [d["difference"] for d in of]
+            error = [[d["difference"] - d["low"] for d in of],
+                     [d["high"] - d["difference"] for d in of]]  # fmt: skip
+            at = [names.index(d["collection"]) + shift for d in of]
+            axes.errorbar(at, gain, yerr=error, fmt="o", capsize=3, label=entrant)
+        axes.axhline(0, color="gray", linewidth=0.8)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_title(kind)
+    figure.axes[0].set_ylabel("NDCG@10 less the start's")
+    figure.axes[0].legend(["trained by zELO, no labels", "trained on labels (MNRL)"], fontsize=8)
+    figure.savefig(HERE / "gains.png", dpi=130)
 
 
 def trained(
@@ -73,9 +155,10 @@ def trained(
     stages = "stages=[load,retrieve,compare,judge,rate,train]"
     zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
          f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.batch={BATCH}",
-         "training.candidates=null", f"training.max_steps={STEPS}", f"training.frozen_layers={FROZEN}",
-         f"model.max_tokens={TOKENS}", f"model.train_max_tokens={TRAIN_TOKENS}")  # fmt: skip
-    at = {stage["stage"]: Path(stage["path"]) for stage in read_json(run / "manifest.json")["stages"]}
+         "training.candidates=null", f"training.max_steps={STEPS}",
+         f"training.frozen_layers={FROZEN}", f"model.max_tokens={TOKENS}",
+         f"model.train_max_tokens={TRAIN_TOKENS}")  # fmt: skip
+    at = {s["stage"]: Path(s["path"]) for s in read_json(run / "manifest.json")["stages"]}
     steps = read_json(at["train"] / "stage.json")["counts"]["steps"]
     start = start_of(kind)
     labelled = OUT / f"{name}-{kind}-{rate}-labels"
