@@ -74,3 +74,7 @@ def test_views_need_privileged_text_and_grades_need_labels(
     with pytest.raises(UserError, match="only the built-in collection has"):
         Lexical().hidden_scores(tmp_path, pairs)
     assert list(Grades(gain=2).hidden_scores(tmp_path, pairs).values()) == [4.0, 2.0, 0.0]
+    tested = {"q-apples-theory": ["d1-apples"]}  # as `zelo evaluate` asks about
+    assert set(Grades(gain=2).hidden_scores(tmp_path, tested).values()) == {4.0}
+    with pytest.raises(UserError, match="these have none"):
+        Grades().hidden_scores(tmp_path, {"q-unknown": ["d0-poems"]})
