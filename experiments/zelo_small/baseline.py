@@ -1,7 +1,7 @@
 """The labelled baseline: sentence-transformers' own trainer with MultipleNegativesRankingLoss.
 
-Every (query, labelled positive) of the training queries, each with a hard negative: an unlabelled
-document among the query's first candidates, drawn anew for each use of the pair.
+Every (query, labelled positive) of the training queries, each with a hard negative: one of the
+query's first unlabelled candidates, drawn anew for each use of the pair.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ from zelo.training.modules import freeze
 def triples(data: Path, candidates: Path, mined: int, wanted: int) -> list[tuple[str, str, str]]:
     """(query, positive, hard negative) texts, `wanted` of them, in passes over all positives.
 
-    Negatives come from the first `mined` candidates without a label.
+    Negatives come from the first `mined` candidates without a label. Raises `ValueError` where
+    every candidate of a query has one.
     """
     grades = relevance_grades(data, "train")
     pool = candidates_from(read_table(candidates, "candidates"))
     queries = query_texts(data, "train")
     pairs = [(q, d) for q in queries for d, grade in grades.get(q, {}).items() if grade > 0]
-    negatives = {q: [d for d in pool[q][:mined] if not grades[q].get(d)] for q, _ in pairs}
+    negatives = {q: [d for d in pool[q] if not grades[q].get(d)][:mined] for q, _ in pairs}
+    if not all(negatives.values()):
+        raise ValueError("a training query has no candidate without a label")
     texts = document_texts(data, {d for _, d in pairs} | {d for n in negatives.values() for d in n})
     rng = stream(0, "baseline")
     found: list[tuple[str, str, str]] = []
     while len(found) < wanted:
         for i in rng.permutation(len(pairs)):
             q, positive = pairs[i]
-            if negatives[q]:
-                negative = negatives[q][rng.integers(len(negatives[q]))]
-                found.append((queries[q], texts[positive], texts[negative]))
+            negative = negatives[q][rng.integers(len(negatives[q]))]
+            found.append((queries[q], texts[positive], texts[negative]))
     return found[:wanted]
 
 
@@ -77,8 +79,8 @@ def train(
     else:
         model = load_cross_encoder(start)
         trainer, args = CrossEncoderTrainer, CrossEncoderTrainingArguments
-        # The head's scores are logits on the scale that the loss would make of them.
-        loss = CrossEncoderLoss(model, num_negatives=2, scale=1, activation_fn=None)
+        # Logits of 20 · cosine, the library's own temperature for cosines; the head gives 6 of it.
+        loss = CrossEncoderLoss(model, num_negatives=2, scale=20 / 6, activation_fn=None)
     model.max_seq_length = tokens[0]
     freeze(model[0].model, frozen)
     trainer(

@@ -1,4 +1,4 @@
-"""MiniLM trained by zELO without labels, and by sentence-transformers with them.
+"""MiniLM trained by zELO on simulated judges, and by sentence-transformers on labels.
 
     python experiments/zelo_small/run.py COLLECTIONS [NAME ...] [--split dev] [--rate 2e-5]
 
@@ -27,23 +27,23 @@ from zelo.evaluation.significance import against
 from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.weights import Weights
+from zelo.store import digest
 
 HERE = Path(__file__).parent
 OUT = Path("outputs") / "zelo_small"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Collection → passes over its training queries, options of its data. med and cacm have labels of
-# test queries alone: half of these are trained on, the others tested
-COLLECTIONS: dict[str, tuple[int, list[str]]] = {
-    "cranfield": (2, []),
-    "med": (10, ["data.train_share=0.5"]),
-    "cacm": (6, ["data.train_share=0.5"]),
-    "cuad": (1, []),
-    "cosqa": (1, []),
-    "scifact": (1, []),
+# Collection → passes over its training queries, steps at most, options of its data. med and cacm
+# have labels of test queries alone: half of these are trained on, the others tested
+COLLECTIONS: dict[str, tuple[int, int, list[str]]] = {
+    "cranfield": (2, 80, []),
+    "med": (10, 80, ["data.train_share=0.5"]),
+    "cacm": (6, 80, ["data.train_share=0.5"]),
+    "cuad": (1, 60, []),
+    "cosqa": (1, 60, []),
+    "scifact": (1, 60, []),
 }
 DEPTH = 10  # candidates that are compared, trained on, mined for negatives, and reranked
 BATCH = 4  # queries per step of zELO: BATCH · DEPTH documents
-STEPS = 80  # at most
 FROZEN, TRAIN_TOKENS, TOKENS = 3, 96, 128
 RERANKER = {"embedding": "EmbeddingReranker", "reranker": "CrossEncoderReranker"}
 
@@ -56,11 +56,11 @@ def zelo(*arguments: str) -> None:
 
 def main(collections: Path, names: list[str], split: str, rate: float, models: list[str]) -> None:
     for name in names or COLLECTIONS:
-        epochs, options = COLLECTIONS[name]
+        epochs, steps, options = COLLECTIONS[name]
         data = ["data=beir", f"data.path={collections / name}", *options]
         entrants = {}
         for kind in models:
-            entrants |= trained(name, kind, data, epochs, rate)
+            entrants |= trained(name, kind, data, epochs, steps, rate)
         reranked = [
             f"+rerankers.{entrant}={{_target_:zelo.evaluation.rerankers.{RERANKER[kind]},"
             f"weights:{{_target_:zelo.models.weights.Weights,name:{folder}}},max_tokens:{TOKENS}}}"
@@ -143,29 +143,30 @@ def draw(differences: list[dict[str, Any]]) -> None:
         axes.set_xticks(range(len(names)), names)
         axes.set_title(kind)
     figure.axes[0].set_ylabel("NDCG@10 less the start's")
-    figure.axes[0].legend(["trained by zELO, no labels", "trained on labels (MNRL)"], fontsize=8)
+    figure.axes[0].legend(["zELO, simulated judges", "labels, MNRL"], fontsize=8)
     figure.savefig(HERE / "gains.png", dpi=130)
 
 
 def trained(
-    name: str, kind: str, data: list[str], epochs: int, rate: float
+    name: str, kind: str, data: list[str], epochs: int, most: int, rate: float
 ) -> dict[str, tuple[str, Path]]:
     """Start, zELO and baseline of one kind: entrant → kind and folder."""
     run = OUT / f"{name}-{kind}-{rate}"
     stages = "stages=[load,retrieve,compare,judge,rate,train]"
     zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
          f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.batch={BATCH}",
-         "training.candidates=null", f"training.max_steps={STEPS}",
+         "training.candidates=null", f"training.max_steps={most}",
          f"training.frozen_layers={FROZEN}", f"model.max_tokens={TOKENS}",
          f"model.train_max_tokens={TRAIN_TOKENS}")  # fmt: skip
     at = {s["stage"]: Path(s["path"]) for s in read_json(run / "manifest.json")["stages"]}
     steps = read_json(at["train"] / "stage.json")["counts"]["steps"]
     start = start_of(kind)
-    labelled = OUT / f"{name}-{kind}-{rate}-labels"
+    # As many texts per step as zELO reads: pairs of documents for an embedding model; for a
+    # cross-encoder each query with its positive, its negative and two of other queries.
+    size = BATCH * DEPTH // (2 if kind == "embedding" else 4)
+    settings = digest([steps, size, DEPTH, FROZEN, TRAIN_TOKENS, TOKENS, rate])
+    labelled = OUT / f"{name}-{kind}-labels-{settings}"
     if not (labelled / "modules.json").exists():
-        # As many texts per step as zELO reads: pairs of documents for an embedding model; for a
-        # cross-encoder each query with its positive, its negative and two of other queries.
-        size = BATCH * DEPTH // (2 if kind == "embedding" else 4)
         examples = baseline.triples(at["load"], at["retrieve"], DEPTH, steps * size)
         baseline.train(kind, start, examples, steps, rate, FROZEN, (TRAIN_TOKENS, TOKENS), labelled)
     return {f"{kind}-start": (kind, start), f"{kind}-zelo": (kind, at["train"] / "model"),
