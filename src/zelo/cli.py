@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case ["compare", *_]:
             print("usage: zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]", file=sys.stderr)
             sys.exit(2)
-        case ["table", *rest] if any("=" not in word for word in rest):
+        case ["table", *rest] if rest and not rest[0].startswith("-"):
             sys.exit(table(rest))
         case ["table", *_]:
             print(
@@ -227,19 +227,29 @@ def table(words: Sequence[str]) -> None:
         first_stage_of,
         read_evaluations,
         rows,
+        unlike,
         write_csv,
     )
     from zelo.reporting.results import print_collections
 
-    given = [word.split("=", 1) for word in words if "=" in word]
-    options = {"metric": "NDCG@10", "baseline": "", "csv": "", **dict(given)}
-    if unknown := options.keys() - {"metric", "baseline", "csv"}:
-        raise UserError(f"{min(unknown)}: no such option; there are metric, baseline and csv")
-    folders = [Path(word) for word in words if "=" not in word]
+    options = {"metric": "NDCG@10", "baseline": "", "csv": ""}
+    folders = []
+    for word in words:
+        key, is_option, value = word.partition("=")
+        if not is_option or Path(word).is_dir():
+            folders.append(Path(word))
+        elif key in options:
+            options[key] = value
+        else:
+            raise UserError(f"{key}: no such option; there are metric, baseline and csv")
+    if not folders:
+        raise UserError("table: name at least one folder of zelo evaluate")
     evaluated = read_evaluations(folders, options["metric"])
     baseline = options["baseline"] or first_stage_of(folders[0])
     found = rows(evaluated)
     print_collections(options["metric"], baseline, found, against_baseline(evaluated, baseline))
+    for line in unlike(evaluated):
+        print(f"! {line}")
     if options["csv"]:
         write_csv(Path(options["csv"]), found)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo.errors import UserError
 from zelo.evaluation.calibration import (
     Pairs,
     Probability,
@@ -28,7 +29,16 @@ def drawn(n: int, slope: float, intercept: float, seed: int = 0) -> Pairs:
     rng = np.random.default_rng(seed)
     score = rng.normal(size=n)
     chance = 1 / (1 + np.exp(-(slope * score + intercept)))
-    return Pairs(score, rng.random(n) < chance, rng.integers(0, 50, n))
+    return pairs_of(score, rng.random(n) < chance, rng.integers(0, 50, n))
+
+
+def pairs_of(score: Any, relevant: Any, query: Any) -> Pairs:
+    """Pairs of queries that have no other relevant document."""
+    relevant = np.asarray(relevant, bool)
+    queries = int(np.max(query)) + 1
+    return Pairs(
+        np.asarray(score, float), relevant, np.asarray(query), queries, int(relevant.sum())
+    )
 
 
 def test_pairs_are_the_ranked_documents_and_grades_below_one_are_not_relevant() -> None:
@@ -36,13 +46,23 @@ def test_pairs_are_the_ranked_documents_and_grades_below_one_are_not_relevant() 
     assert pairs.score.tolist() == [3.0, 2.0, 0.9, 0.5]
     assert pairs.relevant.tolist() == [True, False, False, True]
     assert pairs.query.tolist() == [0, 0, 1, 1]
+    assert (pairs.queries, pairs.all_relevant) == (2, 3)
+
+
+def test_what_was_not_retrieved_counts() -> None:
+    pairs = Pairs.of({**RANKINGS, "q3": []}, GRADES)
+    kept = keep(pairs, best_threshold(pairs))
+    assert kept.threshold == 3.0  # one of one is right; all five would have 2 of 3
+    assert (kept.recall, kept.recall_possible) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert kept.kept_per_query == pytest.approx(1 / 3)
+    assert kept.queries_with_nothing == pytest.approx(2 / 3)
 
 
 def test_the_probability_that_was_planted_is_found() -> None:
     pairs = drawn(40_000, 2.0, -1.0)
     found = fit_probability(pairs)
     assert (found.slope, found.intercept) == pytest.approx((2.0, -1.0), abs=0.07)
-    scaled = fit_probability(Pairs(pairs.score * 1e-3, pairs.relevant, pairs.query))
+    scaled = fit_probability(pairs_of(pairs.score * 1e-3, pairs.relevant, pairs.query))
     assert scaled.slope == pytest.approx(found.slope * 1e3, rel=1e-3)
     good = reliability(drawn(40_000, 2.0, -1.0, seed=1), found)
     assert good.error < 0.01
@@ -54,7 +74,7 @@ def test_the_probability_that_was_planted_is_found() -> None:
 def test_scores_of_another_level_per_query_part_auc_within_from_over_all() -> None:
     pairs = drawn(20_000, 3.0, 0.0)
     level = np.random.default_rng(2).normal(scale=5, size=50)
-    moved = Pairs(pairs.score + level[pairs.query], pairs.relevant, pairs.query)
+    moved = pairs_of(pairs.score + level[pairs.query], pairs.relevant, pairs.query)
     before, after = reliability(moved, Probability(1, 0)), reliability(pairs, Probability(3, 0))
     assert before.auc_within == pytest.approx(after.auc_within)
     assert before.auc < 0.7 < after.auc
@@ -62,7 +82,7 @@ def test_scores_of_another_level_per_query_part_auc_within_from_over_all() -> No
 
 
 def test_a_threshold_is_the_best_of_all() -> None:
-    pairs = Pairs(np.array([5.0, 4, 3, 2, 1]), np.array([1, 1, 0, 1, 0], bool), np.arange(5))
+    pairs = pairs_of(np.array([5.0, 4, 3, 2, 1]), np.array([1, 1, 0, 1, 0], bool), np.arange(5))
     assert best_threshold(pairs) == 2.0
     kept = keep(pairs, 2.0)
     assert (kept.precision, kept.recall) == (0.75, 1.0)
@@ -76,7 +96,7 @@ def test_a_threshold_is_the_best_of_all() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=40))
 def test_no_other_threshold_does_better(rows: list[tuple[int, bool]]) -> None:
     score, relevant = (np.array(column) for column in zip(*rows, strict=True))
-    pairs = Pairs(score.astype(float), relevant.astype(bool), np.arange(len(rows)) % 3)
+    pairs = pairs_of(score.astype(float), relevant.astype(bool), np.arange(len(rows)) % 3)
     if not relevant.any():
         return
     best = keep(pairs, best_threshold(pairs)).f1
@@ -85,14 +105,12 @@ def test_no_other_threshold_does_better(rows: list[tuple[int, bool]]) -> None:
 
 def test_auc_within_is_the_mean_over_queries_that_have_both() -> None:
     score, relevant = np.array([2.0, 1, 1, 2, 5]), np.array([1, 0, 1, 0, 1], bool)
-    assert auc_within(Pairs(score, relevant, np.array([0, 0, 1, 1, 2]))) == 0.5
-    assert np.isnan(auc_within(Pairs(score[:1], relevant[:1], np.array([0]))))
+    assert auc_within(pairs_of(score, relevant, np.array([0, 0, 1, 1, 2]))) == 0.5
+    assert np.isnan(auc_within(pairs_of(score[:1], relevant[:1], np.array([0]))))
 
 
 def test_what_cannot_be_calibrated_is_said() -> None:
-    none = Pairs(np.array([1.0, 2.0]), np.array([False, False]), np.array([0, 0]))
-    some = Pairs(np.array([1.0, 2.0]), np.array([False, True]), np.array([0, 0]))
-    with pytest.raises(UserError, match=r"calibration of s: of the 2 pairs .* chosen on, 0 are"):
-        calibrate("s", none, some)
-    with pytest.raises(UserError, match="tested on, 0 are"):
-        calibrate("s", some, none)
+    none = pairs_of(np.array([1.0, 2.0]), np.array([False, False]), np.array([0, 0]))
+    some = pairs_of(np.array([1.0, 2.0]), np.array([False, True]), np.array([0, 0]))
+    assert "that a threshold is chosen on, 0 are" in calibrate("s", none, some)["reason"]
+    assert "that a threshold is tested on, 0 are" in calibrate("s", some, none)["reason"]

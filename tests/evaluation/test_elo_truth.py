@@ -61,12 +61,19 @@ def test_recall_of_the_top() -> None:
     assert top_recall(["a"], {}) == 0.0
 
 
+def test_what_is_rated_and_not_ranked_stands_below_all_others() -> None:
+    elos = {"a": 1.0, "b": 0.0, "c": 5.0, "d": 4.0}
+    # a ≻ b is right; c and d belong above both, and are in no order.
+    assert pairwise_accuracy(["a", "b", "unrated"], elos) == pytest.approx((1 + 0.5) / 6)
+    assert pairwise_accuracy([], elos) == 0.5
+
+
 def test_verdicts_that_agree() -> None:
     labels = {"x": [0.5, 0.6], "y": [0.4, 0.5], "z": [0.9, 0.9]}
     elos = {"x": [0.8, 0.8], "y": [0.9, 0.9], "z": [0.95, 0.95]}
     assert agreement_of_verdicts(labels, elos) == (pytest.approx(2 / 3), 3, pytest.approx(2 / 3), 6)
     none = agreement_of_verdicts({"x": [1.0], "y": [1.0]}, {"x": [1.0], "y": [0.0]})
-    assert math.isnan(none.of_systems)
+    assert none.of_systems is None
     assert (none.pairs, none.decided) == (0, 0)
     mixed = agreement_of_verdicts(
         {"x": [1, 0, 2], "y": [0, 1, 2]}, {"x": [1, 1, 0], "y": [0, 0, 1]}
@@ -83,7 +90,7 @@ def test_judges_stand_beside_labels_or_in_their_place(cli: Cli, tmp_path: Path) 
     bare = write_beir(tmp_path / "bare", documents, queries, {})
     with running() as endpoint:
         options = [
-            "data=beir", "retriever=bm25", "reranker=[pairwise]", "truth=elo", "truth.top=6",
+            "data=beir", "retriever=bm25", "reranker=[pairwise]", "truth=elo", "truth.top=10",
             "judge=vllm", f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
             "judge.vote=soft", "evaluation.resamples=100",
         ]  # fmt: skip

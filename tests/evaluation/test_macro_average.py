@@ -90,6 +90,7 @@ def test_table_of_two_collections(cli: Cli, tmp_path: Path, beir_folder: Path) -
     assert done.returncode == 0, done.stderr
     for name in ("one", "two", "ones", COLLECTIONS, DOMAINS, "ideal order", "BM25"):
         assert name in done.stdout
+    assert "! split differs: test of one; train of two" in done.stdout
     lines = (tmp_path / "work" / "table.csv").read_text().splitlines()
     assert lines[0] == "name,kind,queries,system,value,low,high"
     assert len(lines) == 1 + 6 * 2
@@ -99,6 +100,8 @@ def test_table_of_two_collections(cli: Cli, tmp_path: Path, beir_folder: Path) -
         (["one", "metric=NDCG@7"], "one: has no NDCG@7; there are NDCG@10,"),
         (["one", "colour=red"], "colour: no such option"),
         (["one", "baseline=x"], "baseline x: not in every evaluation"),
+        (["one", "csv=no/folder.csv"], "no/folder.csv: cannot be written (No such file"),
+        (["metric=NDCG@10"], "table: name at least one folder"),
     ):
         done = cli("table", *arguments)
         assert done.returncode == 2

@@ -8,17 +8,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
-from zelo.artifacts import SCHEMAS, Table, read_table, table, write_json, write_table
+from zelo.artifacts import Table, read_table, write_json, write_table
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
 from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.calibration import draw as draw_reliability
-from zelo.evaluation.elo_truth import ELO_NDCG, Agreement, EloTruth, agreement_of_verdicts
+from zelo.evaluation.elo_truth import (
+    ELO_NDCG,
+    Agreement,
+    EloTruth,
+    agreement_of_verdicts,
+    measure_by_elos,
+)
 from zelo.evaluation.evaluate import (
     CEILING,
     Evaluation,
@@ -41,31 +48,36 @@ from zelo.store import Store, stage
 
 @stage(version=3)
 def rank(
-    *, out: Path, data: Path, candidates: Path, reranker: Reranker, split: str, depth: int
+    *,
+    out: Path,
+    data: Path,
+    candidates: Path,
+    reranker: Reranker,
+    split: str,
+    depth: int,
+    unlabelled: bool,
 ) -> Mapping[str, Any]:
-    """Stage `rank`: the first `depth` candidates of each query, ordered by one reranker.
+    """Stage `rank`: the first `depth` candidates of a split's queries, ordered by one reranker.
 
-    Writes `rankings`, and the seconds that scoring took.
+    Queries without a relevant document are left out unless `unlabelled`. Writes `rankings`, and the
+    seconds that scoring took. `UserError` where a score is no number.
     """
-    pool = head(pool_of(candidates, queries_to_rank(data, split)), depth)
-    documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, split)
+    asked = queries if unlabelled else grades_to_evaluate(data, split)
+    pool = head(pool_of(candidates, asked), depth)
+    documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     start = time.monotonic()
     scores = reranker.score(Pool(queries, documents, pool, data), out)
     seconds = time.monotonic() - start
+    for query_id, row in scores.items():
+        if not np.isfinite(row).all():
+            raise UserError(f"{type(reranker).__name__}: query {query_id!r}: a score is no number")
     write_table(out, "rankings", rankings_table("rankings", {"reranker": rerank(pool, scores)}))
     return {
         "queries": len(pool),
         "pairs": sum(map(len, pool.values())),
         "seconds_scoring": round(seconds, 2),
     }
-
-
-def queries_to_rank(data: Path, split: str) -> list[str]:
-    """The split's queries that have a relevant document; all of it where it has no label at all."""
-    if not relevance_grades(data, split):
-        return list(query_texts(data, split))
-    return list(grades_to_evaluate(data, split))
 
 
 def pool_of(candidates: Path, query_ids: Iterable[str]) -> dict[str, list[str]]:
@@ -79,13 +91,13 @@ def head(pool: Mapping[str, Sequence[str]], depth: int) -> dict[str, list[str]]:
     return {query_id: list(docs[:depth]) for query_id, docs in pool.items()}
 
 
-def with_rest(ranking: Ranking, pool: Mapping[str, Sequence[str]]) -> Ranking:
-    """`ranking` of the first candidates, and below it the others in the first stage's order."""
+def with_rest(ranking: Ranking, first_stage: Ranking) -> Ranking:
+    """`ranking` of the first documents, and below it the others in the first stage's order."""
     whole: dict[str, list[tuple[str, float]]] = {}
-    for query_id, docs in pool.items():
+    for query_id, everything in first_stage.items():
         ranked = list(ranking.get(query_id, []))
         lowest = ranked[-1][1] if ranked else 0.0
-        rest = enumerate(docs[len(ranked) :], start=1)
+        rest = enumerate((doc_id for doc_id, _ in everything[len(ranked) :]), start=1)
         whole[query_id] = ranked + [(doc_id, lowest - n) for n, doc_id in rest]
     return whole
 
@@ -120,6 +132,15 @@ class Benchmark(Component):
                 raise ValueError(f"{name!r} cannot be a reranker's name: choose another")
         return rerankers
 
+    @model_validator(mode="after")
+    def _apart(self) -> Benchmark:
+        if self.calibrate and self.evaluation.split in (self.calibrate, "all"):
+            raise ValueError(
+                f"calibrate={self.calibrate}: evaluation.split={self.evaluation.split} would test "
+                "a threshold on the queries that it is chosen on"
+            )
+        return self
+
     def run(self, say: Any) -> Path:
         """Rank, measure and compare.
 
@@ -129,13 +150,12 @@ class Benchmark(Component):
         store = Store(self.home / "store", frozenset({"load", "retrieve", "rank"}), say)
         split = self.evaluation.split
         data = store.run(load, {}, {"source": self.data})
-        labelled = bool(relevance_grades(data.path, split))
-        grades = grades_to_evaluate(data.path, split) if labelled or self.truth is None else {}
-        asked = queries_to_rank(data.path, split)
+        grades = labelled_queries(data.path, split, needed=self.truth is None or self.calibrate)
+        chosen_on = labelled_queries(data.path, self.calibrate, True) if self.calibrate else {}
+        queries = query_texts(data.path, split)
+        asked = list(grades if self.truth is None else queries)
         if not asked:
             raise UserError(f"evaluate: the {split} split has no query; evaluation.split=all has")
-        if self.calibrate:
-            grades_to_evaluate(data.path, self.calibrate)  # before anything takes time
         candidates = store.run(
             retrieve, {"data": data}, {"retriever": self.retriever, "top_k": self.top_k}
         )
@@ -145,41 +165,56 @@ class Benchmark(Component):
                 f"rerankers.{min(taken)}: the first stage has that name: choose another"
             )
         last = candidates.record["counts"]["retriever"]
+        depth = min(self.depth, self.top_k)
         records: dict[str, Mapping[str, Any]] = {}
 
-        def ranked(split: str, query_ids: Sequence[str]) -> dict[str, Ranking]:
+        def ranked(split: str, query_ids: Iterable[str]) -> dict[str, Ranking]:
             """System → ranking of some queries; rerankers have what they did not read below."""
             found: dict[str, Ranking] = {
                 system: {query_id: ranking.get(query_id, []) for query_id in query_ids}
                 for system, ranking in first_stage.items()
             }
-            pool = pool_of(candidates.path, query_ids)
             for name, reranker in self.rerankers.items():
                 made = store.run(
                     rank,
                     {"data": data, "candidates": candidates},
-                    {"reranker": reranker, "split": split, "depth": min(self.depth, self.top_k)},
+                    {
+                        "reranker": reranker,
+                        "split": split,
+                        "depth": depth,
+                        "unlabelled": self.truth is not None,
+                    },
                     label=f"rank ({name}{'' if split == self.evaluation.split else ', ' + split})",
                 )
                 ranking = rankings_from(read_table(made.path, "rankings")).get("reranker", {})
-                found[name] = with_rest(ranking, pool)
+                found[name] = with_rest(ranking, found[last])
                 records.setdefault(name, made.record["counts"])
             return found
 
         rankings = ranked(split, asked)
+        pool = head(pool_of(candidates.path, asked), depth)
+        about = {"config": describe(self), "collection": self.collection, "domain": self.domain,
+                 "first_stage": last, "split": split, "depth": depth, "queries": len(grades),
+                 "rerankers": records}  # fmt: skip
         tables = []
         if grades:
-            pool = pool_of(candidates.path, grades)
-            ceiling = with_rest(best_order(head(pool, self.depth), grades), pool)
-            tables.append(measure({CEILING: ceiling, **rankings}, grades))
+            of = {
+                system: {query_id: ranking[query_id] for query_id in grades}
+                for system, ranking in rankings.items()
+            }
+            ideal = best_order({query_id: pool[query_id] for query_id in grades}, grades)
+            tables.append(measure({CEILING: with_rest(ideal, of[last]), **of}, grades))
         if self.truth is not None:
-            texts = {i: text for i, text in query_texts(data.path, split).items() if i in asked}
-            rows = self.truth.measure(data.path, texts, rankings)
-            names = SCHEMAS["per_query"].names
-            tables.append(
-                table("per_query", **dict(zip(names, zip(*rows, strict=True), strict=True)))
-            )
+            judged = self.truth.rate(data.path, queries, rankings)
+            ideal = by_elo(pool, judged.elos)
+            systems = {CEILING: with_rest(ideal, rankings[last]), **rankings}
+            tables.append(measure_by_elos(systems, judged.elos))
+            about["truth"] = {"queries": len(judged.elos), "asked": len(queries),
+                              "comparisons": judged.comparisons,
+                              "unanswered": judged.unanswered}  # fmt: skip
         per_query = pa.concat_tables(tables)
+        if grades and self.truth is not None:
+            about["agreement"] = agreement_by_query(per_query)._asdict()
         values = values_by_system(per_query)
         tests = against(values, last, list(self.rerankers), self.evaluation.resamples, self.seed)
         out = self.out or self.home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -187,26 +222,17 @@ class Benchmark(Component):
         write_table(out, "per_query", per_query)
         write_table(out, "metrics", summarise(values, self.evaluation.resamples, self.seed))
         write_json(out / "comparisons.json", [test._asdict() for test in tests])
-        about = {"config": describe(self), "collection": self.collection, "domain": self.domain,
-                 "first_stage": last, "split": split, "depth": self.depth, "queries": len(asked),
-                 "rerankers": records}  # fmt: skip
-        if grades and self.truth is not None:
-            about["agreement"] = agreement_by_query(per_query)._asdict()
         write_json(out / "evaluation.json", about)
         write_runs(out, rankings)
         if self.calibrate:
-            chosen_on = grades_to_evaluate(data.path, self.calibrate)
-            chosen = ranked(self.calibrate, list(chosen_on))
-            rows_of = [
-                calibrate(
-                    name,
-                    Pairs.of(chosen[name], chosen_on, self.depth),
-                    Pairs.of(rankings[name], grades, self.depth),
-                )
-                for name in rankings
-            ]
-            write_json(out / "calibration.json", rows_of)
-            draw_reliability(rows_of, out / "reliability.png")
+            chosen = ranked(self.calibrate, chosen_on)
+            rows = []
+            for name in rankings:
+                pairs = Pairs.of(chosen[name], chosen_on, depth)
+                tested = {query_id: rankings[name][query_id] for query_id in grades}
+                rows.append(calibrate(name, pairs, Pairs.of(tested, grades, depth)))
+            write_json(out / "calibration.json", rows)
+            draw_reliability(rows, out / "reliability.png")
         return out
 
     @property
@@ -214,6 +240,26 @@ class Benchmark(Component):
         """What the collection is called: its name, else its folder's, else what kind it is."""
         path = getattr(self.data, "path", None)
         return self.data.name or (Path(path).name if path else type(self.data).__name__)
+
+
+def labelled_queries(data: Path, split: str, needed: object) -> dict[str, dict[str, int]]:
+    """Grades of the split's queries that have a relevant document; `UserError` for none if they are
+    needed."""
+    grades = relevance_grades(data, split)
+    if needed or any(max(row.values()) > 0 for row in grades.values()):
+        return grades_to_evaluate(data, split)
+    return {}
+
+
+def by_elo(pool: Mapping[str, Sequence[str]], elos: Mapping[str, Mapping[str, float]]) -> Ranking:
+    """The candidates of each rated query by their Elos, unrated ones last."""
+    return {
+        query_id: sorted(
+            ((doc_id, elo.get(doc_id, -np.inf)) for doc_id in pool[query_id]),
+            key=lambda item: -item[1],
+        )
+        for query_id, elo in elos.items()
+    }
 
 
 def agreement_by_query(per_query: Table) -> Agreement:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zelo.errors import UserError
 from zelo.retrieval.ranking import Ranking
 
 Reals = NDArray[np.float64]
@@ -29,6 +28,8 @@ class Pairs:
     score: Reals  # (N,)
     relevant: NDArray[np.bool_]  # (N,)
     query: NDArray[np.int64]  # (N,), 0 … Q − 1
+    queries: int  # Q, those without a document too
+    all_relevant: int  # relevant documents of the queries, those that were not scored too
 
     @classmethod
     def of(
@@ -40,9 +41,13 @@ class Pairs:
             for q, (query_id, ranked) in enumerate(rankings.items())
             for doc_id, score in ranked[:depth]
         ]
-        columns = list(zip(*rows, strict=True)) if rows else [(), (), ()]
+        score, relevant, query = zip(*rows, strict=True) if rows else ((), (), ())
         return cls(
-            np.array(columns[0], float), np.array(columns[1], bool), np.array(columns[2], int)
+            np.array(score, float),
+            np.array(relevant, bool),
+            np.array(query, int),
+            len(rankings),
+            sum(grade >= 1 for q in rankings for grade in grades.get(q, {}).values()),
         )
 
 
@@ -123,10 +128,9 @@ def auc(score: Reals, relevant: NDArray[np.bool_]) -> float:
 
 def auc_within(pairs: Pairs) -> float:
     """Mean over queries of the AUC among one query's pairs, of those where it is defined."""
-    queries = range(int(pairs.query.max(initial=-1)) + 1)
-    values = [
-        auc(pairs.score[of], pairs.relevant[of]) for of in (pairs.query == q for q in queries)
-    ]
+    order = np.argsort(pairs.query, kind="stable")
+    ends = np.searchsorted(pairs.query[order], np.arange(1, pairs.queries))
+    values = [auc(pairs.score[of], pairs.relevant[of]) for of in np.split(order, ends)]
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else np.nan
 
@@ -137,7 +141,8 @@ class Kept:
 
     threshold: float
     precision: float  # of what is kept
-    recall: float  # of the relevant pairs
+    recall: float  # of all relevant documents
+    recall_possible: float  # by keeping every pair: the rest was not retrieved
     f1: float
     kept_per_query: float
     queries_with_nothing: float  # share of the queries
@@ -145,11 +150,12 @@ class Kept:
 
 def best_threshold(pairs: Pairs) -> float:
     """The score whose threshold has the highest F1; the highest such score where several do."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(pairs.relevant, pairs.score)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    return float(thresholds[len(thresholds) - 1 - int(f1[:-1][::-1].argmax())])
+    order = np.argsort(-pairs.score, kind="stable")
+    score = pairs.score[order]
+    right = np.cumsum(pairs.relevant[order])
+    f1 = 2 * right / (np.arange(1, len(score) + 1) + pairs.all_relevant)
+    last = np.append(score[1:] != score[:-1], True)  # of equal scores all are kept
+    return float(score[np.where(last, f1, -1.0).argmax()])
 
 
 def keep(pairs: Pairs, threshold: float) -> Kept:
@@ -157,29 +163,31 @@ def keep(pairs: Pairs, threshold: float) -> Kept:
     kept = pairs.score >= threshold
     right = int((kept & pairs.relevant).sum())
     precision = right / max(int(kept.sum()), 1)
-    recall = right / max(int(pairs.relevant.sum()), 1)
-    queries = len(np.unique(pairs.query))
+    recall = right / max(pairs.all_relevant, 1)
+    queries = max(pairs.queries, 1)
     return Kept(
         threshold=threshold,
         precision=precision,
         recall=recall,
+        recall_possible=float(pairs.relevant.sum() / max(pairs.all_relevant, 1)),
         f1=2 * precision * recall / (precision + recall) if right else 0.0,
-        kept_per_query=float(kept.sum() / max(queries, 1)),
-        queries_with_nothing=1 - len(np.unique(pairs.query[kept])) / max(queries, 1),
+        kept_per_query=float(kept.sum() / queries),
+        queries_with_nothing=1 - len(np.unique(pairs.query[kept])) / queries,
     )
 
 
 def calibrate(system: str, chosen_on: Pairs, tested_on: Pairs) -> dict[str, Any]:
     """Probability and threshold of one system, chosen on one set of pairs and tested on another.
 
-    Raises `UserError` where one of the sets has no relevant pair, or no other.
+    Where one of the sets has no relevant pair, or no other, `reason` says so in their place.
     """
     for what, pairs in (("chosen", chosen_on), ("tested", tested_on)):
         if not 0 < pairs.relevant.sum() < len(pairs.relevant):
-            raise UserError(
-                f"calibration of {system}: of the {len(pairs.relevant)} pairs that a threshold is "
-                f"{what} on, {int(pairs.relevant.sum())} are relevant; some must be and some not"
+            reason = (
+                f"of the {len(pairs.relevant)} pairs that a threshold is {what} on, "
+                f"{int(pairs.relevant.sum())} are relevant; some must be and some not"
             )
+            return {"system": system, "reason": reason}
     probability = fit_probability(chosen_on)
     threshold = best_threshold(chosen_on)
     return {
@@ -200,6 +208,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     for row in rows:
+        if "reason" in row:
+            continue
         said, seen = zip(*row["reliability"]["curve"], strict=True)
         axes.plot(said, seen, marker="o", markersize=3, label=row["system"])
     axes.set(xlabel="predicted probability of relevance", ylabel="share relevant")

@@ -12,11 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zelo.artifacts import SCHEMAS, Table, table
+from zelo.config import option
 from zelo.data.texts import document_texts
 from zelo.evaluation.metrics import dcg
-from zelo.evaluation.pair_judging import PairJudging
+from zelo.evaluation.pair_judging import Judged, PairJudging
 from zelo.retrieval.ranking import Ranking
 
+ROUNDING = 1e-9
+DEPTH = 10  # ranks that are measured
 ELO_NDCG = "NDCG@10 (exp Elo)"
 ELO_MEASURES = (ELO_NDCG, "pairwise accuracy", "top-10 recall")
 
@@ -25,13 +29,12 @@ class EloTruth(PairJudging):
     """`truth=elo`: judges in the place of labels. The `top` documents of every system's ranking of
     a query are pooled, compared in pairs and rated."""
 
-    def measure(
-        self, data: Path, queries: Mapping[str, str], rankings: Mapping[str, Ranking]
-    ) -> list[tuple[str, str, str, float]]:
-        """(system, query id, measure, value) of every ranking of the queries that were rated.
+    top: int = option(10, "documents of each ranking that are pooled", ge=DEPTH)
 
-        A pairwise accuracy that is not defined for every system is left out for all.
-        """
+    def rate(
+        self, data: Path, queries: Mapping[str, str], rankings: Mapping[str, Ranking]
+    ) -> Judged:
+        """Elos of the pooled documents, of the queries about which something was answered."""
         pool = {
             query_id: list(
                 dict.fromkeys(
@@ -43,24 +46,28 @@ class EloTruth(PairJudging):
             for query_id in queries
         }
         documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
-        elos = self.elos("truth", data, queries, documents, pool)
-        rows = []
+        judged = self.elos("truth", data, queries, documents, pool)
+        return judged._replace(elos={q: elo for q, elo in judged.elos.items() if elo})
+
+
+def measure_by_elos(
+    rankings: Mapping[str, Ranking], elos: Mapping[str, Mapping[str, float]]
+) -> Table:
+    """`ELO_MEASURES` of every rated query under every system, as a `per_query` table.
+
+    A pairwise accuracy is left out where all Elos of a query are equal.
+    """
+    rows = []
+    for system, ranking in rankings.items():
         for query_id, elo in elos.items():
-            if not elo:
-                continue
-            ranked = {
-                system: [doc_id for doc_id, _ in ranking.get(query_id, [])]
-                for system, ranking in rankings.items()
-            }
-            found = {system: elo_values(docs, elo) for system, docs in ranked.items()}
-            for place, measure in enumerate(ELO_MEASURES):
-                values = [row[place] for row in found.values()]
-                if not np.isnan(values).any():
-                    rows += [
-                        (system, query_id, measure, value)
-                        for system, value in zip(found, values, strict=True)
-                    ]
-        return rows
+            values = elo_values([doc_id for doc_id, _ in ranking.get(query_id, [])], elo)
+            rows += [
+                (system, query_id, measure, value)
+                for measure, value in zip(ELO_MEASURES, values, strict=True)
+                if not np.isnan(value)
+            ]
+    names = SCHEMAS["per_query"].names
+    return table("per_query", **dict(zip(names, zip(*rows, strict=True), strict=True)))
 
 
 def elo_values(ranked: Sequence[str], elos: Mapping[str, float]) -> tuple[float, float, float]:
@@ -68,7 +75,7 @@ def elo_values(ranked: Sequence[str], elos: Mapping[str, float]) -> tuple[float,
     return elo_ndcg(ranked, elos), pairwise_accuracy(ranked, elos), top_recall(ranked, elos)
 
 
-def elo_ndcg(ranked: Sequence[str], elos: Mapping[str, float], k: int = 10) -> float:
+def elo_ndcg(ranked: Sequence[str], elos: Mapping[str, float], k: int = DEPTH) -> float:
     """NDCG of the first `k` with gains exp(Elo), in [0, 1]; 0 where nothing is rated.
 
     A constant added to all Elos changes nothing. Source: zbench's definition.
@@ -81,29 +88,32 @@ def elo_ndcg(ranked: Sequence[str], elos: Mapping[str, float], k: int = 10) -> f
 
 
 def pairwise_accuracy(ranked: Sequence[str], elos: Mapping[str, float]) -> float:
-    """Share of the pairs of rated, ranked documents that stand in the order of their Elos.
+    """Share of the pairs of rated documents that stand in the order of their Elos.
 
-    Pairs of equal Elos do not count; NaN where there is no other pair.
+    Rated documents that are not ranked stand below all others, in no order: a pair of these counts
+    half. Pairs of equal Elos do not count; NaN where there is no other pair.
     """
-    elo = np.array([elos[doc_id] for doc_id in ranked if doc_id in elos])
-    above, below = np.triu_indices(len(elo), 1)
-    d = elo[above] - elo[below]
-    decided = d != 0
-    return float((d[decided] > 0).mean()) if decided.any() else float("nan")
+    below = {doc_id: rank for rank, doc_id in enumerate(ranked)}
+    rank = np.array([below.get(doc_id, len(ranked)) for doc_id in elos])
+    elo = np.array(list(elos.values()))
+    i, j = np.triu_indices(len(elo), 1)
+    decided = elo[i] != elo[j]
+    right = (1 + np.sign(elo[i] - elo[j]) * np.sign(rank[j] - rank[i])) / 2
+    return float(right[decided].mean()) if decided.any() else float("nan")
 
 
-def top_recall(ranked: Sequence[str], elos: Mapping[str, float], k: int = 10) -> float:
+def top_recall(ranked: Sequence[str], elos: Mapping[str, float], k: int = DEPTH) -> float:
     """Share of the `k` documents of highest Elo (of all, if fewer) among the first `k` ranked."""
     best = sorted(elos, key=lambda doc_id: -elos[doc_id])[:k]
     return len(set(best) & set(ranked[:k])) / len(best) if best else 0.0
 
 
 class Agreement(NamedTuple):
-    """How often labels and Elos find the same of two systems better; NaN where nothing counts."""
+    """How often labels and Elos find the same of two systems better; None where nothing counts."""
 
-    of_systems: float  # by the mean over queries
+    of_systems: float | None  # by the mean over queries
     pairs: int  # of systems that both tell apart
-    of_queries: float  # by the values of one query
+    of_queries: float | None  # by the values of one query
     decided: int  # pairs of systems on one query that both tell apart
 
 
@@ -112,17 +122,22 @@ def agreement_of_verdicts(
 ) -> Agreement:
     """Agreement of two measures, each of which maps systems to values of the same queries."""
     systems = list(labels)
-    means: list[tuple[float, float]] = []
-    queries: list[tuple[float, float]] = []
+    means: list[tuple[int, int]] = []
+    queries: list[tuple[int, int]] = []
     for i, a in enumerate(systems):
         for b in systems[i + 1 :]:
             by_label = np.asarray(labels[a]) - np.asarray(labels[b])
             by_elo = np.asarray(elos[a]) - np.asarray(elos[b])
-            means.append((np.sign(by_label.mean()), np.sign(by_elo.mean())))
-            queries += zip(np.sign(by_label), np.sign(by_elo), strict=True)
+            means.append((sign(by_label.mean()), sign(by_elo.mean())))
+            queries += zip(map(sign, by_label), map(sign, by_elo), strict=True)
     return Agreement(*_agreeing(means), *_agreeing(queries))
 
 
-def _agreeing(verdicts: Sequence[tuple[float, float]]) -> tuple[float, int]:
+def sign(difference: float) -> int:
+    """Sign of a difference; 0 where rounding alone could have made it."""
+    return int(np.sign(difference)) if abs(difference) > ROUNDING else 0
+
+
+def _agreeing(verdicts: Sequence[tuple[int, int]]) -> tuple[float | None, int]:
     same = [a == b for a, b in verdicts if a and b]
-    return (float(np.mean(same)), len(same)) if same else (float("nan"), 0)
+    return (float(np.mean(same)), len(same)) if same else (None, 0)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class Evaluated:
     name: str
     domain: str | None
     values: Mapping[str, Reals]
+    how: Mapping[str, Any] = field(default_factory=dict)  # split, depth and first stage
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def read_evaluations(folders: Sequence[Path], metric: str) -> list[Evaluated]:
         if not (folder / "evaluation.json").exists():
             raise UserError(f"{folder}: has no evaluation.json; give folders of `zelo evaluate`")
         about = read_json(folder / "evaluation.json")
+        if "collection" not in about:
+            raise UserError(f"{folder}: written by an earlier version; run zelo evaluate again")
         values = values_by_system(read_table(folder, "per_query"))
         of = {system: row for (system, name), row in values.items() if name == metric}
         if not of:
@@ -77,7 +81,8 @@ def read_evaluations(folders: Sequence[Path], metric: str) -> list[Evaluated]:
             raise UserError(
                 f"{folder}: collection {about['collection']} is there already; name it by data.name"
             )
-        found.append(Evaluated(about["collection"], about["domain"], of))
+        how = {key: about[key] for key in ("split", "depth", "first_stage")}
+        found.append(Evaluated(about["collection"], about["domain"], of, how))
     return found
 
 
@@ -88,6 +93,22 @@ def shared_systems(evaluated: Sequence[Evaluated]) -> list[str]:
     if not shared:
         raise UserError("the evaluations have no system in common")
     return shared
+
+
+def unlike(evaluated: Sequence[Evaluated]) -> list[str]:
+    """What a reader should know: systems left out, and what was evaluated in another way."""
+    shared, said = set(shared_systems(evaluated)), []
+    left_out = sorted({system for e in evaluated for system in e.values} - shared)
+    if left_out:
+        said.append(f"{', '.join(left_out)}: not in every evaluation, and left out")
+    for key in evaluated[0].how:
+        by_value: dict[Any, list[str]] = {}
+        for e in evaluated:
+            by_value.setdefault(e.how[key], []).append(e.name)
+        if len(by_value) > 1:
+            ways = "; ".join(f"{value} of {', '.join(names)}" for value, names in by_value.items())
+            said.append(f"{key.replace('_', ' ')} differs: {ways}")
+    return said
 
 
 def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:
@@ -184,7 +205,11 @@ def first_stage_of(folder: Path) -> str:
 
 def write_csv(path: Path, found: Sequence[Row]) -> None:
     """One line per row and system: name, kind, queries, system, value, low, high."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    try:
+        file = path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    with file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["name", "kind", "queries", "system", "value", "low", "high"])
         for row in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from zelo.comparison.compare import Sampler, present
 from zelo.config import Component, describe, option
@@ -15,6 +16,14 @@ from zelo.judging.protocol import Question
 from zelo.judging.spending import Budget, Spending
 from zelo.seeding import stream
 from zelo.store import digest
+
+
+class Judged(NamedTuple):
+    """What judges made of a pool."""
+
+    elos: dict[str, dict[str, float]]  # query id → document id → Elo
+    comparisons: int
+    unanswered: int
 
 
 class PairJudging(Component):
@@ -34,8 +43,8 @@ class PairJudging(Component):
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         pool: Mapping[str, Sequence[str]],
-    ) -> dict[str, dict[str, float]]:
-        """Query id → document id → Elo, of the documents of `pool` that an answer is about.
+    ) -> Judged:
+        """Compare the documents of `pool` and rate those that an answer is about.
 
         Every answer is in the ledger as it comes. Raises `UserError` where a judge was given up, or
         no question was answered; `what` names who asks.
@@ -71,7 +80,7 @@ class PairJudging(Component):
         query, i, j, p = zip(*given, strict=True)
         rated = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
         known = {(q, place) for q, *pair, _ in given for place in pair}
-        return {
+        elos = {
             query_id: {
                 doc_id: float(elo)
                 for place, (doc_id, elo) in enumerate(zip(docs, rated.of(number), strict=True))
@@ -79,3 +88,4 @@ class PairJudging(Component):
             }
             for number, (query_id, docs) in enumerate(compared.items())
         }
+        return Judged(elos, len(polls), len(polls) - len(given))

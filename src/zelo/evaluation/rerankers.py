@@ -104,7 +104,9 @@ class PairwiseReranker(PairJudging):
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Elos of what was compared; below all of them, falling, what was not."""
         compared = {i: docs[: self.top] for i, docs in pool.candidates.items()}
-        found = self.elos("reranker pairwise", pool.data, pool.queries, pool.documents, compared)
+        found = self.elos(
+            "reranker pairwise", pool.data, pool.queries, pool.documents, compared
+        ).elos
         scores = {}
         for query_id, docs in pool.candidates.items():
             # Documents of which nothing is known have an Elo of 0, and keep their order.

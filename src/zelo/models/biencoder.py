@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from zelo.training.objectives import Objective
     from zelo.training.options import TrainingOptions
 
+DEFAULT_SCALE = 6.0
+
 
 class BiEncoder(Component):
     """`model=embedding`: query and document are embedded apart; the score is their cosine."""
@@ -26,7 +28,7 @@ class BiEncoder(Component):
     scale: float | None = option(
         None,
         "training compares `scale · cosine` with targets; null: so that the starting model's "
-        "predictions spread as the targets do",
+        "predictions spread as the targets do (6 where the objective fixes their level)",
         gt=0,
     )
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
@@ -43,7 +45,7 @@ class BiEncoder(Component):
         model = load_embedding_model(
             self.weights.locate(), self.train_max_tokens or self.max_tokens
         )
-        return BiEncoderModule(model, self.scale or 1.0, objective, training, steps)
+        return BiEncoderModule(model, self.scale or DEFAULT_SCALE, objective, training, steps)
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
 from zelo.models.batching import by_length
+from zelo.models.biencoder import DEFAULT_SCALE
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class CrossEncoder(Component):
     scale: float | None = option(
         None,
         "factor of the cosine in the `segments` head; null: so that the starting model's "
-        "predictions spread as the targets do",
+        "predictions spread as the targets do (6 where the objective fixes their level)",
         gt=0,
     )
     batch_size: int = option(64, "pairs scored at once", ge=1, exclude=True)
@@ -49,7 +50,7 @@ class CrossEncoder(Component):
         """Return the LightningModule that trains it for `steps` steps."""
         from zelo.training.modules import CrossEncoderModule
 
-        model = new_cross_encoder(self.weights.locate(), self.head, self.scale or 1.0)
+        model = new_cross_encoder(self.weights.locate(), self.head, self.scale or DEFAULT_SCALE)
         model.max_seq_length = self.train_max_tokens or self.max_tokens
         return CrossEncoderModule(model, objective, training, steps)
 

@@ -184,13 +184,19 @@ def print_evaluation(folder: Path) -> None:
     tests = [Difference(**row) for row in read_json(folder / "comparisons.json")]
     title = f"{about['queries']} {about['split']} queries, mean and 95 % interval"
     print_systems(title, results(folder), tests)
-    if agreement := about.get("agreement"):
+    if truth := about.get("truth"):
+        print(
+            f"Elos of {truth['queries']:,} of {truth['asked']:,} queries, from "
+            f"{truth['comparisons']:,} comparisons, {truth['unanswered']:,} of them unanswered"
+        )
+    agreement = about.get("agreement")
+    if agreement and agreement["decided"] and agreement["pairs"]:
         print(
             f"labels and Elos find the same of two systems better in {agreement['of_systems']:.0%} "
             f"of {agreement['pairs']} pairs; query by query in {agreement['of_queries']:.0%} of "
             f"{agreement['decided']:,} verdicts"
         )
-    if (folder / "calibration.json").exists():
+    if about["config"]["calibrate"]:
         print_calibration(about["config"]["calibrate"], read_json(folder / "calibration.json"))
     print(f"\n{folder}")
 
@@ -238,18 +244,23 @@ def print_calibration(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
     table = Table(title=f"Thresholds chosen on {split} queries", title_justify="left",
                   box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))  # fmt: skip
-    columns = ("threshold", f"F1 on {split}", "F1", "precision", "recall", "kept per query",
-               "calibration error", "AUC", "within queries")  # fmt: skip
+    columns = ("threshold", f"F1 on {split}", "F1", "precision", "recall", "of at most",
+               "kept per query", "calibration error", "AUC", "within queries")  # fmt: skip
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
+        if "reason" in row:
+            continue
         kept, reliable = row["tested"], row["reliability"]
         numbers = (kept["threshold"], row["chosen"]["f1"], kept["f1"], kept["precision"],
-                   kept["recall"], kept["kept_per_query"], reliable["error"], reliable["auc"],
-                   reliable["auc_within"])  # fmt: skip
+                   kept["recall"], kept["recall_possible"], kept["kept_per_query"],
+                   reliable["error"], reliable["auc"], reliable["auc_within"])  # fmt: skip
         table.add_row(label(row["system"]), *(f"{number:.3f}" for number in numbers))
     Console(width=None if Console().is_terminal else 130, markup=False).print(table)
+    for row in rows:
+        if "reason" in row:
+            print(f"! {label(row['system'])} cannot be calibrated: {row['reason']}")
 
 
 def cell(e: Estimate) -> str:

@@ -47,6 +47,8 @@ def distil(
     from zelo.training.fit import fit
     from zelo.training.modules import PairwiseModule
 
+    if training.held_out:
+        raise UserError("distil.training.held_out: only the model that is shipped is validated")
     said = average(read_table(judgments, "judgments"), vote)
     queries, documents = query_texts(data), document_texts(data, {*said.doc_a, *said.doc_b})
     triples = [

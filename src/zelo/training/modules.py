@@ -6,7 +6,7 @@ chunks of similar length so that little of the work is padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from zelo.models.segments import SegmentHead
 from zelo.training.batches import PairwiseBatch, ScoredBatch
 from zelo.training.objectives import Objective, centre
 from zelo.training.options import TrainingOptions
+
+SCALES = 0.5, 100.0  # a starting model whose scores hardly part, or part much, has no better one
 
 
 class ZeloModule(LightningModule):  # type: ignore[misc]
@@ -121,9 +123,10 @@ class PointwiseModule(ZeloModule):
             predictions = [centre(self(batch), batch.mask)[batch.mask] for batch in batches]
         targets = [centre(batch.target, batch.mask)[batch.mask] for batch in batches]
         spread = torch.cat(predictions).std()
-        wanted = torch.cat(targets).std() * self.objective.steepness
+        wanted = torch.cat(targets).std()
         if spread > 0 and wanted > 0:
-            self.cosine_scale = (self.cosine_scale or 1.0) * float(wanted / spread)
+            matched = (self.cosine_scale or 1.0) * float(wanted / spread)
+            self.cosine_scale = min(max(matched, SCALES[0]), SCALES[1])
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """Loss of the objective."""
@@ -146,6 +149,17 @@ class PointwiseModule(ZeloModule):
             indexes=(rows + batch_idx * 2**20)[batch.mask],
         )
         self.log("val/NDCG@10", self.ndcg, on_epoch=True, batch_size=len(batch.queries))
+
+    def validated(self, batches: Iterable[ScoredBatch]) -> dict[str, float]:
+        """NDCG@10 of the model as it is on held-out queries, under the name it is logged by."""
+        from lightning.pytorch import Trainer
+
+        trainer = Trainer(
+            accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
+            enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        (found,) = trainer.validate(self, batches, verbose=False)
+        return {"val/NDCG@10": round(found["val/NDCG@10"], 4)}
 
 
 class BiEncoderModule(PointwiseModule):

@@ -19,7 +19,7 @@ class Objective(Protocol):
     """An objective (`conf/objective/`)."""
 
     target: str  # the map from Elo to target that it learns from (`rating.target`)
-    steepness: ClassVar[float]  # how far predictions must part for targets that part by 1
+    level_free: ClassVar[bool]  # whether a constant added to a query's predictions changes nothing
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Loss of a batch, a scalar."""
@@ -34,7 +34,7 @@ class MSE(Component):
     """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]` (METHOD, 7)."""
 
     target: str = option("cdf", "map from Elo to target", pattern="^(cdf|minmax)$")
-    steepness: ClassVar[float] = 4.0  # of the sigmoid's inverse at 0
+    level_free: ClassVar[bool] = False
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""
@@ -55,7 +55,7 @@ class CentredMSE(Component):
     """
 
     target: str = option("centred", "map from Elo to target", pattern="^centred$")
-    steepness: ClassVar[float] = 1.0
+    level_free: ClassVar[bool] = True
 
     def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the documents of the batch."""

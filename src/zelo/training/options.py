@@ -32,7 +32,7 @@ class TrainingOptions(Component):
         ge=0,
         lt=1,
     )
-    validate_every: int = option(50, "steps between validations", ge=1)
+    validate_every: int = option(50, "steps between validations", ge=1, exclude=True)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
 
     def steps(self, batches: int) -> int:

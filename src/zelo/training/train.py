@@ -80,27 +80,31 @@ def train(
     texts = document_texts(data, {doc_id for query in rated for doc_id in query.doc_ids})
     held_out = [query for query in rated if hash_share(query.query) < training.held_out]
     rated = [query for query in rated if hash_share(query.query) >= training.held_out]
-    if not rated:
+    if not rated or (training.held_out and not held_out):
+        missing = "train on" if not rated else "validate on"
         raise UserError(
-            f"training.held_out={training.held_out}: no rated query is left to train on"
+            f"training.held_out={training.held_out}: of {len(rated) + len(held_out)} rated queries "
+            f"none is left to {missing}"
         )
     batches = ScoredDataModule(rated, texts, training.batch, training.candidates, seed, held_out)
     steps = training.steps(len(batches.loader))
     torch.manual_seed(seed)
     module = model.module(objective, training, steps)
-    if model.scale is None:
+    if model.scale is None and objective.level_free:
         rng = stream(seed, "scale")
         some = [rated[i] for i in rng.permutation(len(rated))[:MATCHED]]
         parts = range(0, len(some), training.batch)
         module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
     loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
+    validated = module.validated(batches.val_dataloader()) if held_out else {}
     model.export(module.eval(), out / MODEL)
     return {
         "queries": len(rated),
-        **({"held_out": len(held_out)} if held_out else {}),
         "targets": sum(len(query.doc_ids) for query in rated),
         "steps": steps,
         "final_loss": round(loss, 6),
+        **({"scale": round(module.cosine_scale, 3)} if module.cosine_scale else {}),
+        **({"held_out": len(held_out)} | validated if held_out else {}),
     }
 
 
