@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from zelo.artifacts import Table, read_json, read_table, replacing, write_json
 from zelo.comparison.graphs import Cycles
-from zelo.data.lines import numbered_lines
+from zelo.data.lines import json_objects
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.seeding import stream
@@ -42,8 +42,7 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
     dataset = source / "dataset.jsonl" if source.is_dir() else source
     if not dataset.is_file():
         raise UserError(f"{dataset}: not found; a zbench JSONL file or working folder is needed")
-    lines = [checked(json_line(dataset, number, line), f"{dataset}:{number}")
-             for number, line in numbered_lines(dataset)]  # fmt: skip
+    lines = [checked(line, f"{dataset}:{number}") for number, line in json_objects(dataset)]
     if not lines:
         raise UserError(f"{dataset}: empty, at least one query is needed")
     contents: dict[str, set[str]] = {}
@@ -112,15 +111,7 @@ def implied(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def json_line(path: Path, number: int, line: str) -> Any:
-    """A line as JSON."""
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}:{number}: not JSON ({error})") from None
-
-
-def checked(line: Any, where: str) -> dict[str, Any]:
+def checked(line: dict[str, Any], where: str) -> dict[str, Any]:
     """A line of the dataset with all that is read of it."""
     try:
         texts = [line["query"]["id"], line["query"]["query"]]
@@ -135,8 +126,7 @@ def checked(line: Any, where: str) -> dict[str, Any]:
         ) from None
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: ids and texts must be strings")
-    found: dict[str, Any] = line
-    return found
+    return line
 
 
 def read_ai_scores(
