@@ -180,9 +180,9 @@ class Store:
             sizes = [
                 f"{value:,} {key}" for key, value in counts.items() if type(value) is int and value
             ]
-            self.say(
-                f"{label}: " + ", ".join([f"{about['seconds']:.1f} s", *sizes]).replace("_", " ")
-            )
+            validated = [f"{key} {value}" for key, value in counts.items() if key[:4] == "val/"]
+            said = ", ".join([f"{about['seconds']:.1f} s", *sizes, *validated])
+            self.say(f"{label}: {said.replace('_', ' ')}")
         return artifact, True
 
     @contextmanager

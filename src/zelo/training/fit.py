@@ -62,6 +62,21 @@ def fit(
     return sum(tail) / len(tail)
 
 
+def validate(module: LightningModule, batches: Any, trainer: LightningTrainer) -> dict[str, float]:
+    """What `module`, as it is, logs on held-out batches (`val/NDCG@10`, `val/loss`)."""
+    checker = Trainer(
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        precision=trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    (found,) = checker.validate(module, batches, verbose=False)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 class LossCurve(Callback):  # type: ignore[misc]
     """Keeps the loss of every step, over resumes too, and shows progress."""
 

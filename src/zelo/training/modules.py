@@ -6,7 +6,7 @@ chunks of similar length so that little of the work is padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -149,17 +149,6 @@ class PointwiseModule(ZeloModule):
             indexes=(rows + batch_idx * 2**20)[batch.mask],
         )
         self.log("val/NDCG@10", self.ndcg, on_epoch=True, batch_size=len(batch.queries))
-
-    def validated(self, batches: Iterable[ScoredBatch]) -> dict[str, float]:
-        """NDCG@10 of the model as it is on held-out queries, under the name it is logged by."""
-        from lightning.pytorch import Trainer
-
-        trainer = Trainer(
-            accelerator="auto", devices=1, logger=False, enable_progress_bar=False,
-            enable_model_summary=False, enable_checkpointing=False,
-        )  # fmt: skip
-        (found,) = trainer.validate(self, batches, verbose=False)
-        return {"val/NDCG@10": round(found["val/NDCG@10"], 4)}
 
 
 class BiEncoderModule(PointwiseModule):

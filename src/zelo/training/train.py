@@ -69,7 +69,7 @@ def train(
     import torch
 
     from zelo.training.batches import ScoredDataModule
-    from zelo.training.fit import fit
+    from zelo.training.fit import fit, validate
 
     rated = read_rated(data, ratings)
     if not rated:
@@ -96,7 +96,7 @@ def train(
         parts = range(0, len(some), training.batch)
         module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
     loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
-    validated = module.validated(batches.val_dataloader()) if held_out else {}
+    validated = validate(module, batches.val_dataloader(), trainer) if held_out else {}
     model.export(module.eval(), out / MODEL)
     return {
         "queries": len(rated),
