@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.evaluate import values_by_system
-from zelo.evaluation.significance import against
+from zelo.evaluation.significance import against, holm
 from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.weights import Weights
@@ -88,6 +88,12 @@ def collect(folders: list[Path], models: list[str]) -> None:
                 tests = against(values, f"{kind}-{other}", [f"{kind}-{entrant}"], 10_000, 0)
                 (test,) = [test for test in tests if test.metric == "NDCG@10"]
                 differences.append({"collection": collection, **test._asdict()})
+    # Every question (does zELO gain over the start? ...) is asked of all models and collections.
+    for question in {(d["baseline"].split("-")[1], d["system"].split("-")[1]) for d in differences}:
+        asked = [d for d in differences if question ==
+                 (d["baseline"].split("-")[1], d["system"].split("-")[1])]  # fmt: skip
+        for d, p in zip(asked, holm([d["p_value"] for d in asked]), strict=True):
+            d["p_corrected"] = p
     for name, table in (("results", rows), ("differences", differences)):
         with (HERE / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, table[0], lineterminator="\n")
@@ -115,7 +121,8 @@ def print_tables(
     for name in collections:
         for kind in models:
             cells = [
-                f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}] p={d['p_value']:.3f}"
+                f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], "
+                f"{d['p_corrected']:.3f}"
                 for d in differences
                 if d["collection"] == name and d["system"].startswith(kind)
             ]
@@ -138,12 +145,13 @@ def draw(differences: list[dict[str, Any]]) -> None:
             error = [[d["difference"] - d["low"] for d in of],
                      [d["high"] - d["difference"] for d in of]]  # fmt: skip
             at = [names.index(d["collection"]) + shift for d in of]
-            axes.errorbar(at, gain, yerr=error, fmt="o", capsize=3, label=entrant)
+            label = {"zelo": "zELO, simulated judges", "labels": "labels, MNRL"}[entrant]
+            axes.errorbar(at, gain, yerr=error, fmt="o", capsize=3, label=label)
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set_xticks(range(len(names)), names)
         axes.set_title(kind)
     figure.axes[0].set_ylabel("NDCG@10 less the start's")
-    figure.axes[0].legend(["zELO, simulated judges", "labels, MNRL"], fontsize=8)
+    figure.axes[0].legend(fontsize=8)
     figure.savefig(HERE / "gains.png", dpi=130)
 
 
