@@ -253,7 +253,7 @@ def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Pa
             values.append(elo_ndcg(ranked, elos))
     assert len(values) == 7
     assert float(logged[-1]["val/NDCG@10"]) == pytest.approx(np.mean(values), abs=1e-5)
-    at_the_end = fitting.validate(module, data.val_dataloader(), LightningTrainer())
+    at_the_end = fitting.validate(module, data, LightningTrainer())
     assert at_the_end["val/NDCG@10"] == pytest.approx(np.mean(values), abs=1e-4)
 
 

@@ -62,8 +62,10 @@ def fit(
     return sum(tail) / len(tail)
 
 
-def validate(module: LightningModule, batches: Any, trainer: LightningTrainer) -> dict[str, float]:
-    """What `module`, as it is, logs on held-out batches (`val/NDCG@10`, `val/loss`)."""
+def validate(
+    module: LightningModule, data: LightningDataModule, trainer: LightningTrainer
+) -> dict[str, float]:
+    """What `module`, as it is, logs on the held-out queries of `data`: `val/NDCG@10`, `val/loss`."""
     checker = Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -73,7 +75,7 @@ def validate(module: LightningModule, batches: Any, trainer: LightningTrainer) -
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    (found,) = checker.validate(module, batches, verbose=False)
+    (found,) = checker.validate(module, datamodule=data, verbose=False)
     return {name: round(value, 4) for name, value in found.items()}
 
 

@@ -96,7 +96,7 @@ def train(
         parts = range(0, len(some), training.batch)
         module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
     loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
-    validated = validate(module, batches.val_dataloader(), trainer) if held_out else {}
+    validated = validate(module, batches, trainer) if held_out else {}
     model.export(module.eval(), out / MODEL)
     return {
         "queries": len(rated),
