@@ -65,7 +65,7 @@ def fit(
 def validate(
     module: LightningModule, data: LightningDataModule, trainer: LightningTrainer
 ) -> dict[str, float]:
-    """What `module`, as it is, logs on the held-out queries of `data`: `val/NDCG@10`, `val/loss`."""
+    """What `module`, as it is, logs on held-out queries: `val/NDCG@10`, `val/loss`."""
     checker = Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
