@@ -224,7 +224,6 @@ def table(words: Sequence[str]) -> None:
     """Put what `zelo evaluate` found on several collections together."""
     from zelo.evaluation.macro_average import (
         against_baseline,
-        first_stage_of,
         read_evaluations,
         rows,
         unlike,
@@ -245,7 +244,7 @@ def table(words: Sequence[str]) -> None:
     if not folders:
         raise UserError("table: name at least one folder of zelo evaluate")
     evaluated = read_evaluations(folders, options["metric"])
-    baseline = options["baseline"] or first_stage_of(folders[0])
+    baseline = options["baseline"] or evaluated[0].how["first_stage"]
     found = rows(evaluated)
     print_collections(options["metric"], baseline, found, against_baseline(evaluated, baseline))
     for line in unlike(evaluated):

@@ -219,17 +219,13 @@ def work_of(run: Run, for_ensemble: float, total: float, size: Size) -> Iterator
         room = (model.max_tokens - min(size.query_tokens, model.max_query_tokens)) / 2
         triple = min(size.query_tokens, model.max_query_tokens) + 2 * size.cut(room)
         p = parameters(model.weights)
-        options = run.distil.training
-        learned = for_ensemble * options.epochs
-        learned = min(learned, (options.max_steps or learned) * options.batch) * triple
+        learned = run.distil.training.reads(for_ensemble) * triple
         yield Work("distil", learned, p, training=True)
         yield Work("judge (the distilled model)", 2 * total * triple, p)  # both orders
     if isinstance(run.model, BiEncoder | CrossEncoder):
         length = float(getattr(run.model, "train_max_tokens", None) or run.model.max_tokens)
         each = min(run.depth, run.top_k, run.training.candidates or run.depth, size.documents)
-        read = size.queries * run.training.epochs
-        read = min(read, (run.training.max_steps or read) * run.training.batch)
-        tokens = read * each * (size.query_tokens + size.cut(length))
+        tokens = run.training.reads(size.queries) * each * (size.query_tokens + size.cut(length))
         yield Work("train", tokens, parameters(run.model.weights), training=True)
 
 

@@ -15,7 +15,7 @@ from pydantic import field_validator, model_validator
 from zelo.artifacts import Table, read_table, write_json, write_table
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
-from zelo.data.texts import document_texts, query_texts, relevance_grades
+from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.calibration import draw as draw_reliability
@@ -31,6 +31,7 @@ from zelo.evaluation.evaluate import (
     Evaluation,
     best_order,
     grades_to_evaluate,
+    labelled_queries,
     measure,
     rerank,
     summarise,
@@ -150,8 +151,9 @@ class Benchmark(Component):
         store = Store(self.home / "store", frozenset({"load", "retrieve", "rank"}), say)
         split = self.evaluation.split
         data = store.run(load, {}, {"source": self.data})
-        grades = labelled_queries(data.path, split, needed=self.truth is None or self.calibrate)
-        chosen_on = labelled_queries(data.path, self.calibrate, True) if self.calibrate else {}
+        needed = self.truth is None or self.calibrate is not None
+        grades = (grades_to_evaluate if needed else labelled_queries)(data.path, split)
+        chosen_on = grades_to_evaluate(data.path, self.calibrate) if self.calibrate else {}
         queries = query_texts(data.path, split)
         asked = list(grades if self.truth is None else queries)
         if not asked:
@@ -240,15 +242,6 @@ class Benchmark(Component):
         """What the collection is called: its name, else its folder's, else what kind it is."""
         path = getattr(self.data, "path", None)
         return self.data.name or (Path(path).name if path else type(self.data).__name__)
-
-
-def labelled_queries(data: Path, split: str, needed: object) -> dict[str, dict[str, int]]:
-    """Grades of the split's queries that have a relevant document; `UserError` for none if they are
-    needed."""
-    grades = relevance_grades(data, split)
-    if needed or any(max(row.values()) > 0 for row in grades.values()):
-        return grades_to_evaluate(data, split)
-    return {}
 
 
 def by_elo(pool: Mapping[str, Sequence[str]], elos: Mapping[str, Mapping[str, float]]) -> Ranking:

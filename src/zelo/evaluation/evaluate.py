@@ -77,14 +77,19 @@ def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:
 
     `UserError` where there is none. (trec_eval leaves out queries without relevant documents.)
     """
-    grades = relevance_grades(data, split)
-    grades = {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}
+    grades = labelled_queries(data, split)
     if not grades:
         raise UserError(
             f"evaluate: no query of the {split} split has labels; choose another with "
             f"evaluation.split=..., or give qrels/{split}.tsv"
         )
     return grades
+
+
+def labelled_queries(data: Path, split: str) -> dict[str, dict[str, int]]:
+    """The same, empty where there is none."""
+    grades = relevance_grades(data, split)
+    return {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}
 
 
 def best_order(

@@ -18,12 +18,18 @@ from numpy.typing import NDArray
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import CEILING, values_by_system
-from zelo.evaluation.significance import bootstrap_interval, holm, randomisation_test
+from zelo.evaluation.significance import (
+    bootstrap_interval,
+    bootstrap_means,
+    holm,
+    quantiles,
+    randomisation_test,
+)
 from zelo.seeding import stream
 
 Reals = NDArray[np.float64]
 COLLECTIONS, DOMAINS = "average of collections", "average of domains"
-RESAMPLES, BLOCK = 10_000, 500
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -140,30 +146,23 @@ def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Row]:
         found.append(Row(e.name, "collection", len(e.values[systems[0]]), intervals))
     for name, kind, weight in weights(evaluated):
         intervals = {
-            system: (float(mean_of(evaluated, system, weight)), *interval(
-                [e.values[system] for e in evaluated], weight, seed))
+            system: (
+                float(weight @ [e.values[system].mean() for e in evaluated]),
+                *interval([e.values[system] for e in evaluated], weight, seed),
+            )
             for system in systems
-        }  # fmt: skip
+        }
         size = sum(len(e.values[systems[0]]) for e, w in zip(evaluated, weight, strict=True) if w)
         found.append(Row(name, kind, size, intervals))
     return found
-
-
-def mean_of(evaluated: Sequence[Evaluated], system: str, weight: Reals) -> float:
-    """Weighted mean over collections of a system's mean over queries."""
-    return float(weight @ [e.values[system].mean() for e in evaluated])
 
 
 def interval(values: Sequence[Reals], weight: Reals, seed: int) -> tuple[float, float]:
     """95 % interval of the weighted mean of several collections' means."""
     means = np.zeros(RESAMPLES)
     for number, (sample, w) in enumerate(zip(values, weight, strict=True)):
-        rng = stream(seed, "macro", str(number))
-        for start in range(0, RESAMPLES, BLOCK):
-            drawn = rng.integers(len(sample), size=(BLOCK, len(sample)))
-            means[start : start + BLOCK] += w * sample[drawn].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+        means += w * bootstrap_means(sample, stream(seed, "macro", str(number)), RESAMPLES)
+    return quantiles(means)
 
 
 def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 0) -> list[Verdict]:
@@ -196,11 +195,6 @@ def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 
             found, corrected, strict=True
         )
     ]
-
-
-def first_stage_of(folder: Path) -> str:
-    """The system whose candidates were reranked: what others are held against."""
-    return str(read_json(folder / "evaluation.json")["first_stage"])
 
 
 def write_csv(path: Path, found: Sequence[Row]) -> None:

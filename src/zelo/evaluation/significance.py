@@ -20,13 +20,21 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of `values` (queries,); (nan, nan) for none."""
     if len(values) == 0:
         return float("nan"), float("nan")
-    means = np.concatenate(
-        [
-            values[rng.integers(len(values), size=(BLOCK, len(values)))].mean(axis=1)
-            for _ in range(-(-resamples // BLOCK))
-        ]
-    )
-    low, high = np.quantile(means[:resamples], [(1 - level) / 2, (1 + level) / 2])
+    return quantiles(bootstrap_means(values, rng, resamples), level)
+
+
+def bootstrap_means(values: Values, rng: np.random.Generator, resamples: int) -> Values:
+    """Means (resamples,) of samples drawn with replacement from `values` (queries,), at least 1."""
+    means = [
+        values[rng.integers(len(values), size=(BLOCK, len(values)))].mean(axis=1)
+        for _ in range(-(-resamples // BLOCK))
+    ]
+    return np.concatenate(means)[:resamples]
+
+
+def quantiles(means: Values, level: float = 0.95) -> tuple[float, float]:
+    """The interval that holds the share `level` of `means`, and as many below as above it."""
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

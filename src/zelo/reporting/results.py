@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
@@ -13,6 +13,10 @@ from zelo.evaluation.evaluate import TRAINED
 from zelo.evaluation.macro_average import Row, Verdict
 from zelo.evaluation.significance import Difference
 from zelo.store import Artifact, Used
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
 
 LABELS = {
     "bm25": "BM25",
@@ -108,27 +112,15 @@ def ndcg_of_trained(metrics: Artifact) -> float | None:
 
 def print_results(metrics: Artifact) -> None:
     """Print systems by metrics with intervals, and the paired test."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     found = results(metrics.path)
     counts = metrics.record["counts"]
-    table = Table(
-        title=f"{counts['queries']} {counts['split']} queries, mean and 95 % interval",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0, 0, 1),
-    )
-    table.add_column("", no_wrap=True)
+    table = new_table(f"{counts['queries']} {counts['split']} queries, mean and 95 % interval")
     for metric in PRINTED:
         table.add_column(metric, justify="right", no_wrap=True)
     for system, row in found.items():
         cells = [cell(e) for e in map(row.__getitem__, PRINTED)]
         table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
-    # In a file or a pipe there is no width to fit into.
-    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    console = new_console(110)
     console.print(table)
     for compared in comparisons_with_start(metrics.path):
         if compared.metric not in PRINTED:
@@ -145,18 +137,12 @@ def print_systems(
     title: str, found: Mapping[str, Mapping[str, Estimate]], tests: Sequence[Difference]
 ) -> None:
     """Print systems by metrics with intervals, and what the tests say."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if Console().is_terminal else 130, markup=False, highlight=False)
+    console = new_console(130)
     measured = {metric for row in found.values() for metric in row}
     for measures in (WIDER, ELO_MEASURES):
         if not (shown := [metric for metric in measures if metric in measured]):
             continue
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
-                      padding=(0, 0, 0, 1))  # fmt: skip
-        table.add_column("", no_wrap=True)
+        table = new_table(title)
         for metric in shown:
             table.add_column(metric, justify="right", no_wrap=True)
         for system, row in found.items():
@@ -165,12 +151,11 @@ def print_systems(
         console.print(table)
     for test in tests:
         if test.metric in TESTED:
-            verdict = "better" if test.difference > 0 else "worse"
-            sure = "significantly " + verdict if test.p_corrected <= SIGNIFICANT else "not sure"
             console.print(
                 f"{test.metric}, {test.system} against {label(test.baseline)}: "
                 f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}], p = "
-                f"{test.p_value:.4f}, corrected {test.p_corrected:.4f}: {sure}; {test.wins} "
+                f"{test.p_value:.4f}, corrected {test.p_corrected:.4f}: "
+                f"{how_sure(test.difference, test.p_corrected)}; {test.wins} "
                 f"queries better, {test.losses} worse"
             )
     console.print(
@@ -205,13 +190,7 @@ def print_collections(
     metric: str, baseline: str, rows: Sequence[Row], verdicts: Sequence[Verdict]
 ) -> None:
     """Print collections, domains and averages by systems, and what the tests say."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{metric}, mean and 95 % interval", title_justify="left",
-                  box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))  # fmt: skip
-    table.add_column("", no_wrap=True)
+    table = new_table(f"{metric}, mean and 95 % interval")
     table.add_column("queries", justify="right")
     for system in rows[0].values:
         table.add_column(label(system), justify="right")
@@ -220,16 +199,14 @@ def print_collections(
             table.add_section()
         cells = [cell(Estimate(*estimate)) for estimate in row.values.values()]
         table.add_row(row.name, f"{row.queries:,}", *cells)
-    console = Console(width=None if Console().is_terminal else 150, markup=False, highlight=False)
+    console = new_console(150)
     console.print(table)
     for v in verdicts:
-        sure = "not sure" if v.p_corrected > SIGNIFICANT else (
-            "significantly better" if v.difference > 0 else "significantly worse"
-        )  # fmt: skip
         console.print(
             f"{label(v.system)} against {label(baseline)}, average of collections: "
             f"{v.difference:+.3f} [{v.low:+.3f}, {v.high:+.3f}], p = {v.p_value:.4f}, corrected "
-            f"{v.p_corrected:.4f}: {sure}; {v.better} collections better, {v.worse} worse"
+            f"{v.p_corrected:.4f}: {how_sure(v.difference, v.p_corrected)}; {v.better} collections "
+            f"better, {v.worse} worse"
         )
     console.print(
         "(paired randomisation test over queries, each collection counting the same; Holm's method)"
@@ -238,15 +215,9 @@ def print_collections(
 
 def print_calibration(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print what thresholds chosen on `split` do, and how reliable scores are."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Thresholds chosen on {split} queries", title_justify="left",
-                  box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))  # fmt: skip
+    table = new_table(f"Thresholds chosen on {split} queries")
     columns = ("threshold", f"F1 on {split}", "F1", "precision", "recall", "of at most",
                "kept per query", "calibration error", "AUC", "within queries")  # fmt: skip
-    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
@@ -257,10 +228,35 @@ def print_calibration(split: str, rows: Sequence[Mapping[str, Any]]) -> None:
                    kept["recall"], kept["recall_possible"], kept["kept_per_query"],
                    reliable["error"], reliable["auc"], reliable["auc_within"])  # fmt: skip
         table.add_row(label(row["system"]), *(f"{number:.3f}" for number in numbers))
-    Console(width=None if Console().is_terminal else 130, markup=False).print(table)
+    new_console(130).print(table)
     for row in rows:
         if "reason" in row:
             print(f"! {label(row['system'])} cannot be calibrated: {row['reason']}")
+
+
+def new_table(title: str) -> RichTable:
+    """A table of numbers with a first column of names."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
+                  padding=(0, 0, 0, 1))  # fmt: skip
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def new_console(width: int) -> Console:
+    """The terminal; in a file or a pipe, where there is no width to fit into, `width` columns."""
+    from rich.console import Console
+
+    return Console(width=None if Console().is_terminal else width, markup=False, highlight=False)
+
+
+def how_sure(difference: float, p_corrected: float) -> str:
+    """What may be said of a difference, in one word or few."""
+    if p_corrected > SIGNIFICANT:
+        return "not sure"
+    return "significantly better" if difference > 0 else "significantly worse"
 
 
 def cell(e: Estimate) -> str:
@@ -276,7 +272,6 @@ def short(value: float) -> str:
 def print_cost(used: Sequence[Used], seconds: float) -> None:
     """Print what each stage took, now or when it ran, and what was asked of the judges."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     print()
@@ -286,7 +281,7 @@ def print_cost(used: Sequence[Used], seconds: float) -> None:
         table.add_column(column, justify="left" if column in ("stage", "ran") else "right")
     for row in costs(used):
         table.add_row(*(row[column] for column in columns))
-    console = Console(width=None if Console().is_terminal else 110, markup=False, highlight=False)
+    console = new_console(110)
     console.print(table)
     console.print(f"{seconds:.1f} s in all, this time\n")
 

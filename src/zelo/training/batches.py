@@ -107,18 +107,19 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
 
     def val_dataloader(self) -> DataLoader[ScoredBatch]:
         """The held-out queries with all of their rated documents, in batches that never change."""
-        rng, kept = stream(0, "held out"), self.candidates
-        self.candidates = None
-        batches = [self.collate(part, rng) for part in self.held_out]
-        self.candidates = kept
+        rng = stream(0, "held out")
+        batches = [self.collate(part, rng, drawn=False) for part in self.held_out]
         return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
-    def collate(self, rated: Sequence[RatedQuery], rng: np.random.Generator) -> ScoredBatch:
-        """Put queries together; where they have more than `candidates` documents, draw some."""
+    def collate(
+        self, rated: Sequence[RatedQuery], rng: np.random.Generator, drawn: bool = True
+    ) -> ScoredBatch:
+        """Put queries together; where they have more than `candidates` documents, draw some, or
+        take all of them where not `drawn`."""
         chosen = []
         for query in rated:
             n = len(query.doc_ids)
-            keep = min(n, self.candidates or n)
+            keep = min(n, self.candidates or n) if drawn else n
             chosen.append(np.sort(rng.choice(n, size=keep, replace=False)))
         width = max(map(len, chosen))
         place = torch.zeros(len(rated), width, dtype=torch.long)

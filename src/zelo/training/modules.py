@@ -79,6 +79,8 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
 class PointwiseModule(ZeloModule):
     """A sentence-transformers model that learns targets: its predictions under an objective."""
 
+    cosine_scale: float | None  # factor of the cosine; None where the model has none
+
     def __init__(
         self, model: Any, objective: Objective, training: TrainingOptions, steps: int
     ) -> None:
@@ -87,15 +89,6 @@ class PointwiseModule(ZeloModule):
         self.ndcg = RetrievalNormalizedDCG(top_k=10)
         self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
         freeze(model[0].model, training.frozen_layers)
-
-    @property
-    def cosine_scale(self) -> float | None:
-        """Factor of the cosine; None where the model has none."""
-        raise NotImplementedError
-
-    @cosine_scale.setter
-    def cosine_scale(self, scale: float) -> None:
-        raise NotImplementedError
 
     def on_fit_start(self) -> None:
         """Match the scale, on the device that trains."""
@@ -163,22 +156,13 @@ class BiEncoderModule(PointwiseModule):
         steps: int,
     ) -> None:
         super().__init__(model, objective, training, steps)
-        self.scale = scale
-
-    @property
-    def cosine_scale(self) -> float:
-        """Factor of the cosine."""
-        return self.scale
-
-    @cosine_scale.setter
-    def cosine_scale(self, scale: float) -> None:
-        self.scale = scale
+        self.cosine_scale: float = scale
 
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
         q = self.embed(batch.queries, self.model.prompts.get("query"))
         d = self.embed(batch.documents, self.model.prompts.get("document"))
-        return self.scale * torch.einsum("qh,qkh->qk", q, d[batch.place])
+        return self.cosine_scale * torch.einsum("qh,qkh->qk", q, d[batch.place])
 
     def embed(self, texts: Sequence[str], prompt: str | None) -> Tensor:
         """Unit embeddings (texts, dimensions)."""
@@ -200,7 +184,7 @@ class CrossEncoderModule(PointwiseModule):
         return head.scale if isinstance(head, SegmentHead) else None
 
     @cosine_scale.setter
-    def cosine_scale(self, scale: float) -> None:
+    def cosine_scale(self, scale: float | None) -> None:
         self.model[-1].scale = scale
 
     def forward(self, batch: ScoredBatch) -> Tensor:

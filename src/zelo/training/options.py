@@ -39,6 +39,11 @@ class TrainingOptions(Component):
         """Steps of the whole training, with so many batches per epoch."""
         return min(self.epochs * batches, self.max_steps or self.epochs * batches)
 
+    def reads(self, items: float) -> float:
+        """Queries or pairs read in the whole training, of so many per epoch."""
+        every = self.epochs * items
+        return every if self.max_steps is None else min(every, self.max_steps * self.batch)
+
 
 class LightningTrainer(Component):
     """Devices and precision, by `lightning.Trainer` (`conf/trainer/`)."""
