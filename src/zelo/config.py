@@ -69,6 +69,19 @@ def describe(value: Any) -> Any:
     return value
 
 
+def dump(value: Any) -> Any:
+    """Return a component as plain data from which `build` makes it again."""
+    if isinstance(value, Component):
+        cls = type(value)
+        fields = {name: dump(getattr(value, name)) for name in cls.model_fields}
+        return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields}
+    if isinstance(value, Mapping):
+        return {str(key): dump(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [dump(item) for item in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
 def conf_folder() -> Path:
     """The configuration tree: inside an installed package, beside `src` in a checkout."""
     inside = Path(zelo.__file__).parent / "conf"

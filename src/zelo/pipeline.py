@@ -11,7 +11,6 @@ learns from the answers has the two run once for each of its rounds.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from pydantic import field_validator
@@ -32,7 +31,7 @@ from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Artifact, Store, digest
 from zelo.training.distil import PairwiseModel, distil
-from zelo.training.loggers import Tracker
+from zelo.training.loggers import Tracker, Tracking
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.train import MODEL, Model, train
@@ -87,7 +86,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     Returns the artefacts by what they are to the run.
     """
     seed = {"seed": run.seed}
-    logger = {"logger": partial(run.logger.lightning, folder, config=describe(run))}
+    logger = {"logger": Tracking(tracker=run.logger, folder=folder, config=describe(run))}
     paid = {
         "ledger": run.home / "ledger.sqlite",
         "budget": run.budget,
@@ -168,7 +167,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     ratings = store.run(rate, judged, {"rating": run.rating, "vote": ensemble.vote})
     trained = store.run(
         train,
-        {"data": data, "ratings": ratings},
+        {"data": data, "ratings": ratings, **(judged if run.objective.reads_judgments else {})},
         {
             "model": run.model,
             "objective": run.objective,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.training.lessons import lessons
 
 from zelo.config import Component
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
-from zelo.training.batches import RatedQuery, ScoredDataModule
+from zelo.training.batches import RatedQuery
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import TrainingOptions
 
@@ -37,17 +39,13 @@ def moved(module: torch.nn.Module) -> torch.nn.Module:
     return module.eval()
 
 
-def predictions(module: torch.nn.Module) -> np.ndarray:
-    """What the LightningModule says of every pair."""
-    rated = [RatedQuery(text, list(DOCUMENTS), [0.0] * len(DOCUMENTS)) for text in QUERIES.values()]
-    data = ScoredDataModule(rated, DOCUMENTS, len(rated), None, 0)
-    (batch,) = data.train_dataloader()
+def predictions(module: Any, folder: Path) -> np.ndarray:
+    """What the LightningModule says of every pair, from the token ids of a training."""
+    rated = [RatedQuery(i, list(DOCUMENTS), [0.0] * len(DOCUMENTS)) for i in QUERIES]
+    data = lessons(module, folder, rated, 3, documents=DOCUMENTS, texts=QUERIES, budget=2048)
     with torch.inference_mode():
-        out = module(batch)
-    rows = dict(zip(batch.queries, out, strict=True))
-    columns = [batch.documents.index(d) for d in DOCUMENTS.values()]
-    where = [batch.place[0].tolist().index(c) for c in columns]
-    return np.stack([rows[q][where].numpy() for q in QUERIES.values()])
+        out = module(data.assemble([(query, range(len(DOCUMENTS))) for query in rated]))
+    return out.numpy()
 
 
 def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path: Path) -> None:
@@ -55,7 +53,7 @@ def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path:
 
     model = BiEncoder(weights=Weights(name=str(tiny_model)), max_tokens=64, scale=6.0)
     module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
-    expected = predictions(module)
+    expected = predictions(module, tmp_path)
     model.export(module, tmp_path / "model")
     stock = SentenceTransformer(str(tmp_path / "model"))
     assert stock.max_seq_length == 64
@@ -77,7 +75,7 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
 
     model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head, max_tokens=64)
     module = moved(model.module(objective, TrainingOptions(), 10))
-    expected = predictions(module)
+    expected = predictions(module, tmp_path)
     if isinstance(objective, MSE):
         expected = 1 / (1 + np.exp(-expected))
     model.export(module, tmp_path / "model")
@@ -96,7 +94,7 @@ def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) 
     module = model.module(CentredMSE(), TrainingOptions(), 10).eval()
     features = module.model.preprocess(PAIRS[:4])
     with torch.inference_mode():
-        scores = module.score(PAIRS[:4])
+        scores = module.score(dict(features))
         tokens = module.model[0](dict(features))["token_embeddings"]
     first = (features["token_type_ids"] == 0) & features["attention_mask"].bool()
     second = (features["token_type_ids"] == 1) & features["attention_mask"].bool()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
+from tests.training.lessons import DOCUMENTS, bi_encoder, lessons, rated
 
 from zelo.artifacts import read_table
 from zelo.errors import UserError
@@ -15,82 +16,58 @@ from zelo.evaluation.elo_truth import elo_ndcg
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.tokens import TokenFile, write_tokens
 from zelo.models.weights import Weights
 from zelo.training import fit as fitting
-from zelo.training.batches import PairwiseDataModule, RatedQuery, ResumableLoader, ScoredDataModule
+from zelo.training.batches import Judged, PairwiseDataModule, RatedQuery, ResumableLoader
+from zelo.training.losses import centre
 from zelo.training.modules import PairwiseModule, PointwiseModule
-from zelo.training.objectives import MSE, CentredMSE, centre
+from zelo.training.objectives import CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
 
-DOCUMENTS = {
-    f"d{i}": f"document number {i} about {w}"
-    for i, w in enumerate(["sun", "moon", "sea", "rain", "snow"])
-}
 
-
-def rated(n: int = 9) -> list[RatedQuery]:
-    rng = np.random.default_rng(0)
-    return [
-        RatedQuery(
-            f"query {q}",
-            ids := rng.permutation(list(DOCUMENTS))[: 2 + q % 4].tolist(),
-            rng.normal(size=len(ids)).tolist(),
-        )
-        for q in range(n)
-    ]
-
-
-def test_objectives_are_their_formulas() -> None:
-    rng = np.random.default_rng(0)
-    prediction, target = rng.normal(size=(2, 3, 4))
-    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
-    sigmoid = 1 / (1 + np.exp(-prediction))
-    centred = [
-        ((prediction[r, m] - prediction[r, m].mean()) - (target[r, m] - target[r, m].mean())) ** 2
-        for r, m in enumerate(mask)
-    ]
-    tensors = [torch.tensor(x) for x in (prediction, target, mask)]
-    assert float(MSE()(*tensors)) == pytest.approx(((sigmoid - target) ** 2)[mask].mean())
-    assert float(CentredMSE()(*tensors)) == pytest.approx(np.concatenate(centred).mean())
-
-
-def test_centred_mse_leaves_the_level_of_a_query_free() -> None:
-    prediction, target = torch.randn(2, 5), torch.randn(2, 5)
-    mask = torch.ones(2, 5, dtype=torch.bool)
-    moved = prediction + torch.tensor([[3.0], [-7.0]])
-    torch.testing.assert_close(
-        CentredMSE()(moved, target, mask), CentredMSE()(prediction, target, mask)
-    )
-
-
-def test_scored_batches_hold_every_rated_document_once() -> None:
-    data = ScoredDataModule(rated(), DOCUMENTS, 4, None, seed=3)
+@pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
+def test_scored_batches_hold_every_rated_document_once(
+    tiny_model: Path, tmp_path: Path, make: type[BiEncoder | CrossEncoder]
+) -> None:
+    """What is read of each place is what the model would make of that query and document."""
+    module = make(weights=Weights(name=str(tiny_model))).module(CentredMSE(), TrainingOptions(), 1)
+    tokenizer = module.model.tokenizer
     seen = {}
-    for batch in data.train_dataloader():
-        assert len(set(batch.documents)) == len(batch.documents)
-        for row, query in enumerate(batch.queries):
+    for batch in lessons(module, tmp_path, rated(), 4, seed=3).train_dataloader():
+        name = "pairs" if make is CrossEncoder else "documents"
+        ids = batch.texts[name].through(
+            lambda chunk: torch.nn.functional.pad(
+                chunk["input_ids"], (0, 64 - chunk["input_ids"].shape[1])
+            )
+        )
+        read = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        assert make is CrossEncoder or len(set(read)) == len(read)
+        for row, query_id in enumerate(batch.query_ids):
             places = batch.place[row][batch.mask[row]].tolist()
-            seen[query] = {
-                batch.documents[p]: float(t)
-                for p, t in zip(places, batch.target[row][batch.mask[row]], strict=True)
-            }
+            targets = batch.target[row][batch.mask[row]].tolist()
+            seen[query_id] = dict(zip([read[p] for p in places], targets, strict=True))
     for query in rated():
+        prefix = f"query {query.query_id[1:]} " if make is CrossEncoder else ""
         expected = {
-            DOCUMENTS[d]: pytest.approx(t)
+            prefix + DOCUMENTS[d]: pytest.approx(t)
             for d, t in zip(query.doc_ids, query.targets, strict=True)
         }
-        assert seen[query.query] == expected
+        assert seen[query.query_id] == expected
 
 
-def test_fewer_candidates_are_drawn_anew_each_epoch() -> None:
-    data = ScoredDataModule(rated(8), DOCUMENTS, 8, 2, seed=3)
+def test_fewer_candidates_are_drawn_anew_each_epoch(tiny_model: Path, tmp_path: Path) -> None:
+    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 1)
+    data = lessons(module, tmp_path, rated(8), 8, 2, seed=3)
     first, second = ([b.place.shape for b in data.train_dataloader()] for _ in range(2))
     assert first == second == [(8, 2)]
 
 
 def test_a_loader_goes_on_where_its_state_says() -> None:
     def loader() -> ResumableLoader[list[int]]:
-        return ResumableLoader(range(10), 3, 5, lambda items, rng: [*items, int(rng.integers(100))])
+        return ResumableLoader(
+            range(10), 3, 5, lambda items, rng, part: [*items, int(rng.integers(100))]
+        )
 
     whole = loader()
     epochs = [list(whole) for _ in range(3)]
@@ -104,13 +81,29 @@ def test_a_loader_goes_on_where_its_state_says() -> None:
     assert list(other) == epochs[1]
 
 
-def test_pairwise_batches_swap_and_keep_the_meaning() -> None:
-    judged = [((f"q{i}", "a", "b"), 0.9) for i in range(400)]
+def pairs(
+    model: PairwiseReranker, triples: list[tuple[str, str, str]], p: float, batch: int, out: Path
+) -> PairwiseDataModule:
+    """Comparisons of one preference."""
+    both = [t for q, a, b in triples for t in ((q, a, b), (q, b, a))]
+    write_tokens(model.encode, both, out / "triples.arrow", model.tokenizer, "triples")
+    judged = [Judged(q, 2 * i, p) for i, (q, _, _) in enumerate(triples)]
+    return PairwiseDataModule(judged, TokenFile(out / "triples.arrow"), batch, 0, 256)
+
+
+def test_pairwise_batches_swap_and_keep_the_meaning(tiny_model: Path, tmp_path: Path) -> None:
+    model = PairwiseReranker(tiny_model, 8, 32)
+    data = pairs(model, [(f"q{i}", "a", "b") for i in range(400)], 0.9, 64, tmp_path)
+    a = model.tokenizer.convert_tokens_to_ids("a")
     swapped = 0
-    for batch in PairwiseDataModule(judged, 64, 0).train_dataloader():
-        for (_, first, _), p in zip(batch.triples, batch.preference.tolist(), strict=True):
-            assert p == pytest.approx(0.9 if first == "a" else 0.1)
-            swapped += first == "b"
+    for batch in data.train_dataloader():
+        first = batch.triples.through(
+            lambda c: torch.stack([row[s == 2][0] for row, s in zip(
+                c["input_ids"], c["segment"], strict=True)])
+        )  # fmt: skip
+        for token, p in zip(first.tolist(), batch.preference.tolist(), strict=True):
+            assert p == pytest.approx(0.9 if token == a else 0.1)
+            swapped += token != a
     assert 150 < swapped < 250
 
 
@@ -130,9 +123,7 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     out.mkdir(exist_ok=True)
     training = TrainingOptions(epochs=2, batch=4, learning_rate=1e-3, checkpoint_minutes=1e-6)
     torch.manual_seed(0)
-    module = BiEncoder(weights=Weights(name=str(model_folder)), max_tokens=16).module(
-        CentredMSE(), training, steps
-    )
+    module = bi_encoder(model_folder, max_tokens=16).module(CentredMSE(), training, steps)
     trainer = LightningTrainer()
     if stop is not None:
         build = trainer.build
@@ -141,7 +132,7 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
             return build(folder, steps, training, logger, [*callbacks, Stop(stop)])
 
         object.__setattr__(trainer, "build", with_stop)
-    data = ScoredDataModule(rated(), DOCUMENTS, 4, 3, seed=1)
+    data = lessons(module, out, rated(), 4, 3, seed=1)
     fitting.fit(module, data, out, steps, training, trainer, CSVLogger(out), "t")
     return torch.cat([p.detach().ravel() for p in module.parameters()])
 
@@ -163,22 +154,21 @@ def test_training_resumed_from_a_checkpoint_is_training_undisturbed(
 def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     training = TrainingOptions(epochs=40, batch=16, learning_rate=5e-3)
-    judged = [((f"find {w}", f"text about {w}", "text about nothing"), 1.0) for w in "abcdefgh"]
-    data = PairwiseDataModule(judged, 8, 0)
+    triples = [(f"find {w}", f"text about {w}", "text about nothing") for w in "abcdefgh"]
     module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40)
-    last = fitting.fit(
-        module, data, tmp_path, 40, training, LightningTrainer(), CSVLogger(tmp_path), "t"
-    )
+    data = pairs(module.model, triples, 1.0, 8, tmp_path)
+    fitting.fit(module, data, tmp_path, 40, training, LightningTrainer(), CSVLogger(tmp_path), "t")
+    last = fitting.load_fitted(module, tmp_path)["final_loss"]
     assert last < 0.5 * read_table(tmp_path, "losses")["loss"][0].as_py()
 
 
 def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions()
-    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3)
-    bad = [RatedQuery("q", ["d0", "d1"], [float("nan"), 0.0])]
-    data = ScoredDataModule(bad, DOCUMENTS, 4, None, 0)
+    module = bi_encoder(tiny_model).module(CentredMSE(), training, 3)
+    data = lessons(module, tmp_path, [RatedQuery("q7", ["d0", "d1"], [float("nan"), 0.0])], 4)
     with pytest.raises(
-        UserError, match=r"the loss became nan at step 1: lower training\.learning_rate"
+        UserError,
+        match=r"became nan at step 1, in a batch of queries q7: lower training\.learning_rate",
     ):
         fitting.fit(
             module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t"
@@ -187,17 +177,15 @@ def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: 
 
 def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions(frozen_layers=1, learning_rate=1e-2)
-    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 3)
+    module = bi_encoder(tiny_model).module(CentredMSE(), training, 3)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    data = ScoredDataModule(rated(), DOCUMENTS, 3, None, 0)
+    data = lessons(module, tmp_path, rated(), 3)
     fitting.fit(module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t")
     changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
     assert not any("embeddings" in name or "layer.0." in name for name in changed)
     assert any("layer.1." in name for name in changed)
     with pytest.raises(UserError, match=r"training\.frozen_layers=2: the encoder has 2 layers"):
-        BiEncoder(weights=Weights(name=str(tiny_model))).module(
-            CentredMSE(), TrainingOptions(frozen_layers=2), 3
-        )
+        bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(frozen_layers=2), 3)
 
 
 @pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
@@ -205,56 +193,62 @@ def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
     tiny_model: Path, tmp_path: Path, make: type[BiEncoder | CrossEncoder]
 ) -> None:
     training = TrainingOptions(learning_rate=1e-3, checkpoint_minutes=1e-6)
-    data = ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0)
+    head = {"head": "segments"} if make is CrossEncoder else {}
 
     def module(steps: int) -> PointwiseModule:
-        made = make(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, steps)
-        made.to_match = list(data.train_dataloader())
+        model = make(weights=Weights(name=str(tiny_model)), **head)
+        made = model.module(CentredMSE(), training, steps)
+        made.to_match = list(lessons(made, tmp_path, rated(12), 4).train_dataloader())
         if make is CrossEncoder:
             torch.nn.init.zeros_(made.model[-1].linear.weight)  # leaves the cosine alone
         return made
 
+    def fit(module: PointwiseModule, steps: int) -> None:
+        data = lessons(module, tmp_path, rated(12), 4)
+        fitting.fit(module, data, tmp_path, steps, training, LightningTrainer(),
+                    CSVLogger(tmp_path), "t")  # fmt: skip
+
     matched = module(1)
     matched.match_scale(matched.to_match)
-    parts = [(centre(matched(b), b.mask)[b.mask], centre(b.target, b.mask)[b.mask])
+    parts = [(centre(matched(b), b.weight)[b.mask], centre(b.target, b.weight)[b.mask])
              for b in matched.to_match]  # fmt: skip
     predicted, targets = (torch.cat(side) for side in zip(*parts, strict=True))
     assert float(predicted.std().detach()) == pytest.approx(float(targets.std()), rel=0.02)
     first = module(1)
-    fitting.fit(first, ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0), tmp_path, 1, training,
-                LightningTrainer(), CSVLogger(tmp_path), "t")  # fmt: skip
+    fit(first, 1)
     assert first.cosine_scale == pytest.approx(matched.cosine_scale)
     resumed = module(2)
-    fitting.fit(resumed, ScoredDataModule(rated(12), DOCUMENTS, 4, None, 0), tmp_path, 2, training,
-                LightningTrainer(), CSVLogger(tmp_path), "t")  # fmt: skip
+    fit(resumed, 2)
     assert resumed.cosine_scale == first.cosine_scale
+    fresh = module(2)
+    fitting.load_fitted(fresh, tmp_path)
+    assert fresh.cosine_scale == first.cosine_scale
 
 
 def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Path) -> None:
     """torchmetrics in training and `elo_ndcg` afterwards say the same."""
     training = TrainingOptions(learning_rate=1e-9, validate_every=2)
-    module = BiEncoder(weights=Weights(name=str(tiny_model))).module(CentredMSE(), training, 4)
-    held_out = rated(7)
-    data = ScoredDataModule(rated(16)[7:], DOCUMENTS, 3, 2, 0, held_out)
+    module = bi_encoder(tiny_model).module(CentredMSE(), training, 4)
+    data = lessons(module, tmp_path, rated(16)[7:], 3, 2, held_out=rated(7))
     logger = CSVLogger(tmp_path)
     fitting.fit(module, data, tmp_path, 4, training, LightningTrainer(), logger, "t")
     logger.save()
     with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row.get("val/NDCG@10")]
-    assert [int(row["step"]) for row in logged] == [1, 3]
+    assert [int(row["step"]) for row in logged][:2] == [1, 3]
     values = []
     for batch in data.val_dataloader():
         predictions = module(batch)
-        for row, _ in enumerate(batch.queries):
+        for row, _ in enumerate(batch.query_ids):
             places = batch.place[row][batch.mask[row]].tolist()
             elos = dict(zip(places, batch.target[row][batch.mask[row]].tolist(), strict=True))
             scores = predictions[row][batch.mask[row]].tolist()
             ranked = [p for _, p in sorted(zip(scores, places, strict=True), key=lambda x: -x[0])]
             values.append(elo_ndcg(ranked, elos))
     assert len(values) == 7
-    assert float(logged[-1]["val/NDCG@10"]) == pytest.approx(np.mean(values), abs=1e-5)
-    at_the_end = fitting.validate(module, data, LightningTrainer())
-    assert at_the_end["val/NDCG@10"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert float(logged[1]["val/NDCG@10"]) == pytest.approx(np.mean(values), abs=1e-5)
+    said = fitting.load_fitted(module, tmp_path)["validated"]
+    assert said["val/NDCG@10"] == pytest.approx(np.mean(values), abs=1e-4)
 
 
 def test_steps_are_capped() -> None:

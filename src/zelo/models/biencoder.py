@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
+from zelo.models.lora import Lora, merge
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -20,7 +21,18 @@ DEFAULT_SCALE = 6.0
 class BiEncoder(Component):
     """`model=embedding`: query and document are embedded apart; the score is their cosine."""
 
-    weights: Weights = option(help="embedding model to start from")
+    weights: Weights = option(help="embedding model, or a bare encoder or decoder, to start from")
+    pooling: str | None = option(
+        None,
+        "of token embeddings; null: as the model says, else a decoder's last token, others' mean",
+        pattern="^(mean|cls|lasttoken)$",
+    )
+    prompts: dict[str, str] | None = option(
+        None, "put before texts: {query: ..., document: ...}; null: as the model says"
+    )
+    dimensions: list[int] = option(
+        [], "lengths that embeddings are also trained to be cut to (Matryoshka)"
+    )
     max_tokens: int = option(256, "longer texts are cut here, in training and after", ge=8)
     train_max_tokens: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
@@ -30,6 +42,13 @@ class BiEncoder(Component):
         "training compares `scale · cosine` with targets; null: so that the starting model's "
         "predictions spread as the targets do (6 where the objective fixes their level)",
         gt=0,
+    )
+    lora: Lora | None = option(None, "adapters in place of full fine-tuning")
+    gradient_checkpointing: bool = option(
+        False, "make activations anew in the backward pass: less memory, slower", exclude=True
+    )
+    attention: str | None = option(
+        None, "transformers' attn_implementation; null: its choice", exclude=True
     )
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
@@ -42,15 +61,27 @@ class BiEncoder(Component):
         from zelo.models.embedding import load_embedding_model
         from zelo.training.modules import BiEncoderModule
 
-        model = load_embedding_model(
-            self.weights.locate(), self.train_max_tokens or self.max_tokens
+        model: Any = load_embedding_model(
+            self.weights.locate(),
+            self.train_max_tokens or self.max_tokens,
+            self.pooling,
+            self.attention,
         )
-        return BiEncoderModule(model, self.scale or DEFAULT_SCALE, objective, training, steps)
+        if self.prompts is not None:
+            model.prompts = {**model.prompts, **self.prompts}
+        adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
+        module = BiEncoderModule(
+            model, self.scale or DEFAULT_SCALE, objective, training, steps, self.dimensions
+        )
+        module.adapted = adapted
+        return module
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""
         model = module.model
         model.max_seq_length = self.max_tokens
+        if module.adapted is not None:
+            merge(module.adapted, folder / "adapter")
         model.save_pretrained(str(folder), create_model_card=False)
 
     def score(
@@ -63,5 +94,14 @@ class BiEncoder(Component):
         """Scores of each query's candidates by the model in `folder`, None: the starting model."""
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
-        model: Any = load_embedding_model(folder or self.weights.locate(), self.max_tokens)
+        model: Any = load_embedding_model(
+            folder or self.weights.locate(), self.max_tokens, None if folder else self.pooling
+        )
         return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
+
+
+def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
+    """Put adapters in, have activations made anew, as asked; what `merge` takes, or None."""
+    if gradient_checkpointing:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return lora.adapt(backbone) if lora is not None else None

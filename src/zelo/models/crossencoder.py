@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
+from zelo.errors import UserError
 from zelo.models.batching import by_length
-from zelo.models.biencoder import DEFAULT_SCALE
+from zelo.models.biencoder import DEFAULT_SCALE, prepare
+from zelo.models.lora import Lora, merge
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -22,14 +24,21 @@ if TYPE_CHECKING:
 class CrossEncoder(Component):
     """`model=reranker`: one score per pair of query and document.
 
-    Three heads: `segments` starts as the bi-encoder that the backbone came from (`segments.py`) and
-    ships with its own code; `mean` (mean pooling and a linear layer) and `cls` (the usual
-    sequence-classification head) are stock and load everywhere.
+    Heads: `mean` (mean pooling and a linear layer) and `cls` (the usual sequence-classification
+    head) for encoders, `answer` (the logit of the answer's token) for decoders, are stock and load
+    everywhere. `segments` starts as the bi-encoder that the backbone came from (`segments.py`) and
+    ships with its own code. `keep` goes on from a folder that is a cross-encoder already.
     """
 
-    weights: Weights = option(help="encoder to start from")
+    weights: Weights = option(help="encoder, decoder or cross-encoder to start from")
     head: str = option(
-        "segments", "what turns tokens into a score", pattern="^(segments|mean|cls)$"
+        "mean", "what turns tokens into a score", pattern="^(mean|cls|answer|segments|keep)$"
+    )
+    answers: list[str] = option(
+        ["yes", "no"],
+        "tokens of the `answer` head: the score is the logit of the first, less the second's",
+        min_length=1,
+        max_length=2,
     )
     max_tokens: int = option(256, "longer pairs are cut here, in training and after", ge=8)
     train_max_tokens: int | None = option(
@@ -41,6 +50,13 @@ class CrossEncoder(Component):
         "predictions spread as the targets do (6 where the objective fixes their level)",
         gt=0,
     )
+    lora: Lora | None = option(None, "adapters in place of full fine-tuning")
+    gradient_checkpointing: bool = option(
+        False, "make activations anew in the backward pass: less memory, slower", exclude=True
+    )
+    attention: str | None = option(
+        None, "transformers' attn_implementation; null: its choice", exclude=True
+    )
     batch_size: int = option(64, "pairs scored at once", ge=1, exclude=True)
     kind: str = option("cross-encoder", "what it is called in reports", exclude=True)
 
@@ -50,16 +66,35 @@ class CrossEncoder(Component):
         """Return the LightningModule that trains it for `steps` steps."""
         from zelo.training.modules import CrossEncoderModule
 
-        model = new_cross_encoder(self.weights.locate(), self.head, self.scale or DEFAULT_SCALE)
+        folder = self.weights.locate()
+        if self.head == "keep":
+            model = load_cross_encoder(folder, self.attention)
+        else:
+            model = new_cross_encoder(
+                folder, self.head, self.scale or DEFAULT_SCALE, self.answers, self.attention
+            )
         model.max_seq_length = self.train_max_tokens or self.max_tokens
-        return CrossEncoderModule(model, objective, training, steps)
+        adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
+        module = CrossEncoderModule(model, objective, training, steps)
+        module.adapted = adapted
+        return module
 
     def export(self, module: CrossEncoderModule, folder: Path) -> None:
-        """Write a folder that `sentence_transformers.CrossEncoder(folder)` loads."""
+        """Write a folder that `sentence_transformers.CrossEncoder(folder)` loads.
+
+        Of a sequence classifier the same scores lie in `unpadded/` as separate modules, the shape
+        that reads without padding under flash attention.
+        """
+        if module.adapted is not None:
+            merge(module.adapted, folder / "adapter")
         module.model.max_seq_length = self.max_tokens
         # Scores leave the shipped model as the objective compared them with targets.
         module.model.activation_fn = module.objective.activation()
         save_cross_encoder(module.model, folder)
+        apart = unpadded(module.model, folder)
+        if apart is not None:
+            apart.activation_fn = module.model.activation_fn
+            save_cross_encoder(apart, folder / "unpadded")
 
     def score(
         self,
@@ -72,6 +107,8 @@ class CrossEncoder(Component):
 
         With None the starting model scores: the embedding model that the backbone came from.
         """
+        if folder is None and self.head == "keep":
+            folder = self.weights.locate()
         if folder is None:
             from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
@@ -87,19 +124,27 @@ class CrossEncoder(Component):
         return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
 
 
-def new_cross_encoder(folder: Path, head: str, scale: float = 6.0) -> Any:
-    """Build a `sentence_transformers.CrossEncoder` on the encoder in `folder` with a new `head`."""
+def new_cross_encoder(
+    folder: Path,
+    head: str,
+    scale: float = DEFAULT_SCALE,
+    answers: Sequence[str] = ("yes", "no"),
+    attention: str | None = None,
+) -> Any:
+    """Build a `sentence_transformers.CrossEncoder` on the model in `folder` with a new `head`."""
     import torch
     from sentence_transformers import CrossEncoder as Stock
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from zelo.models.embedding import quiet_transformers
+    from zelo.models.embedding import loading, quiet_transformers
     from zelo.models.segments import SegmentHead
 
     quiet_transformers()
     identity = torch.nn.Identity()
-    options = {"model_kwargs": {"use_safetensors": True}}
+    options = {"model_kwargs": loading(attention)}
+    if head == "answer":
+        return new_answering(folder, answers, options)
     if head == "cls":
         return Stock(
             str(folder), num_labels=1, activation_fn=identity, local_files_only=True, **options
@@ -115,11 +160,133 @@ def new_cross_encoder(folder: Path, head: str, scale: float = 6.0) -> Any:
     return Stock(modules=modules, num_labels=1, activation_fn=identity).float()
 
 
+def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """Build a reranker on a causal language model: the logit of its answer, yes less no.
+
+    A folder that is such a reranker already keeps its own tokens (`1_LogitScore/config.json`) and
+    template; any other has `answers` and a template that knows a query and a document.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder as Stock
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    own = folder / "1_LogitScore" / "config.json"
+    if own.is_file():
+        return load_cross_encoder(folder, options["model_kwargs"].get("attn_implementation"))
+    tokenizer_config = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
+    decoder = Transformer(
+        str(folder), transformer_task="text-generation", **options, **tokenizer_config
+    )
+    tokenizer = decoder.tokenizer
+    template = tokenizer.chat_template
+    if not (isinstance(template, str) and "document" in template):
+        name = "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "plain"
+        path = Path(__file__).parent / "templates" / f"{name}.jinja"
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        decoder = with_messages(decoder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    ids = [token_of(tokenizer, answer) for answer in answers]
+    score = LogitScore(ids[0], ids[1] if len(ids) > 1 else None)
+    return Stock(modules=[decoder, score], num_labels=1, activation_fn=torch.nn.Identity()).float()
+
+
+def with_messages(decoder: Any) -> Any:
+    """Have a decoder read pairs as messages, now that its tokenizer has a template for them."""
+    from sentence_transformers.base.modality import InputFormatter
+
+    found = decoder.infer_modalities(decoder.model, decoder.processor)
+    decoder.modality_config, decoder.module_output_name = found
+    decoder.input_formatter = InputFormatter(
+        model_type=decoder.config.model_type, message_format="flat", processor=decoder.processor
+    )
+    decoder.input_formatter.supported_modalities = list(decoder.modality_config)
+    return decoder
+
+
+def token_of(tokenizer: Any, answer: str) -> int:
+    """Id of the token that `answer` is; `UserError` where it is more than one."""
+    ids = tokenizer.encode(answer, add_special_tokens=False)
+    if len(ids) != 1:
+        raise UserError(f"model.answers: {answer!r} is {len(ids)} tokens of this model, not one")
+    return int(ids[0])
+
+
+def unpadded(model: Any, folder: Path) -> Any:
+    """Transformer, pooling and dense layers that score as a sequence classifier in `folder` does.
+
+    None where `model` is none, or of a family whose head is not known: BERT, RoBERTa and XLM-R,
+    DeBERTa and ModernBERT are.
+    """
+    import torch
+    from sentence_transformers import CrossEncoder as Stock
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
+
+    if model[0].transformer_task != "sequence-classification":
+        return None
+    whole = model[0].model
+    pooling, norm, act = "cls", None, torch.nn.Module()
+    match whole.config.model_type:
+        case "bert":
+            hidden, act, last = whole.bert.pooler.dense, torch.nn.Tanh(), whole.classifier
+        case "roberta" | "xlm-roberta" | "camembert":
+            hidden, last = whole.classifier.dense, whole.classifier.out_proj
+            act = torch.nn.Tanh()
+        case "deberta-v2":
+            hidden, act, last = whole.pooler.dense, torch.nn.GELU(), whole.classifier
+        case "modernbert":
+            hidden, act, last = whole.head.dense, torch.nn.GELU(), whole.classifier
+            norm, pooling = whole.head.norm, whole.config.classifier_pooling
+        case _:
+            return None
+    encoder = Transformer(
+        str(folder),
+        transformer_task="feature-extraction",
+        model_kwargs={"use_safetensors": True},
+        max_seq_length=model.max_seq_length,
+    )
+    encoder.model.config.num_labels = 1
+    width = last.in_features
+
+    def dense(linear: Any, activation: Any, **names: str) -> Any:
+        made = Dense(
+            width, linear.out_features, linear.bias is not None,
+            activation_function=activation, **names,
+        )  # fmt: skip
+        made.linear.load_state_dict(linear.state_dict())
+        return made
+
+    modules = [encoder, Pooling(width, pooling_mode=pooling), dense(hidden, act)]
+    if norm is not None:
+        layer = LayerNorm(width)
+        layer.norm.eps = norm.eps
+        layer.norm.load_state_dict({"bias": torch.zeros(width), **norm.state_dict()})
+        modules.append(layer)
+    modules.append(dense(last, torch.nn.Identity(), module_output_name="scores"))
+    return Stock(modules=modules, num_labels=1, activation_fn=torch.nn.Identity()).float()
+
+
 def save_cross_encoder(model: Any, folder: Path) -> None:
-    """Write `model` as a folder; a `segments` head takes its code along."""
+    """Write `model` as a folder; a `segments` head takes its code along.
+
+    The activation stands in both places where releases of sentence-transformers look for it: those
+    before 5.4 read `config.json` alone, and would put a sigmoid where they find none.
+    """
+    import sentence_transformers
+
     from zelo.models import segments
 
     model.save_pretrained(str(folder), create_model_card=False)
+    about = folder / "config.json"
+    config = json.loads(about.read_text(encoding="utf-8"))
+    kind = type(model.activation_fn)
+    config["sentence_transformers"] = {
+        "activation_fn": f"{kind.__module__}.{kind.__qualname__}",
+        "version": sentence_transformers.__version__,
+    }
+    about.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     record = folder / "modules.json"
     modules = json.loads(record.read_text(encoding="utf-8"))
     for module in modules:
@@ -129,11 +296,11 @@ def save_cross_encoder(model: Any, folder: Path) -> None:
     record.write_text(json.dumps(modules, indent=2), encoding="utf-8")
 
 
-def load_cross_encoder(folder: Path) -> Any:
+def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
     """Load a folder that `save_cross_encoder` wrote; its head's code is the installed one."""
     from sentence_transformers import CrossEncoder as Stock
 
-    from zelo.models.embedding import quiet_transformers
+    from zelo.models.embedding import loading, quiet_transformers
     from zelo.models.segments import SegmentHead
 
     quiet_transformers()
@@ -142,7 +309,8 @@ def load_cross_encoder(folder: Path) -> Any:
     class Loader(Stock):  # type: ignore[misc]
         _module_classes = {"segments.SegmentHead": SegmentHead}  # noqa: RUF012
 
-    return (Loader if with_own_head else Stock)(str(folder), local_files_only=True).float()
+    stock = Loader if with_own_head else Stock
+    return stock(str(folder), local_files_only=True, model_kwargs=loading(attention)).float()
 
 
 def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[float]:

@@ -14,17 +14,38 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def load_embedding_model(folder: Path, max_tokens: int | None = None) -> SentenceTransformer:
-    """Load a folder as an embedding model, in float32; texts longer than `max_tokens` are cut."""
+def load_embedding_model(
+    folder: Path,
+    max_tokens: int | None = None,
+    pooling: str | None = None,
+    attention: str | None = None,
+) -> SentenceTransformer:
+    """Load a folder as an embedding model, in float32; texts longer than `max_tokens` are cut.
+
+    `pooling` (mean, cls, lasttoken) replaces what the folder says, or the library's choice where it
+    says nothing: last token of a causal language model, mean of others.
+    """
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
     quiet_transformers()
-    model = SentenceTransformer(
-        str(folder), model_kwargs={"use_safetensors": True}, local_files_only=True
-    )
+    model = SentenceTransformer(str(folder), model_kwargs=loading(attention), local_files_only=True)
+    if pooling is not None:
+        pool = Pooling(model[0].get_embedding_dimension(), pooling_mode=pooling)
+        model = SentenceTransformer(
+            modules=[model[0], pool, Normalize()],
+            prompts=model.prompts,
+            default_prompt_name=model.default_prompt_name,
+        )
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model.float()
+
+
+def loading(attention: str | None) -> dict[str, Any]:
+    """How weights are loaded: from safetensors alone, with the attention that was asked for."""
+    chosen = {"attn_implementation": attention} if attention else {}
+    return {"use_safetensors": True, **chosen}
 
 
 def quiet_transformers() -> None:

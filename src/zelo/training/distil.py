@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from zelo.judging.ensemble import average
 from zelo.models.weights import Weights
 from zelo.store import stage
 from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.ranks import on_devices
 from zelo.training.train import MODEL
+
+TRIPLES = "triples.arrow"
 
 
 class PairwiseModel(Component):
@@ -26,7 +30,7 @@ class PairwiseModel(Component):
     scale: float = option(6.0, "factor of the cosines in the head", gt=0)
 
 
-@stage(version=1)
+@stage(version=2)
 def distil(
     *,
     out: Path,
@@ -40,12 +44,9 @@ def distil(
     logger: Callable[[str], Any],
 ) -> Mapping[str, Any]:
     """Train `R_pair` on soft preferences and write it to `out/model`."""
-    import torch
-
-    from zelo.models.pairwise import PairwiseReranker
-    from zelo.training.batches import PairwiseDataModule
-    from zelo.training.fit import fit
-    from zelo.training.modules import PairwiseModule
+    from zelo.models.tokens import write_tokens
+    from zelo.training.batches import TOKENS
+    from zelo.training.fit import CHECKPOINTS, load_fitted
 
     if training.held_out:
         raise UserError("distil.training.held_out: only the model that is shipped is validated")
@@ -57,18 +58,72 @@ def distil(
     ]
     if not triples:
         raise UserError("distil: the ensemble answered no comparison; there is nothing to learn")
+    steps = training.steps(-(-len(triples) // training.batch))
+    reading = module_of(model, training, steps, seed).model
+    both = [triple for q, a, b in triples for triple in ((q, a, b), (q, b, a))]
+    write_tokens(reading.encode, both, out / TOKENS / TRIPLES, reading.tokenizer, "triples")
+    on_devices(
+        learn_pairs,
+        out,
+        trainer,
+        judgments=judgments,
+        model=model,
+        training=training,
+        vote=vote,
+        seed=seed,
+        logger=logger,
+    )
+    trained = module_of(model, training, steps, seed)
+    fitted = load_fitted(trained, out)
+    trained.model.eval().save(out / MODEL)
+    for folder in (CHECKPOINTS, TOKENS):
+        shutil.rmtree(out / folder)
+    return {"pairs": len(triples), "steps": steps, "final_loss": fitted["final_loss"]}
+
+
+def learn_pairs(
+    *,
+    out: Path,
+    judgments: Path,
+    model: PairwiseModel,
+    training: TrainingOptions,
+    trainer: LightningTrainer,
+    vote: str,
+    seed: int,
+    logger: Callable[[str], Any],
+) -> None:
+    """Train on this rank's share of what `distil` tokenised."""
+    from zelo.models.tokens import TokenFile
+    from zelo.training.batches import TOKENS, Judged, PairwiseDataModule
+    from zelo.training.fit import fit
+
+    said = average(read_table(judgments, "judgments"), vote)
+    judged = [
+        Judged(query_id, 2 * i, p)
+        for i, (query_id, p) in enumerate(zip(said.query_ids, said.p.tolist(), strict=True))
+    ]
     batches = PairwiseDataModule(
-        list(zip(triples, said.p.tolist(), strict=True)), training.batch, seed
+        judged,
+        TokenFile(out / TOKENS / TRIPLES),
+        training.batch,
+        seed,
+        trainer.tokens(training),
+        training.accumulate,
     )
-    steps = training.steps(len(batches.loader))
+    steps = training.steps(batches.loader.steps)
+    module = module_of(model, training, steps, seed)
+    fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
+
+
+def module_of(model: PairwiseModel, training: TrainingOptions, steps: int, seed: int) -> Any:
+    """The LightningModule, whose new parameters are the same wherever it is made."""
+    import torch
+
+    from zelo.models.pairwise import PairwiseReranker
+    from zelo.training.modules import PairwiseModule
+
     torch.manual_seed(seed)
-    module = PairwiseModule(
-        PairwiseReranker(
-            model.weights.locate(), model.max_query_tokens, model.max_tokens, model.scale
-        ),
-        training,
-        steps,
+    reranker = PairwiseReranker(
+        model.weights.locate(), model.max_query_tokens, model.max_tokens, model.scale
     )
-    loss = fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
-    module.model.eval().save(out / MODEL)
-    return {"pairs": len(triples), "steps": steps, "final_loss": round(loss, 6)}
+    return PairwiseModule(reranker, training, steps)

@@ -1,22 +1,25 @@
-"""One training run by Lightning: checkpoints, resume, loss curve, progress."""
+"""One training by Lightning: checkpoints, resume, loss curve, progress, the best weights."""
 
 from __future__ import annotations
 
 import logging
 import signal
+import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
-from zelo.artifacts import table, write_table
+from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.errors import UserError
 from zelo.progress import Progress
 from zelo.training.options import LightningTrainer, TrainingOptions
+
+WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
+CHECKPOINTS, FITTED = "checkpoints", "fitted.json"
+BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
 
 
 def fit(
@@ -28,55 +31,129 @@ def fit(
     trainer: LightningTrainer,
     logger: Any,
     what: str,
-) -> float:
+) -> None:
     """Train `module` for `steps` steps, from the last checkpoint in `out` if there is one.
 
-    Writes the `losses` of every step. Checkpoints lie in `out/checkpoints` until the end, so that
-    a killed run goes on from the last of them. Returns the mean loss of the last tenth of the
-    steps. Raises `UserError` where the loss is not a finite number.
+    Writes the `losses` of every step, `fitted.json` (mean loss of the last tenth of the steps,
+    what was validated, which weights are the best) and those weights, for `load_fitted`. Runs on
+    every rank; the first one writes. Raises `UserError` where the loss is no finite number or
+    explodes, and where memory does not suffice.
     """
     quiet_lightning()
-    checkpoints = out / "checkpoints"
-    curve = LossCurve(steps, what)
-    saver = ModelCheckpoint(
-        dirpath=checkpoints,
-        save_last=True,
-        save_top_k=0,
-        train_time_interval=timedelta(minutes=training.checkpoint_minutes),
-    )
-    last = checkpoints / "last.ckpt"
+    folder = out / CHECKPOINTS
+    watched = bool(getattr(data, "held_out", ()))
+    curve, keeper = LossCurve(steps, what), Keeper(folder, training.checkpoint_minutes)
+    last = folder / "last.ckpt"
     torch.use_deterministic_algorithms(True, warn_only=True)
+    lightning = trainer.build(out, steps, training, logger, [curve, keeper])
     try:
-        trainer.build(out, steps, training, logger, [saver, curve]).fit(
-            module, data, ckpt_path=str(last) if last.exists() else None
+        lightning.fit(
+            module,
+            data,
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=True,
         )
+        final = folder / "final.ckpt"
+        lightning.save_checkpoint(final, weights_only=True)
+        found = lightning.validate(module, datamodule=data, verbose=False)[0] if watched else {}
     except SystemExit:  # what Lightning makes of an interrupt, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if "memory" in str(error) and "alloc" in str(error):  # of CUDA, and of the CPU's allocator
+            raise UserError(out_of_memory(error, training, trainer)) from None
+        raise
+    if not lightning.is_global_zero:
+        return
     write_table(
         out,
         "losses",
         table("losses", step=list(range(1, len(curve.losses) + 1)), loss=curve.losses),
     )
     tail = curve.losses[-max(len(curve.losses) // 10, 1) :]
-    return sum(tail) / len(tail)
-
-
-def validate(
-    module: LightningModule, data: LightningDataModule, trainer: LightningTrainer
-) -> dict[str, float]:
-    """What `module`, as it is, logs on held-out queries: `val/NDCG@10`, `val/loss`."""
-    checker = Trainer(
-        accelerator=trainer.accelerator,
-        devices=trainer.devices,
-        precision=trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+    better = watched and keeper.best is not None and keeper.best > found[WATCHED]
+    write_json(
+        out / FITTED,
+        {
+            "final_loss": round(sum(tail) / len(tail), 6),
+            "weights": "best.ckpt" if better else final.name,
+            "validated": {
+                **{name: round(value, 4) for name, value in found.items()},
+                **(
+                    {WATCHED: round(keeper.best or 0, 4), "best_step": keeper.step}
+                    if better
+                    else {}
+                ),
+            },
+        },
     )
-    (found,) = checker.validate(module, datamodule=data, verbose=False)
-    return {name: round(value, 4) for name, value in found.items()}
+
+
+def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:
+    """Give `module` the weights that `fit` found best; what it wrote of them."""
+    fitted: dict[str, Any] = read_json(out / FITTED)
+    weights = out / CHECKPOINTS / str(fitted["weights"])
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
+    unknown = module.load_state_dict(checkpoint["state_dict"], strict=False).unexpected_keys
+    assert not unknown, unknown
+    module.on_load_checkpoint(checkpoint)
+    return fitted
+
+
+def out_of_memory(error: Exception, training: TrainingOptions, trainer: LightningTrainer) -> str:
+    """What to change."""
+    ways = [f"training.tokens={trainer.tokens(training) // 2}"]
+    if not training.gradient_cache:
+        ways.append("training.gradient_cache=true")
+    ways.append("model.gradient_checkpointing=true")
+    if training.batch > 1:
+        ways.append(f"training.accumulate={2 * training.accumulate}")
+    return f"training: out of memory ({str(error).splitlines()[0]}); try {', '.join(ways)}"
+
+
+class Keeper(Callback):  # type: ignore[misc]
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best.
+
+    Both are written whole or not at all, and between steps: what has been accumulated of one is
+    in no checkpoint.
+    """
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.seconds = folder, 60 * minutes
+        self.best: float | None = None
+        self.step = self.seen = 0
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write `last.ckpt` every so often."""
+        if trainer.global_step == self.seen:
+            return
+        self.seen = trainer.global_step
+        due = time.monotonic() - self.saved >= self.seconds
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)
+        if due:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.saved = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write `best.ckpt` where this was the best so far."""
+        if trainer.state.fn != "fit":
+            return
+        value = float(trainer.callback_metrics[WATCHED])
+        if self.best is None or value > self.best:
+            self.best, self.step = value, trainer.global_step
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Go into the checkpoint."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Come out of it."""
+        self.best, self.step = state_dict["best"], state_dict["step"]
 
 
 class LossCurve(Callback):  # type: ignore[misc]
@@ -84,30 +161,46 @@ class LossCurve(Callback):  # type: ignore[misc]
 
     def __init__(self, steps: int, what: str) -> None:
         self.losses: list[float] = []
-        self.progress = Progress(steps, what)
+        self.parts: list[torch.Tensor] = []  # of the step that is under way
+        self.steps, self.what = steps, what
+        self.progress: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the bar, on one rank."""
+        self.progress = Progress(self.steps, self.what) if trainer.is_global_zero else None
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep and check the loss."""
-        loss = float(outputs["loss"])
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        """Keep and check the loss, the mean over parts and ranks."""
+        self.parts.append(outputs["loss"].detach())
+        if trainer.global_step == len(self.losses):
+            return
+        # Lightning has divided each part's loss by the number of parts.
+        loss = float(trainer.strategy.reduce(torch.stack(self.parts).sum(), reduce_op="mean"))
+        self.parts = []
+        if len(self.losses) >= BEGUN and loss > EXPLODED * max(self.losses[:BEGUN]):
             raise UserError(
-                f"training: the loss became {loss} at step {len(self.losses) + 1}: lower "
+                f"training: the loss exploded to {loss:.3g} at step {len(self.losses) + 1}, from "
+                f"at most {max(self.losses[:BEGUN]):.3g} in the first {BEGUN}, in a batch of "
+                f"queries {', '.join(sorted(set(batch.query_ids)))}: lower "
                 f"training.learning_rate or training.clip"
             )
         self.losses.append(loss)
-        self.progress.show(len(self.losses), f"loss {loss:.4f}")
+        if self.progress is not None:
+            self.progress.show(len(self.losses), f"loss {loss:.4f}")
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Clear the bar."""
-        self.progress.close()
+        if self.progress is not None:
+            self.progress.close()
 
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
         """Clear the bar."""
-        self.progress.close()
+        if self.progress is not None:
+            self.progress.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Go into the checkpoint."""
@@ -129,5 +222,7 @@ def quiet_lightning() -> None:
         ".*LeafSpec.*",
         ".*lr_scheduler.step.*",
         ".*Total length of `DataLoader` across ranks is zero.*",  # no query is held out
+        ".*Found keys that are not in the model state dict.*",
+        ".*recommended to use `self.log.*sync_dist=True.*",  # metrics have gathered all ranks
     ):
         warnings.filterwarnings("ignore", text)

@@ -23,6 +23,18 @@ class Tracker(Protocol):
         ...
 
 
+class Tracking(Component):
+    """A tracker for one run folder: what stages take to log with."""
+
+    tracker: Tracker = option(help="where metrics go")
+    folder: Path = option(help="the run's own")
+    config: dict[str, Any] = option({}, "the run's configuration")
+
+    def __call__(self, name: str) -> Any:
+        """Lightning's logger for the training called `name`."""
+        return self.tracker.lightning(self.folder, name, config=self.config)
+
+
 class Csv(Component):
     """`logger=csv`: `logs/NAME/metrics.csv` in the run folder and nothing more."""
 

@@ -1,29 +1,32 @@
 """LightningModules: bi-encoder, pointwise cross-encoder and pairwise reranker.
 
-Texts reach them as strings: tokenisation belongs to the model, and a batch's texts are read in
-chunks of similar length so that little of the work is padding.
+They take token ids in chunks of similar length, so that little of the work is padding.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics.retrieval import RetrievalNormalizedDCG
+from torch.utils.checkpoint import checkpoint
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from zelo.errors import UserError
-from zelo.models.batching import by_length
-from zelo.models.pairwise import PairwiseReranker
 from zelo.models.segments import SegmentHead
-from zelo.training.batches import PairwiseBatch, ScoredBatch
-from zelo.training.objectives import Objective, centre
+from zelo.models.tokens import Encoded, Features
+from zelo.training.batches import PairReader, PairwiseBatch, Reader, ScoredBatch, TextReader, ranks
+from zelo.training.losses import centre
+from zelo.training.objectives import Objective
 from zelo.training.options import TrainingOptions
 
 SCALES = 0.5, 100.0  # a starting model whose scores hardly part, or part much, has no better one
+SHOWN = 20  # ids of a batch that an error names
 
 
 class ZeloModule(LightningModule):  # type: ignore[misc]
@@ -33,9 +36,34 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     adds noise, and a resumed run draws nothing that an undisturbed one does not.
     """
 
-    def __init__(self, training: TrainingOptions, steps: int) -> None:
+    model: Any
+    strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
+
+    def __init__(self, model: nn.Module, training: TrainingOptions, steps: int) -> None:
         super().__init__()
-        self.training_options, self.steps = training, steps
+        self.model, self.training_options, self.steps = model, training, steps
+        freeze(self.backbone, training.frozen_layers)
+        if training.compile:
+            self.backbone.compile(dynamic=True)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Shard parameters where the strategy says so (FSDP 2): layer by layer, then the rest."""
+        if self.device_mesh is None:
+            return
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        if isinstance(self.model, FSDPModule):
+            return  # validation after training finds it done
+
+        mesh = self.device_mesh["data_parallel"]
+        for layer in layers(self.backbone):
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
@@ -44,6 +72,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             [parameter for parameter in self.parameters() if parameter.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
+            fused=True,
         )
         warmup = max(round(options.warmup * self.steps), 1)
 
@@ -56,39 +85,80 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Switch dropout off."""
+        """Switch dropout off; layers that recompute activations do so in training mode alone."""
         self.eval()
+        for module in self.modules():
+            if getattr(module, "gradient_checkpointing", False) is True:
+                module.training = True  # of this module alone: what is in it stays as it is
 
-    def report(self, loss: Tensor, size: int) -> Tensor:
-        """Log the loss of a step and pass it on."""
-        self.log("train/loss", loss, batch_size=size)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what learns: of a model with LoRA a hundredth."""
+        learns = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if name in learns
+        }
+
+    def run(self, inputs: Encoded, model: Callable[[Features], Tensor]) -> Tensor:
+        """Rows of `model` for `inputs`.
+
+        With `gradient_cache` the activations of a chunk are made anew when its gradient is due, so
+        that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
+        2101.06983, by recomputation).
+        """
+        if not (self.training_options.gradient_cache and torch.is_grad_enabled()):
+            return inputs.through(model)
+        return inputs.through(lambda chunk: checkpoint(model, chunk, use_reentrant=False))
+
+    def report(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
+        """Log the loss of a step and pass it on; `UserError` where it is no finite number."""
+        if not torch.isfinite(loss):
+            named = ", ".join(sorted(set(query_ids))[:SHOWN])
+            raise UserError(
+                f"training: the loss became {float(loss.detach())} at step "
+                f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
+                f"training.learning_rate or training.clip, or look at their ratings"
+            )
+        self.log("train/loss", loss, batch_size=1, sync_dist=ranks()[1] > 1)
         return loss
-
-    def in_chunks(self, texts: Sequence[Any], run: Callable[[list[Any]], Tensor]) -> Tensor:
-        """Apply `run` to chunks of texts of similar length; rows come back in the texts' order."""
-        chunks = by_length([len(str(text)) for text in texts], self.training_options.chunk)
-        rows = torch.cat([run([texts[i] for i in chunk]) for chunk in chunks])
-        order = torch.tensor([i for chunk in chunks for i in chunk], device=rows.device)
-        return rows[order.argsort()]
-
-    def moved(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Tensors of `features` on this module's device."""
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
 
 
 class PointwiseModule(ZeloModule):
     """A sentence-transformers model that learns targets: its predictions under an objective."""
 
     cosine_scale: float | None  # factor of the cosine; None where the model has none
+    adapted: Any = None  # peft's handle where the backbone has adapters
+    reader: ClassVar[type[Reader]]  # how it reads queries and documents
 
     def __init__(
         self, model: Any, objective: Objective, training: TrainingOptions, steps: int
     ) -> None:
-        super().__init__(training, steps)
-        self.model, self.objective = model, objective
-        self.ndcg = RetrievalNormalizedDCG(top_k=10)
+        super().__init__(model, training, steps)
+        self.objective = objective
+        self.ndcg, self.val_loss = MeanMetric(), MeanMetric()
         self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
-        freeze(model[0].model, training.frozen_layers)
+        if model[0].transformer_task == "feature-extraction":
+            for name, parameter in self.backbone.named_parameters():
+                if "pooler" in name:  # BERT's, which nothing reads
+                    parameter.requires_grad_(False)
+        if objective.level_free:
+            for parameter in self.model.parameters():
+                if parameter.shape == (1,):  # the last bias: all that would move it is rounding
+                    parameter.requires_grad_(False)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer."""
+        found: nn.Module = self.model[0].model
+        return found
+
+    def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
+        """Predictions (Q, K), and scores (Q, D) of other queries' documents where they cost
+        nothing; more than one where the objective is to hold of several."""
+        raise NotImplementedError
+
+    def forward(self, batch: ScoredBatch) -> Tensor:
+        """Predictions (queries, candidates) of the whole model."""
+        return self.predict(batch)[0][0]
 
     def on_fit_start(self) -> None:
         """Match the scale, on the device that trains."""
@@ -97,6 +167,7 @@ class PointwiseModule(ZeloModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the scale: training that goes on does so with the same."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["cosine_scale"] = self.cosine_scale
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -113,8 +184,8 @@ class PointwiseModule(ZeloModule):
         """
         self.eval()
         with torch.no_grad():
-            predictions = [centre(self(batch), batch.mask)[batch.mask] for batch in batches]
-        targets = [centre(batch.target, batch.mask)[batch.mask] for batch in batches]
+            predictions = [centre(self(batch), batch.weight)[batch.mask] for batch in batches]
+        targets = [centre(batch.target, batch.weight)[batch.mask] for batch in batches]
         spread = torch.cat(predictions).std()
         wanted = torch.cat(targets).std()
         if spread > 0 and wanted > 0:
@@ -122,30 +193,43 @@ class PointwiseModule(ZeloModule):
             self.cosine_scale = min(max(matched, SCALES[0]), SCALES[1])
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
-        """Loss of the objective."""
-        return self.report(
-            self.objective(self(batch), batch.target, batch.mask), len(batch.queries)
-        )
+        """This part's share of the mean loss of the step."""
+        totals = [self.objective.total(p, batch, others).sum() for p, others in self.predict(batch)]
+        return self.report(batch.share * torch.stack(totals).mean(), batch.query_ids)
 
     def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.
 
         Targets of `centred_mse` are Elos: the gains are then those of `evaluation.elo_truth`.
+        Scores are of 32 bits, whatever training is done in; each query is on one rank alone.
         """
-        prediction = self(batch)
-        loss = self.objective(prediction, batch.target, batch.mask)
-        self.log("val/loss", loss, batch_size=len(batch.queries))
-        rows = torch.arange(len(batch.queries), device=loss.device)[:, None].expand_as(batch.mask)
-        self.ndcg.update(
-            prediction[batch.mask],
-            batch.target.exp()[batch.mask],
-            indexes=(rows + batch_idx * 2**20)[batch.mask],
-        )
-        self.log("val/NDCG@10", self.ndcg, on_epoch=True, batch_size=len(batch.queries))
+        flash = "flash" in str(getattr(self.backbone.config, "_attn_implementation", ""))
+        with torch.autocast(self.device.type, enabled=flash):  # which knows no 32 bits
+            prediction, others = self.predict(batch)[0]
+        size = self.objective.size(batch).sum()
+        total = self.objective.total(prediction, batch, others).sum()
+        self.val_loss.update(total / size.clamp_min(1e-12), size)
+        for scores, target, mask in zip(prediction, batch.target, batch.mask, strict=True):
+            if mask.any():
+                gains = target[mask].exp()
+                self.ndcg.update(retrieval_normalized_dcg(scores[mask], gains, top_k=10))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what all ranks saw."""
+        self.log("val/loss", self.val_loss.compute())
+        self.log("val/NDCG@10", self.ndcg.compute())
+        self.val_loss.reset()
+        self.ndcg.reset()
 
 
 class BiEncoderModule(PointwiseModule):
-    """Trains an embedding model so that `scale · cos(q, d)` meets the targets."""
+    """Trains an embedding model so that `scale · cos(q, d)` meets the targets.
+
+    With `dimensions` (Matryoshka, arXiv 2205.13147) the objective is averaged over embeddings cut
+    to each of them as well.
+    """
+
+    reader: ClassVar[type[Reader]] = TextReader
 
     def __init__(
         self,
@@ -154,28 +238,35 @@ class BiEncoderModule(PointwiseModule):
         objective: Objective,
         training: TrainingOptions,
         steps: int,
+        dimensions: Sequence[int] = (),
     ) -> None:
         super().__init__(model, objective, training, steps)
         self.cosine_scale: float = scale
+        self.dimensions = [None, *dimensions]
 
-    def forward(self, batch: ScoredBatch) -> Tensor:
-        """Predictions (queries, candidates): each distinct text of the batch is embedded once."""
-        q = self.embed(batch.queries, self.model.prompts.get("query"))
-        d = self.embed(batch.documents, self.model.prompts.get("document"))
-        return self.cosine_scale * torch.einsum("qh,qkh->qk", q, d[batch.place])
+    def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
+        """Each distinct text of the batch is embedded once."""
+        q = self.run(batch.texts["queries"], self.embed)
+        d = self.run(batch.texts["documents"], self.embed)
+        # A query's own candidates are no strangers to it; places without a document point at 0.
+        own = torch.zeros(len(q), len(d), device=q.device).scatter_add(1, batch.place, batch.weight)
+        found: list[tuple[Tensor, Tensor | None]] = []
+        for n in self.dimensions if torch.is_grad_enabled() else self.dimensions[:1]:
+            unit = [F.normalize(side[:, :n].float(), dim=1) for side in (q, d)]
+            scores = self.cosine_scale * (unit[0] @ unit[1].T)
+            found.append((scores.gather(1, batch.place), scores.masked_fill(own > 0, -math.inf)))
+        return found
 
-    def embed(self, texts: Sequence[str], prompt: str | None) -> Tensor:
-        """Unit embeddings (texts, dimensions)."""
-
-        def run(chunk: list[str]) -> Tensor:
-            features = self.moved(self.model.preprocess(chunk, prompt=prompt or None))
-            return F.normalize(self.model(features)["sentence_embedding"], dim=1)
-
-        return self.in_chunks(texts, run)
+    def embed(self, features: Features) -> Tensor:
+        """Embeddings (texts, dimensions)."""
+        embeddings: Tensor = self.model(dict(features))["sentence_embedding"]
+        return embeddings
 
 
 class CrossEncoderModule(PointwiseModule):
     """Trains a cross-encoder so that its scores meet the targets."""
+
+    reader: ClassVar[type[Reader]] = PairReader
 
     @property
     def cosine_scale(self) -> float | None:
@@ -187,61 +278,59 @@ class CrossEncoderModule(PointwiseModule):
     def cosine_scale(self, scale: float | None) -> None:
         self.model[-1].scale = scale
 
-    def forward(self, batch: ScoredBatch) -> Tensor:
-        """Predictions (queries, candidates); places without a document hold 0."""
-        rows, columns = batch.mask.nonzero(as_tuple=True)
-        places = batch.place[rows, columns].tolist()
-        pairs = [
-            (batch.queries[row], batch.documents[place])
-            for row, place in zip(rows.tolist(), places, strict=True)
-        ]
-        scores = self.in_chunks(pairs, self.score)
-        return torch.zeros_like(batch.target).index_put((rows, columns), scores.float())
+    def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
+        """One score per query and candidate; places without a document hold the first's."""
+        return [(self.run(batch.texts["pairs"], self.score)[batch.place], None)]
 
-    def score(self, pairs: list[tuple[str, str]]) -> Tensor:
-        """Raw scores (pairs,)."""
-        scores: Tensor = self.model(self.moved(self.model.preprocess(pairs)))["scores"]
-        return scores.squeeze(-1)
+    def score(self, features: Features) -> Tensor:
+        """Raw scores (pairs,), float32."""
+        scores: Tensor = self.model(dict(features))["scores"]
+        return scores.squeeze(-1).float()
 
 
 class PairwiseModule(ZeloModule):
     """Distils an ensemble: binary cross-entropy on soft preferences (METHOD, stage 3)."""
 
-    def __init__(self, model: PairwiseReranker, training: TrainingOptions, steps: int) -> None:
-        super().__init__(training, steps)
-        self.model = model
-        freeze(model.encoder, training.frozen_layers)
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer."""
+        found: nn.Module = self.model.encoder
+        return found
 
     def forward(self, batch: PairwiseBatch) -> Tensor:
         """Logits (pairs,) of P(a ≻ b)."""
-        return self.in_chunks(
-            batch.triples, lambda part: self.model(self.moved(self.model.encode(part)))
-        )
+        return self.run(batch.triples, self.model)
 
     def training_step(self, batch: PairwiseBatch, batch_idx: int) -> Tensor:
         """Cross-entropy between the ensemble's preferences and the model's."""
-        loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference)
-        return self.report(loss, len(batch.triples))
+        loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference, reduction="sum")
+        return self.report(batch.share * loss, batch.query_ids)
 
 
-def freeze(encoder: nn.Module, layers: int) -> None:
-    """Keep the embeddings and the lowest `layers` layers of a transformer as they are; 0: none.
+def layers(backbone: nn.Module) -> nn.ModuleList:
+    """The transformer's layers, lowest first; `UserError` where there is no such list."""
+    depth = getattr(backbone.config, "num_hidden_layers", None)
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise UserError(f"{type(backbone).__name__}: its layers were not found")
+
+
+def freeze(backbone: nn.Module, count: int) -> None:
+    """Keep the embeddings and the lowest `count` layers of a transformer as they are; 0: none.
 
     No gradient passes below them, which saves much of the work. Raises `UserError` where the
     encoder has no more layers than that.
     """
-    if layers == 0:
+    if count == 0:
         return
-    config: Any = encoder.config
-    depth = config.num_hidden_layers
-    stacks = (m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-    stack = next(stacks, None)
-    if stack is None or layers >= depth:
+    stack = layers(backbone)
+    if count >= len(stack):
         raise UserError(
-            f"training.frozen_layers={layers}: the encoder has {depth} layers, one must learn"
+            f"training.frozen_layers={count}: the encoder has {len(stack)} layers, one must learn"
         )
-    for module in stack[:layers]:
+    for module in stack[:count]:
         module.requires_grad_(False)
-    for name, parameter in encoder.named_parameters():
+    for name, parameter in backbone.named_parameters():
         if "embed" in name:
             parameter.requires_grad_(False)

@@ -1,7 +1,7 @@
-"""Objectives: what a pointwise model's predictions are held against.
+"""Objectives: what a pointwise model's predictions are held against (`conf/objective/`).
 
-Each takes predictions and targets (queries, candidates) and a mask of the same shape that says
-which places hold a document, and returns a scalar.
+Each names what it learns from and the map from Elo to target, and sums a loss of `losses.py` over
+each query of a batch. `total(...).sum() / size(...).sum()` is the loss of the batch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ from zelo.config import Component, option
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from zelo.training.batches import ScoredBatch
+
 
 @runtime_checkable
 class Objective(Protocol):
-    """An objective (`conf/objective/`)."""
+    """An objective."""
 
     target: str  # the map from Elo to target that it learns from (`rating.target`)
     level_free: ClassVar[bool]  # whether a constant added to a query's predictions changes nothing
+    reads_judgments: ClassVar[bool]  # whether it learns from comparisons, not from targets
 
-    def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Loss of a batch, a scalar."""
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Summed loss (Q,) of each query; `others` (Q, D): scores of other queries' documents."""
+        ...
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """What each query (Q,) counts in the mean."""
         ...
 
     def activation(self) -> nn.Module:
@@ -30,15 +37,34 @@ class Objective(Protocol):
         ...
 
 
-class MSE(Component):
+class OnTargets(Component):
+    """What objectives on targets have in common."""
+
+    level_free: ClassVar[bool] = True
+    reads_judgments: ClassVar[bool] = False
+
+    def activation(self) -> nn.Module:
+        """None: predictions are on the Elos' scale, unbounded, or on none."""
+        from torch.nn import Identity
+
+        return Identity()
+
+
+class MSE(OnTargets):
     """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]` (METHOD, 7)."""
 
     target: str = option("cdf", "map from Elo to target", pattern="^(cdf|minmax)$")
     level_free: ClassVar[bool] = False
 
-    def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Mean over the documents of the batch."""
-        return mse(prediction.sigmoid(), target, mask)
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over documents."""
+        from zelo.training.losses import squared_error
+
+        return squared_error(prediction.sigmoid(), batch.target, batch.weight)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Documents."""
+        return batch.weight.sum(1)
 
     def activation(self) -> nn.Module:
         """Sigmoid: targets lie in [0, 1]."""
@@ -47,7 +73,17 @@ class MSE(Component):
         return Sigmoid()
 
 
-class CentredMSE(Component):
+class BCE(MSE):
+    """`objective=bce`: cross-entropy of `sigmoid(prediction)` with the zELO score `y ∈ [0, 1]`."""
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over documents."""
+        from zelo.training.losses import cross_entropy
+
+        return cross_entropy(prediction, batch.target, batch.weight)
+
+
+class CentredMSE(OnTargets):
     """`objective=centred_mse`: squared error after centring both sides within each query.
 
     Elos say nothing across queries, and nothing is asked of the predictions across queries either:
@@ -55,26 +91,145 @@ class CentredMSE(Component):
     """
 
     target: str = option("centred", "map from Elo to target", pattern="^centred$")
-    level_free: ClassVar[bool] = True
 
-    def __call__(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Mean over the documents of the batch."""
-        return mse(centre(prediction, mask), centre(target, mask), mask)
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over documents."""
+        from zelo.training.losses import centre, squared_error
 
-    def activation(self) -> nn.Module:
-        """None: Elos are unbounded."""
-        from torch.nn import Identity
+        w = batch.weight
+        return squared_error(centre(prediction, w), centre(batch.target, w), w)
 
-        return Identity()
-
-
-def mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `(prediction − target)²` over the places of `mask`."""
-    error = (prediction - target).square() * mask
-    return error.sum() / mask.sum().clamp_min(1)
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Documents."""
+        return batch.weight.sum(1)
 
 
-def centre(values: Tensor, mask: Tensor) -> Tensor:
-    """Subtract from each row (queries, candidates) its mean over the places of `mask`."""
-    mean = (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp_min(1)
-    return (values - mean) * mask
+class MarginMSE(OnTargets):
+    """`objective=margin_mse`: squared error of the differences between documents."""
+
+    target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over pairs."""
+        from zelo.training.losses import margin_error
+
+        return margin_error(prediction, batch.target, batch.weight)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Pairs."""
+        from zelo.training.losses import pairs
+
+        return pairs(batch.weight)
+
+
+class ListwiseKL(OnTargets):
+    """`objective=listwise_kl`: divergence of the softmax of predictions from that of targets."""
+
+    target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
+    temperature: float = option(1.0, "divides both sides before the softmax", gt=0)
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over queries."""
+        from zelo.training.losses import listwise_divergence
+
+        return listwise_divergence(prediction, batch.target, batch.weight, self.temperature)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Queries."""
+        from zelo.training.losses import queries
+
+        return queries(batch.weight)
+
+
+class RankNet(OnTargets):
+    """`objective=ranknet`: the better document of each pair above the other."""
+
+    target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over pairs."""
+        from zelo.training.losses import ranknet
+
+        return ranknet(prediction, batch.target, batch.weight)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Pairs of unequal targets."""
+        from zelo.training.losses import pairs
+
+        return pairs(batch.weight, batch.target)
+
+
+class LambdaLoss(OnTargets):
+    """`objective=lambda_loss`: pairs weighted by what their order does to NDCG (NDCG-Loss2++)."""
+
+    target: str = option("minmax", "map from Elo to target", pattern="^(cdf|minmax)$")
+    k: int | None = option(10, "NDCG's cut; null: none", ge=1)
+    grades: float = option(4.0, "targets in [0, 1] are stretched to grades from 0 to this", gt=0)
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over pairs."""
+        from zelo.training.losses import lambda_loss
+
+        return lambda_loss(prediction, self.grades * batch.target, batch.weight, self.k)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Pairs of unequal targets."""
+        from zelo.training.losses import pairs
+
+        return pairs((batch.weight > 0).float(), batch.target)
+
+
+class InfoNCE(OnTargets):
+    """`objective=infonce`: the best-rated document against the others and against other queries'.
+
+    The contrastive baseline. Other queries' documents are those of the batch's part on one device,
+    and only a bi-encoder has their scores for nothing; a cross-encoder learns from its own
+    candidates.
+    """
+
+    target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
+    in_batch: bool = option(True, "whether other queries' documents are negatives too")
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over queries."""
+        from zelo.training.losses import contrastive
+
+        negatives = others if self.in_batch else None
+        return contrastive(prediction, batch.target, batch.weight, negatives)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Queries."""
+        from zelo.training.losses import queries
+
+        return queries(batch.weight)
+
+
+class PairwiseLikelihood(OnTargets):
+    """`objective=thurstone`, `objective=bradley_terry`: likelihood straight on the judgments.
+
+    Predictions take the place of Elos, and no rating is fitted between judges and model.
+    """
+
+    model: str = option("thurstone", "of P(i ≻ j)", pattern="^(thurstone|bradley_terry)$")
+    target: str = option(
+        "centred", "only validation reads targets", pattern="^(centred|cdf|minmax)$"
+    )
+    reads_judgments: ClassVar[bool] = True
+
+    def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
+        """Over comparisons."""
+        from zelo.training.losses import pairwise_likelihood
+
+        row, first, second = batch.compared
+        loss = pairwise_likelihood(
+            prediction[row, first],
+            prediction[row, second],
+            batch.preference,
+            self.model == "thurstone",
+        )
+        return prediction.new_zeros(len(prediction)).index_add(0, row, loss)
+
+    def size(self, batch: ScoredBatch) -> Tensor:
+        """Comparisons."""
+        ones = batch.weight.new_ones(len(batch.preference))
+        return batch.weight.new_zeros(len(batch.weight)).index_add(0, batch.compared[0], ones)

@@ -18,14 +18,31 @@ class TrainingOptions(Component):
     warmup: float = option(0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1)
     weight_decay: float = option(0.01, "AdamW's weight decay", ge=0)
     clip: float = option(1.0, "largest norm of the gradient", gt=0)
-    batch: int = option(4, "queries (train) or pairs (distil) per step", ge=1)
+    batch: int = option(4, "queries (train) or pairs (distil) per step, of all devices", ge=1)
     candidates: int | None = option(
         None, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
     frozen_layers: int = option(
         0, "lowest layers that stay as they are, and the embeddings with them; 0 for none", ge=0
     )
-    chunk: int = option(16, "texts per forward pass, of similar length", ge=1, exclude=True)
+    stderr_weights: bool = option(
+        False, "weigh each document by the standard error of its Elo (objectives on targets)"
+    )
+    tokens: int | None = option(
+        None,
+        "tokens per forward pass, padding included; null: 2,048 on a CPU, 32,768 on a GPU",
+        ge=1,
+        exclude=True,
+    )
+    accumulate: int = option(
+        1, "parts of a step's batch, whose gradients are summed", ge=1, exclude=True
+    )
+    gradient_cache: bool = option(
+        False,
+        "hold the activations of one forward pass at a time, for the price of one more",
+        exclude=True,
+    )
+    compile: bool = option(False, "compile the transformer by torch.compile", exclude=True)
     held_out: float = option(
         0.0,
         "share of the rated queries, by a hash of their text, that validate and do not train",
@@ -51,7 +68,14 @@ class LightningTrainer(Component):
     accelerator: str = option(
         "cpu", "cpu, gpu, auto", exclude=True, pattern="^(cpu|gpu|cuda|mps|auto)$"
     )
-    devices: int = option(1, "so far every stage runs on one device", ge=1, le=1, exclude=True)
+    devices: int = option(1, "devices of each machine; training uses all", ge=1, exclude=True)
+    num_nodes: int = option(1, "machines of a SLURM allocation", ge=1, exclude=True)
+    strategy: str = option(
+        "ddp",
+        "how devices share a model: ddp, each has all of it; fsdp (2), each has a part",
+        pattern="^(ddp|fsdp)$",
+        exclude=True,
+    )
     precision: str = option(
         "32-true",
         "Lightning's precision",
@@ -68,6 +92,36 @@ class LightningTrainer(Component):
                     f"trainer.accelerator={self.accelerator}: no CUDA device is available; choose "
                     f"trainer=cpu"
                 )
+            if self.devices > torch.cuda.device_count():
+                raise UserError(
+                    f"trainer.devices={self.devices}: this machine has {torch.cuda.device_count()}"
+                )
+
+    @property
+    def processes(self) -> int:
+        """Devices of all machines; each has a process."""
+        return self.devices * self.num_nodes
+
+    def tokens(self, training: TrainingOptions) -> int:
+        """Tokens per forward pass: small enough for a CPU's caches, large enough for a GPU."""
+        return training.tokens or (2048 if self.accelerator == "cpu" else 32768)
+
+    def share_model(self) -> Any:
+        """Lightning's strategy."""
+        if self.processes == 1:
+            return "auto"
+        if self.strategy == "ddp":
+            from lightning.pytorch.strategies import DDPStrategy
+
+            backend = "gloo" if self.accelerator == "cpu" else None
+            return DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
+        from lightning.pytorch.strategies import ModelParallelStrategy
+
+        return ModelParallelStrategy(
+            data_parallel_size=self.processes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )
 
     def build(
         self,
@@ -83,13 +137,17 @@ class LightningTrainer(Component):
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy=self.share_model(),
             precision=self.precision,
+            accumulate_grad_batches=training.accumulate,
             max_steps=steps,
             max_epochs=-1,
             gradient_clip_val=training.clip,
             default_root_dir=str(folder),
             logger=logger,
             callbacks=callbacks,
+            enable_checkpointing=False,  # `fit.Keeper` does, between steps
             log_every_n_steps=1,
             enable_model_summary=False,
             enable_progress_bar=False,
@@ -97,5 +155,5 @@ class LightningTrainer(Component):
             reload_dataloaders_every_n_epochs=0,
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,  # validation counts steps, over epochs
-            val_check_interval=min(training.validate_every, steps),
+            val_check_interval=min(training.validate_every, steps) * training.accumulate,
         )

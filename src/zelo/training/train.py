@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,9 +16,10 @@ from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.ranks import on_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from zelo.training.batches import RatedQuery
 
@@ -52,7 +54,7 @@ class Model(Protocol):
         ...
 
 
-@stage(version=2)
+@stage(version=3)
 def train(
     *,
     out: Path,
@@ -64,62 +66,174 @@ def train(
     trainer: LightningTrainer,
     seed: int,
     logger: Callable[[str], Any],
+    **judgments: Path,
 ) -> Mapping[str, Any]:
-    """Train `model` on the targets and export it to `out/model`."""
-    import torch
+    """Train `model` on the targets and export it to `out/model`.
 
-    from zelo.training.batches import ScoredDataModule
-    from zelo.training.fit import fit, validate
+    `judgments` are what objectives that learn from comparisons read.
+    """
+    from zelo.training.batches import TOKENS
+    from zelo.training.fit import CHECKPOINTS, load_fitted
 
-    rated = read_rated(data, ratings)
-    if not rated:
-        raise UserError(
-            "train: no training query has two rated documents; more candidates per query, or "
-            "judges that answer, are needed"
-        )
-    texts = document_texts(data, {doc_id for query in rated for doc_id in query.doc_ids})
-    held_out = [query for query in rated if hash_share(query.query) < training.held_out]
-    rated = [query for query in rated if hash_share(query.query) >= training.held_out]
-    if not rated or (training.held_out and not held_out):
-        missing = "train on" if not rated else "validate on"
-        raise UserError(
-            f"training.held_out={training.held_out}: of {len(rated) + len(held_out)} rated queries "
-            f"none is left to {missing}"
-        )
-    batches = ScoredDataModule(rated, texts, training.batch, training.candidates, seed, held_out)
-    steps = training.steps(len(batches.loader))
-    torch.manual_seed(seed)
-    module = model.module(objective, training, steps)
-    if model.scale is None and objective.level_free:
-        rng = stream(seed, "scale")
-        some = [rated[i] for i in rng.permutation(len(rated))[:MATCHED]]
-        parts = range(0, len(some), training.batch)
-        module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
-    loss = fit(module, batches, out, steps, training, trainer, logger("train"), "training")
-    validated = validate(module, batches, trainer) if held_out else {}
-    model.export(module.eval(), out / MODEL)
+    lessons = Lessons(data, ratings, judgments, training, objective)
+    steps = training.steps(-(-len(lessons.rated) // training.batch))
+
+    def module() -> Any:
+        return seeded(model, objective, training, steps, seed)
+
+    texts = document_texts(data, {i for query in lessons.all for i in query.doc_ids})
+    reading = module()
+    reading.reader.tokenize(reading.model, lessons.all, query_texts(data, "train"), texts, out)
+    del texts, reading
+    on_devices(
+        learn,
+        out,
+        trainer,
+        data=data,
+        ratings=ratings,
+        model=model,
+        objective=objective,
+        training=training,
+        seed=seed,
+        logger=logger,
+        **judgments,
+    )
+    trained = module()
+    fitted = load_fitted(trained, out)
+    model.export(trained.eval(), out / MODEL)
+    for folder in (CHECKPOINTS, TOKENS):
+        shutil.rmtree(out / folder)
+    held_out = {"held_out": len(lessons.held_out)} if lessons.held_out else {}
     return {
-        "queries": len(rated),
-        "targets": sum(len(query.doc_ids) for query in rated),
+        "queries": len(lessons.rated),
+        "targets": sum(len(query.doc_ids) for query in lessons.rated),
         "steps": steps,
-        "final_loss": round(loss, 6),
-        **({"scale": round(module.cosine_scale, 3)} if module.cosine_scale else {}),
-        **({"held_out": len(held_out)} | validated if held_out else {}),
+        "final_loss": fitted["final_loss"],
+        **({"scale": round(trained.cosine_scale, 3)} if trained.cosine_scale else {}),
+        **held_out,
+        **fitted["validated"],
     }
 
 
-def read_rated(data: Path, ratings: Path) -> list[RatedQuery]:
-    """Training queries with at least two rated documents, in the order of the collection."""
+def learn(
+    *,
+    out: Path,
+    data: Path,
+    ratings: Path,
+    model: Model,
+    objective: Objective,
+    training: TrainingOptions,
+    trainer: LightningTrainer,
+    seed: int,
+    logger: Callable[[str], Any],
+    **judgments: Path,
+) -> None:
+    """Train on this rank's share of what `train` tokenised."""
+    from zelo.training.batches import ScoredDataModule
+    from zelo.training.fit import fit
+
+    lessons = Lessons(data, ratings, judgments, training, objective)
+    steps = training.steps(-(-len(lessons.rated) // training.batch))
+    module = seeded(model, objective, training, steps, seed)
+    batches = ScoredDataModule(
+        lessons.rated,
+        module.reader.open(module.model, lessons.all, out, trainer.tokens(training)),
+        training.batch,
+        training.candidates,
+        seed,
+        objective.size,
+        lessons.held_out,
+        training.accumulate,
+    )
+    if model.scale is None and objective.level_free:
+        rng = stream(seed, "scale")
+        some = [lessons.rated[i] for i in rng.permutation(len(lessons.rated))[:MATCHED]]
+        parts = range(0, len(some), training.batch)
+        module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
+    fit(module, batches, out, steps, training, trainer, logger("train"), "training")
+
+
+def seeded(
+    model: Model, objective: Objective, training: TrainingOptions, steps: int, seed: int
+) -> Any:
+    """The LightningModule, whose new parameters are the same wherever it is made."""
+    import torch
+
+    torch.manual_seed(seed)
+    return model.module(objective, training, steps)
+
+
+class Lessons:
+    """What there is to learn: rated training queries, and those that are held out of them."""
+
+    def __init__(
+        self,
+        data: Path,
+        ratings: Path,
+        judgments: Mapping[str, Path],
+        training: TrainingOptions,
+        objective: Objective,
+    ) -> None:
+        judged = list(judgments.values()) if objective.reads_judgments else []
+        texts = query_texts(data, "train")
+        self.all = read_rated(list(texts), ratings, judged, training.stderr_weights)
+        if not self.all:
+            raise UserError(
+                "train: no training query has two rated documents; more candidates per query, or "
+                "judges that answer, are needed"
+            )
+        share = {query_id: hash_share(text) for query_id, text in texts.items()}
+        self.held_out = [one for one in self.all if share[one.query_id] < training.held_out]
+        self.rated = [one for one in self.all if share[one.query_id] >= training.held_out]
+        if not self.rated or (training.held_out and not self.held_out):
+            missing = "train on" if not self.rated else "validate on"
+            raise UserError(
+                f"training.held_out={training.held_out}: of {len(self.all)} rated queries none is "
+                f"left to {missing}"
+            )
+
+
+def read_rated(
+    query_ids: Sequence[str], ratings: Path, judgments: Sequence[Path], stderr_weights: bool
+) -> list[RatedQuery]:
+    """Queries with at least two rated documents, in the order of `query_ids`."""
     from zelo.training.batches import RatedQuery
 
-    targets: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     rows = read_table(ratings, "ratings")
-    for query_id, doc_id, target in zip(
-        *(rows[name].to_pylist() for name in ("query_id", "doc_id", "target")), strict=True
+    names = ("query_id", "doc_id", "target", "stderr")
+    for query_id, doc_id, target, stderr in zip(
+        *(rows[name].to_pylist() for name in names), strict=True
     ):
-        targets.setdefault(query_id, {})[doc_id] = target
+        found.setdefault(query_id, {})[doc_id] = target, stderr
+    judged = comparisons_of(judgments, found)
     return [
-        RatedQuery(text, list(targets[query_id]), list(targets[query_id].values()))
-        for query_id, text in query_texts(data, "train").items()
-        if len(targets.get(query_id, {})) > 1
+        RatedQuery(
+            query_id,
+            list(found[query_id]),
+            [target for target, _ in found[query_id].values()],
+            [stderr for _, stderr in found[query_id].values()] if stderr_weights else None,
+            judged.get(query_id, []),
+        )
+        for query_id in query_ids
+        if len(found.get(query_id, {})) > 1
     ]
+
+
+def comparisons_of(
+    judgments: Sequence[Path], rated: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[tuple[int, int, float]]]:
+    """Each query's judged pairs by the places of their documents, and the preference."""
+    if not judgments:
+        return {}
+    import pyarrow as pa
+
+    from zelo.judging.ensemble import average
+
+    said = average(pa.concat_tables([read_table(i, "judgments") for i in judgments]), "soft")
+    place = {q: {doc_id: i for i, doc_id in enumerate(docs)} for q, docs in rated.items()}
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    for q, a, b, p in zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True):
+        if q in place:
+            found.setdefault(q, []).append((place[q][a], place[q][b], p))
+    return found

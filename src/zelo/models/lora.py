@@ -1,0 +1,52 @@
+"""LoRA: low-rank adapters in a transformer's linear layers, by peft."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from zelo.config import Component, option
+from zelo.errors import UserError
+
+HEADS = r".*(classifier|score|lm_head|pooler|\bhead\b).*"  # new or small: trained in full
+
+
+class Lora(Component):
+    """Adapters of `rank` in every linear layer but the heads; the rest of the backbone is frozen.
+
+    What ships is merged, so that any tool loads it; the adapter lies beside it in `adapter/`.
+    """
+
+    rank: int = option(16, "rank of the adapters", ge=1)
+    alpha: int = option(32, "adapters are scaled by alpha / rank", ge=1)
+    targets: str = option("all-linear", "layers: all-linear, or a regular expression of names")
+
+    def adapt(self, backbone: Any) -> Any:
+        """Put adapters into `backbone`, in place; the handle that `merge` takes."""
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise UserError('model.lora needs peft: pip install "zelo[lora]"') from None
+
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=self.targets,
+            exclude_modules=HEADS,
+        )
+        try:
+            adapted = get_peft_model(backbone, config)
+        except ValueError as error:
+            raise UserError(f"model.lora.targets={self.targets}: {error}") from None
+        for name, parameter in backbone.named_parameters():
+            if re.match(HEADS, name) and "lm_head" not in name and "pooler" not in name:
+                parameter.requires_grad_(True)
+        return adapted
+
+
+def merge(adapted: Any, folder: Path) -> None:
+    """Write the adapter to `folder` and merge it into the backbone, in place."""
+    adapted.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
+    adapted.merge_and_unload()

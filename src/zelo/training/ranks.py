@@ -1,0 +1,137 @@
+"""Several processes for one training: a process group of its own, started from a file.
+
+The stage prepares what the ranks share, writes a job (a function and its arguments, resolved) and
+starts one process per device, by torch's elastic launcher on one machine and by `srun` on several.
+No rank replays retrieval or judging; a rank that fails ends the others, and its message is the
+stage's.
+
+    python -m zelo.training.ranks JOB.json
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zelo.artifacts import read_json, write_json
+from zelo.config import Component, build, dump
+from zelo.errors import UserError
+from zelo.training.options import LightningTrainer
+
+
+def on_devices(
+    function: Callable[..., None], out: Path, trainer: LightningTrainer, **arguments: Any
+) -> None:
+    """Call `function(out=…, trainer=…, **arguments)` on each of the trainer's devices.
+
+    One device is this process; more are processes of their own. `function` is named by its module,
+    arguments are paths, components and plain data. Raises the `UserError` of the rank that failed.
+    """
+    if trainer.processes == 1:
+        function(out=out, trainer=trainer, **arguments)
+        return
+    job = out / "job.json"
+    values = {"out": out, "trainer": trainer, **arguments}
+    paths = {name: str(v.absolute()) for name, v in values.items() if isinstance(v, Path)}
+    rest = {name: dump(v) for name, v in values.items() if name not in paths}
+    where = f"{function.__module__}:{function.__name__}"
+    write_json(job, {"function": where, "paths": paths, "arguments": rest})
+    for old in out.glob("rank-*.error"):
+        old.unlink()
+    failed = by_srun(job, trainer) if trainer.num_nodes > 1 else by_torch(job, trainer)
+    if failed:
+        said = sorted(out.glob("rank-*.error"), key=lambda path: path.stat().st_mtime_ns)
+        if said:
+            raise UserError(said[0].read_text(encoding="utf-8"))
+        raise RuntimeError(f"{where} on {trainer.processes} devices: {failed}")
+    job.unlink()
+
+
+def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
+    """One process per device of this machine; why it failed, if it did."""
+    import logging
+
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=trainer.devices,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", __name__, str(job))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        return f"rank {rank} ended with status {failure.exitcode}"
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    return None
+
+
+def by_srun(job: Path, trainer: LightningTrainer) -> str | None:
+    """A step of the SLURM allocation that this process runs in; why it failed, if it did."""
+    command = [
+        "srun",
+        f"--nodes={trainer.num_nodes}",
+        f"--ntasks-per-node={trainer.devices}",
+        "--kill-on-bad-exit=1",
+        *(sys.executable, "-m", __name__, str(job)),
+    ]
+    try:
+        status = subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        raise UserError(
+            f"trainer.num_nodes={trainer.num_nodes}: srun was not found; more than one machine "
+            f"needs SLURM (hydra/launcher=submitit_slurm), trainer.num_nodes=1 does without"
+        ) from None
+    return f"srun ended with status {status}" if status else None
+
+
+def main(file: str) -> None:
+    """Do a job as one of its ranks."""
+    die_with_parent()
+    job = read_json(Path(file))
+    arguments = build(job["arguments"]) | {name: Path(p) for name, p in job["paths"].items()}
+    trainer = arguments["trainer"]
+    assert isinstance(trainer, Component)
+    if trainer.accelerator == "cpu":  # type: ignore[attr-defined]
+        import torch
+
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(cores // trainer.devices, 1))  # type: ignore[attr-defined]
+    module, _, name = job["function"].partition(":")
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
+    try:
+        getattr(importlib.import_module(module), name)(**arguments)
+    except UserError as error:
+        (arguments["out"] / f"rank-{rank}.error").write_text(str(error), encoding="utf-8")
+        os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends, `kill -9` included."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

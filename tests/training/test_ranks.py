@@ -1,0 +1,193 @@
+"""Two real processes over gloo: they learn what one learns, and stop as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.training.lessons import DOCUMENTS, rated
+
+from zelo.artifacts import read_table, table, write_table
+from zelo.config import dump
+from zelo.errors import UserError
+from zelo.models.biencoder import BiEncoder
+from zelo.models.crossencoder import CrossEncoder
+from zelo.models.weights import Weights
+from zelo.store import RECORD
+from zelo.training.loggers import Csv, Tracking
+from zelo.training.objectives import MSE, CentredMSE, InfoNCE
+from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.train import MODEL, train
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """What the stage reads: a collection and its ratings, 13 queries."""
+    data, ratings = tmp_path / "data", tmp_path / "ratings"
+    data.mkdir()
+    ratings.mkdir()
+    queries = rated(13)
+    ids = [query.query_id for query in queries]
+    write_table(data, "queries", table("queries", query_id=ids,
+                text=[f"query number {i}" for i in ids], split=["train"] * 13))  # fmt: skip
+    write_table(data, "documents", table("documents", doc_id=list(DOCUMENTS),
+                title=[""] * 5, text=list(DOCUMENTS.values())))  # fmt: skip
+    rows = [(q.query_id, d, t) for q in queries for d, t in zip(q.doc_ids, q.targets, strict=True)]
+    q, d, t = zip(*rows, strict=True)
+    write_table(ratings, "ratings", table("ratings", query_id=q, doc_id=d, elo=t,
+                stderr=[0.1] * len(t), target=t))  # fmt: skip
+    return {"data": data, "ratings": ratings}
+
+
+def arguments(folders: dict[str, Path], out: Path, model: Any, **changes: Any) -> dict[str, Any]:
+    """Arguments of the stage."""
+    out.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"epochs": 2, "batch": 4, "learning_rate": 1e-4, "held_out": 0.3,
+               "validate_every": 3, **changes}  # fmt: skip
+    trainer = {name: options.pop(name) for name in ("devices", "strategy") if name in options}
+    return {
+        "out": out,
+        **folders,
+        "model": model,
+        "objective": options.pop("objective", CentredMSE()),
+        "training": TrainingOptions(**options),
+        "trainer": LightningTrainer(**trainer),
+        "seed": 0,
+        "logger": Tracking(tracker=Csv(), folder=out),
+    }
+
+
+def weights_of(out: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {
+        f"{path.parent.name}/{name}": value
+        for path in sorted((out / MODEL).rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Losses to 1e-6 at every step. Weights to a fifth of one step: where a gradient is nothing but
+    rounding, Adam makes a step of its sign."""
+    losses = [read_table(out, "losses")["loss"].to_numpy() for out in (one, other)]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-6, rtol=1e-6)
+    a, b = weights_of(one), weights_of(other)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, atol=2e-5, rtol=0, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize(
+    ("make", "objective"),
+    [(BiEncoder, CentredMSE()), (CrossEncoder, MSE())],
+    ids=["bi-encoder", "cross-encoder"],
+)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_learn_what_one_learns(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], make: Any, objective: Any,
+    strategy: str,
+) -> None:  # fmt: skip
+    """Batches of 4 queries, the last of an epoch smaller than that: every step is the same."""
+    model = make(weights=Weights(name=str(tiny_model)))
+    one = train(**arguments(folders, tmp_path / "one", model, objective=objective))
+    two = train(**arguments(folders, tmp_path / "two", model, objective=objective,
+                            devices=2, strategy=strategy))  # fmt: skip
+    assert_same(tmp_path / "one", tmp_path / "two")
+    exact = {"held_out", "queries", "targets", "steps", "val/NDCG@10"}
+    assert {k: one[k] for k in exact} == {k: two[k] for k in exact}
+    assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-4)
+    assert not list((tmp_path / "two").glob("*.ckpt"))
+    assert not (tmp_path / "two" / "job.json").exists()
+
+
+def test_parts_of_a_batch_on_one_device_are_the_same_step(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    model = CrossEncoder(weights=Weights(name=str(tiny_model)))
+    train(**arguments(folders, tmp_path / "one", model, objective=MSE()))
+    train(**arguments(folders, tmp_path / "parts", model, objective=MSE(), accumulate=3))
+    assert_same(tmp_path / "one", tmp_path / "parts")
+    changes = {"gradient_cache": True, "tokens": 30}
+    train(**arguments(folders, tmp_path / "cache", model, objective=MSE(), **changes))
+    assert_same(tmp_path / "one", tmp_path / "cache")
+
+
+def test_more_ranks_than_queries_in_a_batch(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    changes = {"batch": 1, "epochs": 1, "max_steps": 4, "objective": InfoNCE()}
+    train(**arguments(folders, tmp_path / "one", model, **changes))
+    train(**arguments(folders, tmp_path / "two", model, devices=2, **changes))
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
+def test_the_error_of_a_rank_is_the_error_of_the_stage(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    ratings = read_table(folders["ratings"], "ratings").to_pylist()
+    for row in ratings:
+        if row["query_id"] == "q5":
+            row["target"] = float("nan")
+    columns = {name: [row[name] for row in ratings] for name in ratings[0]}
+    write_table(folders["ratings"], "ratings", table("ratings", **columns))
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    with pytest.raises(UserError, match=r"loss became nan at step \d, in a batch of queries .*q5"):
+        train(**arguments(folders, tmp_path / "two", model, devices=2, held_out=0.0))
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from zelo.config import build
+from zelo.store import RECORD
+from zelo.training.train import train
+job = json.loads(Path(sys.argv[1]).read_text())
+arguments = build(job["arguments"]) | {n: Path(p) for n, p in job["paths"].items()}
+record = train(**arguments)
+(arguments["out"] / RECORD).write_text(json.dumps(record))
+"""
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    """`kill -9` of the stage on two ranks, which die with it; the rest is trained on one."""
+    model = CrossEncoder(weights=Weights(name=str(tiny_model)))
+    changes = {"epochs": 30, "checkpoint_minutes": 1e-6, "accumulate": 2, "objective": MSE()}
+    train(**arguments(folders, tmp_path / "whole", model, **changes))
+    job = tmp_path / "stage.json"
+    values = arguments(folders, tmp_path / "broken", model, devices=2, **changes)
+    paths = {name: str(v) for name, v in values.items() if isinstance(v, Path)}
+    rest = {name: dump(v) for name, v in values.items() if name not in paths}
+    job.write_text(json.dumps({"paths": paths, "arguments": rest}))
+    stage = subprocess.Popen([sys.executable, "-c", SCRIPT, str(job)])
+    last = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+    for _ in range(600):
+        if last.exists() and torch.load(last, weights_only=True)["global_step"] > 5:
+            break
+        assert stage.poll() is None, "it ended before it could be killed"
+        time.sleep(0.1)
+    os.kill(stage.pid, signal.SIGKILL)
+    stage.wait()
+    time.sleep(1.0)
+    ranks = subprocess.run(["pgrep", "-f", str(tmp_path / "broken")], capture_output=True).stdout
+    assert not ranks
+    assert not (tmp_path / "broken" / RECORD).exists()
+    assert torch.load(last, weights_only=True)["global_step"] < 60
+    record = train(**{**values, "trainer": LightningTrainer()})
+    assert record["steps"] == 60
+    assert_same(tmp_path / "whole", tmp_path / "broken")
