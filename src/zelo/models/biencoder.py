@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
-from zelo.models.lora import Lora, merge
+from zelo.models.lora import Lora, merge, prepare
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class BiEncoder(Component):
         module = BiEncoderModule(
             model, self.scale or DEFAULT_SCALE, objective, training, steps, self.dimensions
         )
-        module.adapted = adapted
+        module.remember(adapted)
         return module
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
@@ -98,10 +98,3 @@ class BiEncoder(Component):
             folder or self.weights.locate(), self.max_tokens, None if folder else self.pooling
         )
         return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
-
-
-def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
-    """Put adapters in, have activations made anew, as asked; what `merge` takes, or None."""
-    if gradient_checkpointing:
-        backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    return lora.adapt(backbone) if lora is not None else None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from zelo.config import Component, option
 from zelo.errors import UserError
 from zelo.models.batching import by_length
-from zelo.models.biencoder import DEFAULT_SCALE, prepare
-from zelo.models.lora import Lora, merge
+from zelo.models.biencoder import DEFAULT_SCALE
+from zelo.models.lora import Lora, merge, prepare
 from zelo.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -73,10 +73,17 @@ class CrossEncoder(Component):
             model = new_cross_encoder(
                 folder, self.head, self.scale or DEFAULT_SCALE, self.answers, self.attention
             )
-        model.max_seq_length = self.train_max_tokens or self.max_tokens
+        frame = model.preprocess([("", "")])["input_ids"].shape[1]
+        limit = self.train_max_tokens or self.max_tokens
+        if 2 * frame > limit:
+            raise UserError(
+                f"model.max_tokens={limit}: {frame} of them are the frame that this model puts "
+                f"around query and document; give it more"
+            )
+        model.max_seq_length = limit
         adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
         module = CrossEncoderModule(model, objective, training, steps)
-        module.adapted = adapted
+        module.remember(adapted)
         return module
 
     def export(self, module: CrossEncoderModule, folder: Path) -> None:
@@ -198,6 +205,7 @@ def with_messages(decoder: Any) -> Any:
 
     found = decoder.infer_modalities(decoder.model, decoder.processor)
     decoder.modality_config, decoder.module_output_name = found
+    decoder.modality_config["message"]["format"] = "flat"  # content is a text, not a list of parts
     decoder.input_formatter = InputFormatter(
         model_type=decoder.config.model_type, message_format="flat", processor=decoder.processor
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,22 @@ class Lora(Component):
             exclude_modules=HEADS,
         )
         try:
-            adapted = get_peft_model(backbone, config)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*no modules were excluded.*")
+                adapted = get_peft_model(backbone, config)
         except ValueError as error:
             raise UserError(f"model.lora.targets={self.targets}: {error}") from None
         for name, parameter in backbone.named_parameters():
             if re.match(HEADS, name) and "lm_head" not in name and "pooler" not in name:
                 parameter.requires_grad_(True)
         return adapted
+
+
+def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
+    """Put adapters in, have activations made anew, as asked; what `merge` takes, or None."""
+    if gradient_checkpointing:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    return lora.adapt(backbone) if lora is not None else None
 
 
 def merge(adapted: Any, folder: Path) -> None:

@@ -3,7 +3,9 @@
 One pass reads `[CLS] q [SEP] a [SEP] b [SEP]`; each segment is mean-pooled and the logit is
 `scale · (cos(q, a) − cos(q, b)) + w · ([q∘a] − [q∘b])`, so that an untrained one prefers what the
 embedding model it came from prefers. Attention runs over all three, so that order still matters a
-little: `preference` averages both orders and is antisymmetric, `p(a, b) = 1 − p(b, a)`.
+little: `preference` averages both orders and is antisymmetric, `p(a, b) = 1 − p(b, a)`. In a
+decoder, whose tokens see only what stands before them, the last one sees all three and adds
+`v · h_last`.
 """
 
 from __future__ import annotations
@@ -40,8 +42,17 @@ class PairwiseReranker(nn.Module):
             str(folder), local_files_only=True, use_safetensors=True
         ).float()
         self.max_query_tokens, self.max_tokens, self.scale = max_query_tokens, max_tokens, scale
-        self.head = nn.Linear(self.encoder.config.hidden_size, 1, bias=False)
+        # A decoder has neither [CLS] nor [SEP]: its end of text parts the segments.
+        self.start, self.end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        decoder = self.end is None
+        if decoder:
+            self.end = self.tokenizer.eos_token_id
+        width = self.encoder.config.hidden_size
+        self.head = nn.Linear(width, 1, bias=False)
         nn.init.normal_(self.head.weight, std=1e-3)
+        self.last = nn.Linear(width, 1, bias=False) if decoder else None
+        if self.last is not None:
+            nn.init.normal_(self.last.weight, std=1e-3)
 
     def encode(self, triples: Sequence[Triple]) -> dict[str, Tensor]:
         """Token ids, mask, segments (1 query, 2 first, 3 second, 0 none), each (triples, length).
@@ -49,7 +60,7 @@ class PairwiseReranker(nn.Module):
         The query is cut to `max_query_tokens` and each document to half of what `max_tokens`
         leaves, so that both documents are always seen.
         """
-        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        start = [] if self.start is None else [self.start]
         columns = [
             self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
             for texts in zip(*triples, strict=True)
@@ -60,8 +71,9 @@ class PairwiseReranker(nn.Module):
             q = q[: self.max_query_tokens]
             room = max((self.max_tokens - len(q) - 4) // 2, 1)
             a, b = a[:room], b[:room]
-            ids.append([cls, *q, sep, *a, sep, *b, sep])
-            segments.append([1] * (len(q) + 2) + [2] * (len(a) + 1) + [3] * (len(b) + 1))
+            ids.append([*start, *q, self.end, *a, self.end, *b, self.end])
+            sizes = (len(start) + len(q) + 1, len(a) + 1, len(b) + 1)
+            segments.append([part for part, n in enumerate(sizes, 1) for _ in range(n)])
         length = max(map(len, ids))
         pad = self.tokenizer.pad_token_id or 0
         padded = [row + [pad] * (length - len(row)) for row in ids]
@@ -82,6 +94,10 @@ class PairwiseReranker(nn.Module):
         q, a, b = (mean_pool(tokens, segment == part) for part in (1, 2, 3))
         difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
         logits: Tensor = self.scale * difference + self.head(q * a - q * b).squeeze(1)
+        if self.last is not None:
+            place = torch.arange(segment.shape[1], device=segment.device)
+            end = torch.where(segment > 0, place, 0).argmax(1)
+            logits = logits + self.last(tokens[torch.arange(len(end)), end]).squeeze(1)
         return logits
 
     @torch.inference_mode()
@@ -103,7 +119,7 @@ class PairwiseReranker(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         self.encoder.save_pretrained(str(folder))
         self.tokenizer.save_pretrained(str(folder))
-        save_file(dict(self.head.state_dict()), folder / HEAD)
+        save_file(self.heads(), folder / HEAD)
         write_json(
             folder / OPTIONS,
             {
@@ -117,5 +133,11 @@ class PairwiseReranker(nn.Module):
     def load(cls, folder: Path) -> PairwiseReranker:
         """Read what `save` wrote."""
         model = cls(folder, **json.loads((folder / OPTIONS).read_text(encoding="utf-8")))
-        model.head.load_state_dict(load_file(folder / HEAD))
+        for name, value in load_file(folder / HEAD).items():
+            model.heads()[name].copy_(value)
         return model.eval()
+
+    def heads(self) -> dict[str, Tensor]:
+        """Weights of what stands on the encoder."""
+        last = {} if self.last is None else {"last": self.last.weight.data}
+        return {"weight": self.head.weight.data, **last}

@@ -12,6 +12,7 @@ from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.judging.ensemble import average
+from zelo.models.lora import Lora, merge, prepare
 from zelo.models.weights import Weights
 from zelo.store import stage
 from zelo.training.options import LightningTrainer, TrainingOptions
@@ -28,6 +29,10 @@ class PairwiseModel(Component):
     max_query_tokens: int = option(48, "longer queries are cut here", ge=4)
     max_tokens: int = option(192, "query and both documents together", ge=16)
     scale: float = option(6.0, "factor of the cosines in the head", gt=0)
+    lora: Lora | None = option(None, "adapters in place of full fine-tuning")
+    gradient_checkpointing: bool = option(
+        False, "make activations anew in the backward pass: less memory, slower", exclude=True
+    )
 
 
 @stage(version=2)
@@ -75,6 +80,8 @@ def distil(
     )
     trained = module_of(model, training, steps, seed)
     fitted = load_fitted(trained, out)
+    if trained.adapted is not None:
+        merge(trained.adapted, out / MODEL / "adapter")
     trained.model.eval().save(out / MODEL)
     for folder in (CHECKPOINTS, TOKENS):
         shutil.rmtree(out / folder)
@@ -126,4 +133,7 @@ def module_of(model: PairwiseModel, training: TrainingOptions, steps: int, seed:
     reranker = PairwiseReranker(
         model.weights.locate(), model.max_query_tokens, model.max_tokens, model.scale
     )
-    return PairwiseModule(reranker, training, steps)
+    adapted = prepare(reranker.encoder, model.lora, model.gradient_checkpointing)
+    module = PairwiseModule(reranker, training, steps)
+    module.remember(adapted)
+    return module

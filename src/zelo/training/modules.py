@@ -37,6 +37,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     """
 
     model: Any
+    adapted: Any = None  # peft's handle where the backbone has adapters
     strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
 
     def __init__(self, model: nn.Module, training: TrainingOptions, steps: int) -> None:
@@ -50,6 +51,10 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     def backbone(self) -> nn.Module:
         """The transformer."""
         raise NotImplementedError
+
+    def remember(self, adapted: Any) -> None:
+        """Keep `lora.merge`'s handle, not as a submodule: its parameters are the backbone's."""
+        object.__setattr__(self, "adapted", adapted)
 
     def configure_model(self) -> None:
         """Shard parameters where the strategy says so (FSDP 2): layer by layer, then the rest."""
@@ -126,7 +131,6 @@ class PointwiseModule(ZeloModule):
     """A sentence-transformers model that learns targets: its predictions under an objective."""
 
     cosine_scale: float | None  # factor of the cosine; None where the model has none
-    adapted: Any = None  # peft's handle where the backbone has adapters
     reader: ClassVar[type[Reader]]  # how it reads queries and documents
 
     def __init__(

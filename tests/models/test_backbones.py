@@ -1,0 +1,255 @@
+"""Every family of backbones, small and with random weights: trained, exported, loaded by others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.shapes import make
+from sentence_transformers import CrossEncoder as Stock
+from sentence_transformers import SentenceTransformer
+from tests.models.test_export import CANDIDATES, DOCUMENTS, PAIRS, QUERIES, moved, predictions
+
+from zelo.errors import UserError
+from zelo.models.biencoder import BiEncoder
+from zelo.models.crossencoder import CrossEncoder
+from zelo.models.lora import Lora
+from zelo.models.pairwise import PairwiseReranker
+from zelo.models.weights import Weights
+from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.options import TrainingOptions
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "pad_token_id": 0,
+}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", SIZES),
+    "xlm-roberta": ("XLMRoberta", {**SIZES, "max_position_embeddings": 514, "type_vocab_size": 2}),
+    "deberta-v2": ("DebertaV2", {**SIZES, "type_vocab_size": 2, "relative_attention": True,
+                                 "pos_att_type": ["p2c", "c2p"]}),
+    "modernbert": ("ModernBert", {**SIZES, "global_attn_every_n_layers": 2, "cls_token_id": 101,
+                                  "sep_token_id": 102, "bos_token_id": 101, "eos_token_id": 102}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def backbones(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder per family; the tokenizer is BERT's, decoders have their own."""
+    import transformers
+
+    root = tmp_path_factory.mktemp("backbones")
+    words = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    found = {}
+    for name, (family, sizes) in ENCODERS.items():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{family}Config")(**{"vocab_size": len(words), **sizes})
+        getattr(transformers, f"{family}Model")(config).save_pretrained(root / name)
+        words.save_pretrained(root / name)
+        found[name] = root / name
+    return found | {name: make(f"{name}-toy", root / name) for name in ("qwen3", "llama")}
+
+
+def cross_encoder(folder: Path, head: str, **options: Any) -> CrossEncoder:
+    size = {"max_tokens": 64} if head != "answer" else {"max_tokens": 400}
+    return CrossEncoder(weights=Weights(name=str(folder)), head=head, **{**size, **options})
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_sequence_classifier_ships_in_both_shapes(
+    backbones: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    """As AutoModelForSequenceClassification reads it, and as modules that need no padding."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = cross_encoder(backbones[family], "cls")
+    module = moved(model.module(MSE(), TrainingOptions(), 10))
+    expected = 1 / (1 + np.exp(-predictions(module, tmp_path)))
+    model.export(module, tmp_path / "model")
+    for folder in (tmp_path / "model", tmp_path / "model" / "unpadded"):
+        stock = Stock(str(folder))
+        assert isinstance(stock.activation_fn, torch.nn.Sigmoid)
+        np.testing.assert_allclose(stock.predict(PAIRS).reshape(3, -1), expected, atol=1e-5)
+        about = json.loads((folder / "config.json").read_text())
+        assert about["sentence_transformers"]["activation_fn"].endswith("Sigmoid")
+        assert about.get("num_labels", len(about.get("id2label", {"0": ""}))) == 1
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    words = AutoTokenizer.from_pretrained(tmp_path / "model")
+    inputs = words(
+        [q for q, _ in PAIRS], [d for _, d in PAIRS],
+        padding=True, truncation=True, max_length=64, return_tensors="pt",
+    )  # fmt: skip
+    with torch.inference_mode():
+        scores = plain(**inputs).logits.squeeze(1).sigmoid()
+    np.testing.assert_allclose(scores.reshape(3, -1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("answers", [["yes", "no"], ["Yes"]])
+def test_a_decoder_answers_and_ships_its_tokens(
+    backbones: dict[str, Path], tmp_path: Path, family: str, answers: list[str]
+) -> None:
+    model = cross_encoder(backbones[family], "answer", answers=answers)
+    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
+    expected = predictions(module, tmp_path)
+    assert expected.std() > 1e-3
+    model.export(module, tmp_path / "model")
+    stock = Stock(str(tmp_path / "model"))
+    assert isinstance(stock.activation_fn, torch.nn.Identity)
+    np.testing.assert_allclose(stock.predict(PAIRS).reshape(3, -1), expected, atol=1e-5)
+    tokens = json.loads((tmp_path / "model" / "1_LogitScore" / "config.json").read_text())
+    ids = [tokens["true_token_id"], tokens["false_token_id"]]
+    assert stock.tokenizer.convert_ids_to_tokens(ids[0]) == answers[0]
+    assert (ids[1] is None) == (len(answers) == 1)
+    # Training that goes on from the folder keeps its tokens, whatever the configuration says.
+    again = cross_encoder(tmp_path / "model", "answer", answers=["no", "yes"])
+    resumed = again.module(CentredMSE(), TrainingOptions(), 10).eval()
+    np.testing.assert_allclose(predictions(resumed, tmp_path / "again"), expected, atol=1e-5)
+    text = stock.tokenizer.decode(stock.preprocess([("a query", "a document")])["input_ids"][0])
+    assert "a query" in text
+    assert "a document" in text
+
+
+def test_a_frame_that_leaves_no_room_is_refused(backbones: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=r"model\.max_tokens=64: \d+ of them are the frame"):
+        cross_encoder(backbones["qwen3"], "answer", max_tokens=64).module(
+            MSE(), TrainingOptions(), 1
+        )
+    with pytest.raises(UserError, match=r"model\.answers: 'perhaps not' is \d+ tokens"):
+        cross_encoder(backbones["qwen3"], "answer", answers=["perhaps not"]).module(
+            MSE(), TrainingOptions(), 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("family", "head"), [("bert", "mean"), ("modernbert", "cls"), ("qwen3", "answer")]
+)
+def test_adapters_learn_alone_and_ship_merged(
+    backbones: dict[str, Path], tmp_path: Path, family: str, head: str
+) -> None:
+    model = cross_encoder(backbones[family], head, lora=Lora(rank=4))
+    module = model.module(MSE(), TrainingOptions(), 10)
+    learns = {name for name, p in module.named_parameters() if p.requires_grad}
+    frozen = {name: p.detach().clone() for name, p in module.named_parameters()
+              if not p.requires_grad}  # fmt: skip
+    assert any("lora_A" in name for name in learns)
+    heads = {name for name in learns if "lora" not in name}
+    assert bool(heads) == (head != "answer")
+    assert not any("embed" in name or "layers.0." in name for name in heads)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    expected = 1 / (1 + np.exp(-predictions(module.eval(), tmp_path)))
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"].keys() == learns
+    for name, value in module.named_parameters():
+        if name in frozen:
+            assert torch.equal(value, frozen[name])
+    model.export(module, tmp_path / "model")
+    np.testing.assert_allclose(
+        Stock(str(tmp_path / "model")).predict(PAIRS).reshape(3, -1), expected, atol=1e-5
+    )
+    assert (tmp_path / "model" / "adapter" / "adapter_model.safetensors").is_file()
+    assert not list((tmp_path / "model").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("family", ["bert", "qwen3"])
+def test_an_embedding_model_of_a_bare_backbone(
+    backbones: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    """Pooling and prompts go into the folder; the cut embeddings are trained too."""
+    pooling = {"bert": "cls", "qwen3": "lasttoken"}[family]
+    model = BiEncoder(
+        weights=Weights(name=str(backbones[family])), pooling=pooling, max_tokens=64, scale=5.0,
+        prompts={"query": "Find: ", "document": ""}, dimensions=[16, 8], lora=Lora(rank=2),
+    )  # fmt: skip
+    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
+    expected = predictions(module, tmp_path)
+    model.export(module, tmp_path / "model")
+    stock = SentenceTransformer(str(tmp_path / "model"))
+    assert stock.prompts["query"] == "Find: "
+    q = stock.encode_query(list(QUERIES.values()))
+    d = stock.encode_document(list(DOCUMENTS.values()))
+    np.testing.assert_allclose(5 * stock.similarity(q, d), expected, atol=1e-4)
+    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    np.testing.assert_allclose([ours[i] for i in QUERIES], expected / 5, atol=1e-5)
+
+
+def test_cut_embeddings_are_trained_too(backbones: dict[str, Path], tmp_path: Path) -> None:
+    from tests.training.lessons import lessons, rated
+
+    model = BiEncoder(weights=Weights(name=str(backbones["bert"])), dimensions=[16, 8], scale=5.0)
+    module = model.module(CentredMSE(), TrainingOptions(), 10)
+    batch = next(iter(lessons(module, tmp_path, rated(4), 4).train_dataloader()))
+    whole, half, quarter = (scores for scores, _ in module.predict(batch))
+    q = batch.texts["queries"].through(module.embed)
+    d = batch.texts["documents"].through(module.embed)
+    for scores, n in ((whole, 32), (half, 16), (quarter, 8)):
+        cosine = torch.cosine_similarity(q[:, None, :n], d[None, :, :n], dim=2)
+        torch.testing.assert_close(scores, 5 * cosine.gather(1, batch.place))
+
+
+def test_training_goes_on_from_any_cross_encoder(
+    backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    """A model that sentence-transformers saved is scored as it does, and exported again."""
+    first = Stock(str(backbones["modernbert"]), num_labels=1, max_length=64)
+    first.save_pretrained(str(tmp_path / "first"))
+    model = cross_encoder(tmp_path / "first", "keep")
+    module = model.module(MSE(), TrainingOptions(), 10).eval()
+    expected = first.predict(PAIRS).reshape(3, -1)
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-predictions(module, tmp_path / "tokens"))), expected, atol=1e-5
+    )
+    starting = model.score(None, QUERIES, DOCUMENTS, CANDIDATES)
+    np.testing.assert_allclose([starting[i] for i in QUERIES], expected, atol=1e-5)
+    model.export(module, tmp_path / "again")
+    again = Stock(str(tmp_path / "again")).predict(PAIRS).reshape(3, -1)
+    np.testing.assert_allclose(again, expected, atol=1e-5)
+
+
+def test_activations_made_anew_give_the_same_gradients(
+    backbones: dict[str, Path], tmp_path: Path
+) -> None:
+    from tests.training.lessons import lessons, rated
+
+    gradients = []
+    for again in (False, True):
+        model = cross_encoder(
+            backbones["qwen3"], "answer", gradient_checkpointing=again, lora=Lora(rank=2)
+        )
+        torch.manual_seed(0)
+        module = model.module(MSE(), TrainingOptions(), 10)
+        module.on_train_start()
+        recomputed = [m for m in module.modules() if getattr(m, "gradient_checkpointing", False)]
+        assert bool(recomputed) == again
+        batch = next(iter(lessons(module, tmp_path, rated(4), 4, budget=900).train_dataloader()))
+        module.objective.total(module(batch), batch, None).sum().backward()
+        gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value)
+
+
+def test_a_pairwise_reranker_on_a_decoder(backbones: dict[str, Path], tmp_path: Path) -> None:
+    model = moved(PairwiseReranker(backbones["qwen3"], 16, 96))
+    docs = list(DOCUMENTS.values())
+    triples = [(q, a, b) for q in QUERIES.values() for a in docs for b in docs]
+    p = model.preference(triples)
+    torch.testing.assert_close(
+        p, 1 - model.preference([(q, b, a) for q, a, b in triples]), atol=1e-6, rtol=0
+    )
+    alone = torch.cat([model.preference([triple]) for triple in triples[:5]])
+    torch.testing.assert_close(alone, p[:5], atol=1e-5, rtol=0)
+    model.save(tmp_path / "pair")
+    torch.testing.assert_close(PairwiseReranker.load(tmp_path / "pair").preference(triples), p)
