@@ -15,16 +15,31 @@ def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+OVERHEAD = 16  # a batch by itself costs about as much as a 16th of the budget in padding
+
+
 def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Indices in batches of at most `budget` tokens, padding included, longest first.
 
-    A text that is longer than the budget is a batch by itself.
+    Of all ways to cut the texts, sorted by length, into batches it is the one with the fewest
+    padded tokens, each batch counted as `budget / OVERHEAD` tokens more. A text that is longer than
+    the budget is a batch by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    cost, start = [0.0], [0]  # of the best cut of the first n texts; where its last batch starts
+    for end in range(1, len(order) + 1):
+        best, at = float("inf"), end - 1
+        for begin in range(end - 1, -1, -1):
+            tokens = (end - begin) * lengths[order[begin]]
+            if tokens > budget and begin < end - 1:
+                break
+            if cost[begin] + tokens < best:
+                best, at = cost[begin] + tokens, begin
+        cost.append(best + budget / OVERHEAD)
+        start.append(at)
     batches: list[list[int]] = []
-    for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    end = len(order)
+    while end:
+        batches.append(order[start[end] : end])
+        end = start[end]
+    return batches[::-1]
