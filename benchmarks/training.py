@@ -10,8 +10,8 @@ a process of its own; the two take turns. Pairs per second are those after the f
 memory is the process's (CPU) or the allocator's (GPU). The largest difference of the two loss
 curves says that the work was the same.
 
-sentence-transformers reads a step as one batch, or as four of 16 whose gradients are added up, which
-pads less and is its faster way here; this trainer forms its own batches by tokens either way.
+sentence-transformers reads a step as one batch, or as four of 16 whose gradients are added up,
+which pads less; this trainer forms its own batches by tokens either way.
 
 Cross-encoder: mean squared error of sigmoid(score). Bi-encoder: MarginMSE of 6 · cosine.
 """

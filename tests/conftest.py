@@ -115,6 +115,7 @@ def cli(tmp_path: Path) -> Cli:
             timeout=timeout,
         )
 
+    run.work = work  # type: ignore[attr-defined]
     return run
 
 

@@ -34,6 +34,7 @@ usage:
   zelo audit LOG.jsonl [judge=OPTION] [budget.usd=..] how good a live system's results are
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
+  zelo publish RUN|MODEL repo=OWNER/NAME [private=..] a trained model on the Hugging Face Hub
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
   zelo export RUN out=FOLDER                          what a run annotated, as zbench's files
   zelo --version
@@ -103,6 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(convert(command, Path(place), Path(out.removeprefix("out="))))
         case ["import" | "export" as command, *_]:
             print(f"usage: zelo {command} {CONVERT[command]} out=FOLDER", file=sys.stderr)
+            sys.exit(2)
+        case ["publish", place, repo, *rest] if repo.startswith("repo=") and rest in PRIVATE:
+            sys.exit(publish(Path(place), repo.removeprefix("repo="), PRIVATE.index(rest) < 2))
+        case ["publish", *_]:
+            usage = "usage: zelo publish RUN|MODEL repo=OWNER/NAME [private=true|false]"
+            print(usage, file=sys.stderr)
             sys.exit(2)
         case ["--version"]:
             print(f"zelo {zelo.__version__}")
@@ -297,6 +304,17 @@ def convert(command: str, place: Path, out: Path) -> None:
         if counts.get(what):
             stages = "stages=[load,retrieve,compare,judge,rate,train]"
             print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
+
+
+PRIVATE: list[list[str]] = [[], ["private=true"], ["private=false"]]  # unless said otherwise
+
+
+@exit_status("the same command uploads what is missing")
+def publish(place: Path, repo: str, private: bool) -> None:
+    """Upload a model."""
+    from zelo.models.publish import publish as upload
+
+    print(upload(place, repo, private))
 
 
 def print_counts(counts: Mapping[str, int]) -> None:

@@ -11,6 +11,7 @@ learns from the answers has the two run once for each of its rounds.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pydantic import field_validator
@@ -86,7 +87,9 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     Returns the artefacts by what they are to the run.
     """
     seed = {"seed": run.seed}
-    logger = {"logger": Tracking(tracker=run.logger, folder=folder, config=describe(run))}
+    logger = {
+        "logger": Tracking(tracker=run.logger, folder=folder, config=json.dumps(describe(run)))
+    }
     paid = {
         "ledger": run.home / "ledger.sqlite",
         "budget": run.budget,
@@ -181,6 +184,7 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
         evaluate,
         {**ranked, "trained": trained},
         {"model": run.model, "evaluation": run.evaluation, **seed},
+        {"trainer": run.trainer},
     )
     made |= {
         **ranked,

@@ -21,7 +21,7 @@ from zelo.models.lora import Lora
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.options import TrainingOptions
+from zelo.training.options import LightningTrainer, TrainingOptions
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -181,7 +181,9 @@ def test_an_embedding_model_of_a_bare_backbone(
     q = stock.encode_query(list(QUERIES.values()))
     d = stock.encode_document(list(DOCUMENTS.values()))
     np.testing.assert_allclose(5 * stock.similarity(q, d), expected, atol=1e-4)
-    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    ours = model.score(
+        tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer()
+    )
     np.testing.assert_allclose([ours[i] for i in QUERIES], expected / 5, atol=1e-5)
 
 
@@ -211,7 +213,7 @@ def test_training_goes_on_from_any_cross_encoder(
     np.testing.assert_allclose(
         1 / (1 + np.exp(-predictions(module, tmp_path / "tokens"))), expected, atol=1e-5
     )
-    starting = model.score(None, QUERIES, DOCUMENTS, CANDIDATES)
+    starting = model.score(None, QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer())
     np.testing.assert_allclose([starting[i] for i in QUERIES], expected, atol=1e-5)
     model.export(module, tmp_path / "again")
     again = Stock(str(tmp_path / "again")).predict(PAIRS).reshape(3, -1)

@@ -17,7 +17,7 @@ from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
 from zelo.training.batches import RatedQuery
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.options import TrainingOptions
+from zelo.training.options import LightningTrainer, TrainingOptions
 
 QUERIES = {"q1": "how to sort a list", "q2": "größer 東京 \U0001f40d", "q3": "x"}
 DOCUMENTS = {
@@ -61,7 +61,9 @@ def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path:
         stock.encode_query(list(QUERIES.values())), stock.encode_document(list(DOCUMENTS.values()))
     ).numpy()
     np.testing.assert_allclose(6.0 * cosine, expected, atol=1e-5)
-    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    ours = model.score(
+        tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer()
+    )
     np.testing.assert_allclose([ours[q] for q in QUERIES], cosine, atol=1e-5)
     assert not list((tmp_path / "model").rglob("*.bin"))
 
@@ -85,7 +87,9 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
     assert flat.shape == (len(PAIRS),)
     scores = flat.reshape(len(QUERIES), -1)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    ours = model.score(tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES)
+    ours = model.score(
+        tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer()
+    )
     np.testing.assert_allclose([ours[q] for q in QUERIES], scores, atol=1e-5)
 
 

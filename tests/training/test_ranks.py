@@ -191,3 +191,43 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     record = train(**{**values, "trainer": LightningTrainer()})
     assert record["steps"] == 60
     assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_pairs_are_scored_once_each_and_in_order_whatever_stops_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven lots on two ranks, then on one after a stop that left some of them."""
+    from zelo.models import scoring
+    from zelo.models.crossencoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
+
+    torch.manual_seed(0)
+    model = new_cross_encoder(tiny_model, "mean")
+    model.max_seq_length = 64
+    save_cross_encoder(model, tmp_path / "model")
+    size = 6 * scoring.LOT + 7
+    pairs = [(f"query {i % 13}", f"document {i} " + "word " * (i % 5)) for i in range(size)]
+    trainer = LightningTrainer(devices=2)
+    found = scoring.score_on_devices(tmp_path / "model", pairs, tmp_path / "two", trainer)
+    assert not (tmp_path / "two").exists()
+    some = [0, 1, scoring.LOT - 1, scoring.LOT, 3 * scoring.LOT + 5, size - 1]
+    expected = load_cross_encoder(tmp_path / "model").predict([pairs[i] for i in some])
+    np.testing.assert_allclose([found[i] for i in some], expected, atol=1e-5)
+    assert len(found) == size
+
+    done: list[int] = []
+    save = np.save
+
+    def stop_after_three(file: Any, values: Any) -> None:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(len(values))
+        save(file, values)
+
+    monkeypatch.setattr(scoring.np, "save", stop_after_three)
+    one = LightningTrainer()
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score_on_devices(tmp_path / "model", pairs, tmp_path / "one", one)
+    monkeypatch.setattr(scoring.np, "save", lambda *a: (done.append(0), save(*a)))
+    again = scoring.score_on_devices(tmp_path / "model", pairs, tmp_path / "one", one)
+    assert len(done) == 7
+    np.testing.assert_allclose(again, found, atol=1e-6)

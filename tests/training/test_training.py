@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.tokens import TokenFile, write_tokens
 from zelo.models.weights import Weights
+from zelo.seeding import stream
 from zelo.training import fit as fitting
 from zelo.training.batches import Judged, PairwiseDataModule, RatedQuery, ResumableLoader
 from zelo.training.losses import centre
@@ -255,3 +257,53 @@ def test_steps_are_capped() -> None:
     assert TrainingOptions(epochs=3).steps(10) == 30
     assert TrainingOptions(epochs=3, max_steps=8).steps(10) == 8
     assert TrainingOptions(epochs=1, max_steps=80).steps(10) == 10
+
+
+def test_a_loss_that_explodes_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
+    """Real targets that lie a thousand times further out than those before."""
+    module = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), TrainingOptions(), 12)
+    queries = [RatedQuery(f"q{i}", ["d0", "d1"], [0.5, -0.5]) for i in range(12)]
+    data = lessons(module, tmp_path, queries, 1)
+    rng = stream(0, "epoch", "0").permutation(12)
+    late = queries[rng[11]]
+    data.loader.items[rng[11]] = replace(late, targets=[500.0, -500.0])
+    with pytest.raises(UserError, match=rf"loss exploded to .* at step 12, .*{late.query_id}: low"):
+        fitting.fit(module, data, tmp_path, 12, TrainingOptions(), LightningTrainer(),
+                    CSVLogger(tmp_path), "t")  # fmt: skip
+
+
+def test_out_of_memory_names_the_settings(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 3)
+    monkeypatch.setattr(module, "embed", lambda features: torch.zeros(2**50))  # the allocator's no
+    data = lessons(module, tmp_path, rated(), 4)
+    with pytest.raises(
+        UserError,
+        match=r"out of memory .*training\.tokens=1024, training\.gradient_cache=true.*accumulate=2",
+    ):
+        fitting.fit(module, data, tmp_path, 3, TrainingOptions(), LightningTrainer(),
+                    CSVLogger(tmp_path), "t")  # fmt: skip
+
+
+def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
+    """A rate that ruins the model: what validated best is what is loaded."""
+    training = TrainingOptions(learning_rate=0.5, clip=100.0, validate_every=1, warmup=0.5)
+    module = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), training, 6)
+    data = lessons(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))
+    fitting.fit(module, data, tmp_path, 6, training, LightningTrainer(), CSVLogger(tmp_path), "t")
+    fresh = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), training, 6)
+    said = fitting.load_fitted(fresh, tmp_path)
+    scores = [float(row["val/NDCG@10"]) for row in validations(tmp_path)]
+    assert said["validated"]["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-4)
+    assert max(scores) > min(scores)
+    trainer = LightningTrainer().build(tmp_path, 1, training, False, [])
+    again = trainer.validate(fresh, datamodule=data, verbose=False)[0]
+    assert again["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-5)
+
+
+def validations(out: Path) -> list[dict[str, str]]:
+    """Rows of Lightning's log with a validation."""
+    (path,) = out.rglob("metrics.csv")
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row.get("val/NDCG@10")]

@@ -17,6 +17,7 @@ from zelo.evaluation.significance import against
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
 from zelo.seeding import stream
 from zelo.store import stage
+from zelo.training.options import LightningTrainer
 from zelo.training.train import MODEL, Model
 
 START, TRAINED = "start", "zelo"
@@ -40,6 +41,7 @@ def evaluate(
     model: Model,
     evaluation: Evaluation,
     seed: int,
+    trainer: LightningTrainer,
 ) -> Mapping[str, Any]:
     """Rank the candidates by the starting and the trained model and compare all systems.
 
@@ -58,7 +60,7 @@ def evaluate(
         for system, ranking in first_stage.items()
     }
     for system, folder in ((START, None), (TRAINED, trained / MODEL)):
-        rankings[system] = rerank(pool, model.score(folder, judged, documents, pool))
+        rankings[system] = rerank(pool, model.score(folder, judged, documents, pool, out, trainer))
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}

@@ -13,7 +13,7 @@ from zelo.models.weights import Weights
 if TYPE_CHECKING:
     from zelo.training.modules import BiEncoderModule
     from zelo.training.objectives import Objective
-    from zelo.training.options import TrainingOptions
+    from zelo.training.options import LightningTrainer, TrainingOptions
 
 DEFAULT_SCALE = 6.0
 
@@ -90,6 +90,8 @@ class BiEncoder(Component):
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         candidates: Mapping[str, Sequence[str]],
+        out: Path,
+        trainer: LightningTrainer,
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, None: the starting model."""
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine

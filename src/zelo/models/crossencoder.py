@@ -18,7 +18,7 @@ from zelo.models.weights import Weights
 if TYPE_CHECKING:
     from zelo.training.modules import CrossEncoderModule
     from zelo.training.objectives import Objective
-    from zelo.training.options import TrainingOptions
+    from zelo.training.options import LightningTrainer, TrainingOptions
 
 
 class CrossEncoder(Component):
@@ -109,25 +109,36 @@ class CrossEncoder(Component):
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         candidates: Mapping[str, Sequence[str]],
+        out: Path,
+        trainer: LightningTrainer,
     ) -> dict[str, list[float]]:
-        """Scores of each query's candidates by the model in `folder`.
+        """Scores of each query's candidates by the model in `folder`, on the trainer's devices.
 
-        With None the starting model scores: the embedding model that the backbone came from.
+        With None the starting model scores: the cross-encoder or the decoder that training goes on
+        from, or the embedding model that the backbone of a new head came from.
         """
-        if folder is None and self.head == "keep":
-            folder = self.weights.locate()
-        if folder is None:
+        start = self.weights.locate()
+        if folder is None and self.head not in ("keep", "answer"):
             from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
-            start: Any = load_embedding_model(self.weights.locate(), self.max_tokens)
-            return rerank_by_cosine(start, queries, documents, candidates, self.batch_size)
-        model = load_cross_encoder(folder)
+            model: Any = load_embedding_model(start, self.max_tokens)
+            return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
         pairs = [
             (queries[query_id], documents[doc_id])
             for query_id, docs in candidates.items()
             for doc_id in docs
         ]
-        scores = iter(predict(model, pairs, self.batch_size))
+        if folder is None and self.head == "answer":
+            model = new_cross_encoder(start, self.head, answers=self.answers)
+            model.max_seq_length = self.max_tokens
+            found = predict(model, pairs, self.batch_size)
+        elif trainer.processes > 1:
+            from zelo.models.scoring import score_on_devices
+
+            found = score_on_devices(folder or start, pairs, out / "scoring", trainer)
+        else:
+            found = predict(load_cross_encoder(folder or start), pairs, self.batch_size)
+        scores = iter(found)
         return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +29,11 @@ class Tracking(Component):
 
     tracker: Tracker = option(help="where metrics go")
     folder: Path = option(help="the run's own")
-    config: dict[str, Any] = option({}, "the run's configuration")
+    config: str = option("{}", "the run's configuration, as JSON: it is told, not built again")
 
     def __call__(self, name: str) -> Any:
         """Lightning's logger for the training called `name`."""
-        return self.tracker.lightning(self.folder, name, config=self.config)
+        return self.tracker.lightning(self.folder, name, config=json.loads(self.config))
 
 
 class Csv(Component):

@@ -118,12 +118,26 @@ def main(file: str) -> None:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(cores // trainer.devices, 1))  # type: ignore[attr-defined]
     module, _, name = job["function"].partition(":")
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
+    rank, _, _ = place()
     try:
         getattr(importlib.import_module(module), name)(**arguments)
     except UserError as error:
         (arguments["out"] / f"rank-{rank}.error").write_text(str(error), encoding="utf-8")
         os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
+
+
+def place() -> tuple[int, int, int]:
+    """This process's rank, how many there are, and its rank on this machine."""
+    names = (
+        ("RANK", "SLURM_PROCID"),
+        ("WORLD_SIZE", "SLURM_NTASKS"),
+        ("LOCAL_RANK", "SLURM_LOCALID"),
+    )
+    rank, world, local = (
+        int(os.environ.get(one) or os.environ.get(other) or default)
+        for (one, other), default in zip(names, ("0", "1", "0"), strict=True)
+    )
+    return rank, world, local
 
 
 def die_with_parent() -> None:

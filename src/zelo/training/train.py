@@ -49,8 +49,13 @@ class Model(Protocol):
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         candidates: Mapping[str, Sequence[str]],
+        out: Path,
+        trainer: LightningTrainer,
     ) -> dict[str, list[float]]:
-        """Scores of each query's candidates by the model in `folder`, None: the starting model."""
+        """Scores of each query's candidates by the model in `folder`, None: the starting model.
+
+        On the trainer's devices where that is worth it; what is under way lies in `out`.
+        """
         ...
 
 

@@ -1,0 +1,70 @@
+"""The paper's recipes from end to end, on models of the same architecture shrunk to toy size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.shapes import make
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from tests.conftest import Cli
+
+SMALL = [
+    "judge=simulated",
+    "trainer=cpu",
+    "top_k=10",
+    "depth=6",
+    "sampler.cycles=1",
+    "data.documents=60",
+    "data.train_queries=12",
+    "data.dev_queries=4",
+    "data.test_queries=6",
+    "training.batch=4",
+    "training.held_out=0.3",
+    "training.validate_every=1",
+    "evaluation.resamples=200",
+]
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make("qwen3-toy", tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.mark.parametrize("recipe", ["zerank_1", "zerank_1_small", "zembed"])
+def test_a_recipe_runs_on_a_toy(cli: Cli, tiny_model: Path, decoder: Path, recipe: str) -> None:
+    """Judges, distilled pairwise model, cycles, Elos, LoRA, export: every stage of it."""
+    done = cli(
+        "run", f"experiment={recipe}", *SMALL, f"weights.path={tiny_model}",
+        f"model.weights.path={decoder}", f"distil.model.weights.path={decoder}",
+        *(["model.dimensions=[16]"] if recipe == "zembed" else []),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder,) = (Path(cli.work) / "outputs" / "runs").iterdir()  # type: ignore[attr-defined]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [stage["stage"] for stage in manifest["stages"]].count("judge") == 2
+    if recipe == "zembed":
+        model = SentenceTransformer(str(folder / "model"))
+        assert model.encode_query("how to parse").shape == (32,)
+        assert model.prompts["query"].startswith("Instruct:")
+    else:
+        reranker = CrossEncoder(str(folder / "model"))
+        scores = reranker.predict([("how to parse", "def parse(): ..."), ("a", "b")])
+        assert ((scores > 0) & (scores < 1)).all()
+        assert np.ptp(scores) > 0
+    assert (folder / "model" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_two_processes_share_one_run_folder_each_in_a_sweep(cli: Cli, toy: list[str]) -> None:
+    """A sweep of two jobs, each trained by two processes: two folders, and no more."""
+    done = cli(
+        "run", "-m", *toy, "trainer.devices=2", "objective=centred_mse,infonce", "model.scale=6.0"
+    )
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (Path(cli.work) / "outputs" / "sweeps").iterdir()  # type: ignore[attr-defined]
+    assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
+    assert not (Path(cli.work) / "outputs" / "runs").exists()  # type: ignore[attr-defined]
+    for job in ("0", "1"):
+        assert (sweep / job / "model" / "modules.json").is_file()
