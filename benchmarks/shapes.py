@@ -86,4 +86,7 @@ def make(shape: str, folder: Path, seed: int = 0) -> Path:
 
 
 if __name__ == "__main__":
-    print(make(sys.argv[1], Path(sys.argv[2])))
+    if len(sys.argv) == 3:
+        print(make(sys.argv[1], Path(sys.argv[2])))
+    else:
+        print("usage: shapes.py SHAPE FOLDER; shapes:", *SHAPES)

@@ -165,7 +165,8 @@ def trained(
          f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.batch={BATCH}",
          "training.candidates=null", f"training.max_steps={most}",
          f"training.frozen_layers={FROZEN}", f"model.max_tokens={TOKENS}",
-         f"model.train_max_tokens={TRAIN_TOKENS}")  # fmt: skip
+         f"model.train_max_tokens={TRAIN_TOKENS}",
+         *(["model.head=segments"] if kind == "reranker" else []))  # fmt: skip
     at = {s["stage"]: Path(s["path"]) for s in read_json(run / "manifest.json")["stages"]}
     steps = read_json(at["train"] / "stage.json")["counts"]["steps"]
     start = start_of(kind)

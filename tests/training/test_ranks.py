@@ -231,3 +231,41 @@ def test_pairs_are_scored_once_each_and_in_order_whatever_stops_it(
     again = scoring.score_on_devices(tmp_path / "model", pairs, tmp_path / "one", one)
     assert len(done) == 7
     np.testing.assert_allclose(again, found, atol=1e-6)
+
+
+SRUN = """#!{python}
+# As much of srun as a training asks for: every task of every node is a process of this machine.
+import os, subprocess, sys
+options = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--"))
+command = [word for word in sys.argv[1:] if not word.startswith("--")]
+nodes, tasks = int(options["nodes"]), int(options["ntasks-per-node"])
+running = []
+for rank in range(nodes * tasks):
+    place = {{"SLURM_JOB_ID": "{job}", "SLURM_JOB_NAME": "zelo", "SLURM_NTASKS": nodes * tasks,
+             "SLURM_NTASKS_PER_NODE": tasks, "SLURM_NNODES": nodes, "SLURM_PROCID": rank,
+             "SLURM_LOCALID": rank % tasks, "SLURM_NODEID": rank // tasks,
+             "SLURM_NODELIST": "127.0.0.1", "MASTER_ADDR": "127.0.0.1"}}
+    there = {{**os.environ, **{{name: str(value) for name, value in place.items()}}}}
+    running.append(subprocess.Popen(command, env=there))
+statuses = [process.wait() for process in running]
+sys.exit(max(abs(status) for status in statuses))
+"""
+
+
+def test_two_machines_of_slurm(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage starts a step of its allocation; without srun it says what it needs."""
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    train(**arguments(folders, tmp_path / "one", model))
+    there = arguments(folders, tmp_path / "two", model)
+    there["trainer"] = LightningTrainer(devices=1, num_nodes=2)
+    with pytest.raises(UserError, match=r"num_nodes=2: srun was not found"):
+        train(**there)
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN.format(python=sys.executable, job=10000 + os.getpid() % 20000))
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
+    train(**there)
+    assert_same(tmp_path / "one", tmp_path / "two")
