@@ -95,7 +95,7 @@ def assert_same(one: Path, other: Path) -> None:
     [(BiEncoder, CentredMSE()), (CrossEncoder, MSE())],
     ids=["bi-encoder", "cross-encoder"],
 )
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_ranks_learn_what_one_learns(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path], make: Any, objective: Any,
     strategy: str,
@@ -162,15 +162,18 @@ record = train(**arguments)
 """
 
 
+@pytest.mark.parametrize(
+    ("strategy", "then"), [("ddp", {"devices": 1}), ("fsdp", {"devices": 2, "strategy": "fsdp"})]
+)
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
-    tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], strategy: str, then: dict[str, Any]
 ) -> None:
-    """`kill -9` of the stage on two ranks, which die with it; the rest is trained on one."""
+    """`kill -9` of the stage on two ranks, which die with it; then one, or two again."""
     model = CrossEncoder(weights=Weights(name=str(tiny_model)))
     changes = {"epochs": 30, "checkpoint_minutes": 1e-6, "accumulate": 2, "objective": MSE()}
     train(**arguments(folders, tmp_path / "whole", model, **changes))
     job = tmp_path / "stage.json"
-    values = arguments(folders, tmp_path / "broken", model, devices=2, **changes)
+    values = arguments(folders, tmp_path / "broken", model, devices=2, strategy=strategy, **changes)
     paths = {name: str(v) for name, v in values.items() if isinstance(v, Path)}
     rest = {name: dump(v) for name, v in values.items() if name not in paths}
     job.write_text(json.dumps({"paths": paths, "arguments": rest}))
@@ -188,7 +191,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     assert not ranks
     assert not (tmp_path / "broken" / RECORD).exists()
     assert torch.load(last, weights_only=True)["global_step"] < 60
-    record = train(**{**values, "trainer": LightningTrainer()})
+    record = train(**{**values, "trainer": LightningTrainer(**then)})
     assert record["steps"] == 60
     assert_same(tmp_path / "whole", tmp_path / "broken")
 

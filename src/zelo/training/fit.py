@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.errors import UserError
 from zelo.progress import Progress
+from zelo.training.checkpoints import WATCHED, Keeper
 from zelo.training.options import LightningTrainer, TrainingOptions
 
-WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
 CHECKPOINTS, FITTED = "checkpoints", "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
 
@@ -109,51 +108,6 @@ def out_of_memory(error: Exception, training: TrainingOptions, trainer: Lightnin
     if training.batch > 1:
         ways.append(f"training.accumulate={2 * training.accumulate}")
     return f"training: out of memory ({str(error).splitlines()[0]}); try {', '.join(ways)}"
-
-
-class Keeper(Callback):  # type: ignore[misc]
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best.
-
-    Both are written whole or not at all, and between steps: what has been accumulated of one is
-    in no checkpoint.
-    """
-
-    def __init__(self, folder: Path, minutes: float) -> None:
-        self.folder, self.seconds = folder, 60 * minutes
-        self.best: float | None = None
-        self.step = self.seen = 0
-        self.saved = time.monotonic()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write `last.ckpt` every so often."""
-        if trainer.global_step == self.seen:
-            return
-        self.seen = trainer.global_step
-        due = time.monotonic() - self.saved >= self.seconds
-        if trainer.world_size > 1:
-            due = trainer.strategy.broadcast(due)
-        if due:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
-            self.saved = time.monotonic()
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write `best.ckpt` where this was the best so far."""
-        if trainer.state.fn != "fit":
-            return
-        value = float(trainer.callback_metrics[WATCHED])
-        if self.best is None or value > self.best:
-            self.best, self.step = value, trainer.global_step
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Go into the checkpoint."""
-        return {"best": self.best, "step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Come out of it."""
-        self.best, self.step = state_dict["best"], state_dict["step"]
 
 
 class LossCurve(Callback):  # type: ignore[misc]

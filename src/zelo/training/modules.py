@@ -77,7 +77,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             [parameter for parameter in self.parameters() if parameter.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
-            fused=True,
+            fused=self.trainer.precision != "16-mixed",  # whose scaler undoes the scale itself
         )
         warmup = max(round(options.warmup * self.steps), 1)
 

@@ -134,6 +134,8 @@ class LightningTrainer(Component):
         """A `lightning.Trainer` that works in `folder` for `steps` steps."""
         from lightning.pytorch import Trainer
 
+        from zelo.training.checkpoints import WholeFiles
+
         return Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
@@ -147,6 +149,7 @@ class LightningTrainer(Component):
             default_root_dir=str(folder),
             logger=logger,
             callbacks=callbacks,
+            plugins=[WholeFiles()],
             enable_checkpointing=False,  # `fit.Keeper` does, between steps
             log_every_n_steps=1,
             enable_model_summary=False,

@@ -1,0 +1,76 @@
+"""Checkpoints: which are kept, and how they are written."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from zelo.artifacts import replacing
+
+WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
+
+
+class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
+    """Writes a checkpoint beside its place and moves it there.
+
+    Lightning's own goes by way of the system's temporary folder: on another file system it is
+    copied from there, and a kill leaves half a checkpoint.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write it whole or not at all."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+class Keeper(Callback):  # type: ignore[misc]
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best.
+
+    Both are written whole or not at all, and between steps: what has been accumulated of one is
+    in no checkpoint.
+    """
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self.folder, self.seconds = folder, 60 * minutes
+        self.best: float | None = None
+        self.step = self.seen = 0
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write `last.ckpt` every so often."""
+        if trainer.global_step == self.seen:
+            return
+        self.seen = trainer.global_step
+        due = time.monotonic() - self.saved >= self.seconds
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)
+        if due:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+            self.saved = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write `best.ckpt` where this was the best so far."""
+        if trainer.state.fn != "fit":
+            return
+        value = float(trainer.callback_metrics[WATCHED])
+        if self.best is None or value > self.best:
+            self.best, self.step = value, trainer.global_step
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Go into the checkpoint."""
+        return {"best": self.best, "step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Come out of it."""
+        self.best, self.step = state_dict["best"], state_dict["step"]
