@@ -33,12 +33,23 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make("qwen3-toy", tmp_path_factory.mktemp("decoder"))
 
 
-@pytest.mark.parametrize("recipe", ["zerank_1", "zembed"])
-def test_a_recipe_runs_on_a_toy(cli: Cli, tiny_model: Path, decoder: Path, recipe: str) -> None:
-    """Judges, distilled pairwise model, cycles, Elos, LoRA, export: every stage of it."""
+@pytest.mark.parametrize(
+    ("recipe", "devices"),
+    [
+        ("zerank_1", 1),
+        pytest.param("zerank_1_small", 2, marks=pytest.mark.slow),
+        pytest.param("zembed", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_recipe_runs_on_a_toy(
+    cli: Cli, tiny_model: Path, decoder: Path, recipe: str, devices: int
+) -> None:
+    """Judges, distilled pairwise model, cycles, Elos, LoRA, export: every stage of it;
+    on two processes with activations made anew and scores on both."""
     done = cli(
         "run", f"experiment={recipe}", *SMALL, f"weights.path={tiny_model}",
         f"model.weights.path={decoder}", f"distil.model.weights.path={decoder}",
+        f"trainer.devices={devices}",
         *(["model.dimensions=[16]"] if recipe == "zembed" else []),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
