@@ -32,7 +32,10 @@ TEMPLATES = Path(__file__).parent
 RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}
 
 
-@stage(version=2)
+LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
+
+
+@stage(version=3)
 def report(
     *,
     out: Path,
@@ -67,6 +70,9 @@ def report(
     content = {
         "run": run,
         "config": json.dumps(describe(run), indent=2, ensure_ascii=False, default=str),
+        "learned": json.dumps(
+            {name: describe(getattr(run, name)) for name in LEARNED}, indent=2, ensure_ascii=False
+        ),
         "counts": counts,
         "records": records,
         "results": found,
