@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -141,9 +142,7 @@ class PointwiseModule(ZeloModule):
         self.ndcg, self.val_loss = MeanMetric(), MeanMetric()
         self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
         if model[0].transformer_task == "feature-extraction":
-            for name, parameter in self.backbone.named_parameters():
-                if "pooler" in name:  # BERT's, which nothing reads
-                    parameter.requires_grad_(False)
+            freeze_pooler(self.backbone)
         if objective.level_free:
             for parameter in self.model.parameters():
                 if parameter.shape == (1,):  # the last bias: all that would move it is rounding
@@ -154,6 +153,11 @@ class PointwiseModule(ZeloModule):
         """The transformer."""
         found: nn.Module = self.model[0].model
         return found
+
+    @property
+    def flash(self) -> bool:
+        """Whether it attends by flash attention."""
+        return "flash" in str(getattr(self.backbone.config, "_attn_implementation", ""))
 
     def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
         """Predictions (Q, K), and scores (Q, D) of other queries' documents where they cost
@@ -187,7 +191,8 @@ class PointwiseModule(ZeloModule):
         which no ranking needs.
         """
         self.eval()
-        with torch.no_grad():
+        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
+        with torch.no_grad(), half:
             predictions = [centre(self(batch), batch.weight)[batch.mask] for batch in batches]
         targets = [centre(batch.target, batch.weight)[batch.mask] for batch in batches]
         spread = torch.cat(predictions).std()
@@ -207,8 +212,9 @@ class PointwiseModule(ZeloModule):
         Targets of `centred_mse` are Elos: the gains are then those of `evaluation.elo_truth`.
         Scores are of 32 bits, whatever training is done in; each query is on one rank alone.
         """
-        flash = "flash" in str(getattr(self.backbone.config, "_attn_implementation", ""))
-        with torch.autocast(self.device.type, enabled=flash):  # which knows no 32 bits
+        # Flash attention knows no 32 bits: it stays in training's precision.
+        exactly = nullcontext() if self.flash else torch.autocast(self.device.type, enabled=False)
+        with exactly:
             prediction, others = self.predict(batch)[0]
         size = self.objective.size(batch).sum()
         total = self.objective.total(prediction, batch, others).sum()
@@ -295,6 +301,10 @@ class CrossEncoderModule(PointwiseModule):
 class PairwiseModule(ZeloModule):
     """Distils an ensemble: binary cross-entropy on soft preferences (METHOD, stage 3)."""
 
+    def __init__(self, model: nn.Module, training: TrainingOptions, steps: int) -> None:
+        super().__init__(model, training, steps)
+        freeze_pooler(self.backbone)
+
     @property
     def backbone(self) -> nn.Module:
         """The transformer."""
@@ -309,6 +319,14 @@ class PairwiseModule(ZeloModule):
         """Cross-entropy between the ensemble's preferences and the model's."""
         loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference, reduction="sum")
         return self.report(batch.share * loss, batch.query_ids)
+
+
+def freeze_pooler(backbone: nn.Module) -> None:
+    """Take BERT's pooler, which only a sequence classifier reads, out of what learns: ranks would
+    wait for its gradient."""
+    for name, parameter in backbone.named_parameters():
+        if "pooler" in name:
+            parameter.requires_grad_(False)
 
 
 def layers(backbone: nn.Module) -> nn.ModuleList:
