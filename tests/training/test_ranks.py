@@ -79,7 +79,7 @@ def weights_of(out: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def assert_same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path, rate: float = 1e-4) -> None:
     """Losses to 1e-6 at every step. Weights to a fifth of one step: where a gradient is nothing but
     rounding, Adam makes a step of its sign."""
     losses = [read_table(out, "losses")["loss"].to_numpy() for out in (one, other)]
@@ -87,7 +87,9 @@ def assert_same(one: Path, other: Path) -> None:
     a, b = weights_of(one), weights_of(other)
     assert a.keys() == b.keys()
     for name, value in a.items():
-        torch.testing.assert_close(b[name], value, atol=2e-5, rtol=0, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(
+            b[name], value, atol=rate / 5, rtol=0, msg=lambda m, n=name: n + m
+        )
 
 
 @pytest.mark.parametrize(
@@ -104,10 +106,11 @@ def test_two_ranks_learn_what_one_learns(
 ) -> None:  # fmt: skip
     """Batches of 4 queries, the last of an epoch smaller than that: every step is the same."""
     model = make(weights=Weights(name=str(tiny_model)))
-    one = train(**arguments(folders, tmp_path / "one", model, objective=objective))
+    changes = {"tokens": 24, "learning_rate": 1e-5}  # ranks have unequal numbers of chunks
+    one = train(**arguments(folders, tmp_path / "one", model, objective=objective, **changes))
     two = train(**arguments(folders, tmp_path / "two", model, objective=objective,
-                            devices=2, strategy=strategy))  # fmt: skip
-    assert_same(tmp_path / "one", tmp_path / "two")
+                            devices=2, strategy=strategy, **changes))  # fmt: skip
+    assert_same(tmp_path / "one", tmp_path / "two", rate=1e-5)
     exact = {"held_out", "queries", "targets", "steps", "val/NDCG@10"}
     assert {k: one[k] for k in exact} == {k: two[k] for k in exact}
     assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-4)

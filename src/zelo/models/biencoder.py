@@ -99,4 +99,6 @@ class BiEncoder(Component):
         model: Any = load_embedding_model(
             folder or self.weights.locate(), self.max_tokens, None if folder else self.pooling
         )
+        if folder is None and self.prompts is not None:
+            model.prompts = {**model.prompts, **self.prompts}
         return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)

@@ -135,7 +135,8 @@ class CrossEncoder(Component):
         elif trainer.processes > 1:
             from zelo.models.scoring import score_on_devices
 
-            found = score_on_devices(folder or start, pairs, out / "scoring", trainer)
+            place = out / ("scoring-start" if folder is None else "scoring-trained")
+            found = score_on_devices(folder or start, pairs, place, trainer)
         else:
             found = predict(load_cross_encoder(folder or start), pairs, self.batch_size)
         scores = iter(found)

@@ -16,7 +16,7 @@ def publish(place: Path, repo: str, private: bool) -> str:
     `UserError` where there is no model, no card or no key, or the Hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     folder = place / "model" if (place / "model").is_dir() else place
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
@@ -34,7 +34,7 @@ def publish(place: Path, repo: str, private: bool) -> str:
         )
     except HFValidationError as error:
         raise UserError(f"repo={repo}: {error}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of the Hub, of HTTP, of the disk: the line is what there is to say
         line = str(error).strip().splitlines()[0]
         hint = "; log in by `hf auth login` or set HF_TOKEN" if "401" in line else ""
         raise UserError(f"repo={repo}: {line}{hint}") from None

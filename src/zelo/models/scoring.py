@@ -61,7 +61,8 @@ def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path) -> None:
     tokens, flat = TokenFile(out / PAIRS), flatten(model)
     budget = trainer.tokens(TrainingOptions())
     lots = range(rank, -(-len(tokens) // LOT), world)
-    half = trainer.precision.startswith("bf16")
+    # In 32 bits as on one device; flash attention knows none.
+    half = "flash" in str(getattr(model[0].model.config, "_attn_implementation", ""))
     for lot in track(lots, "scoring pairs") if rank == 0 else lots:
         path = out / LOTS / f"{lot:08}.npy"
         if path.exists():

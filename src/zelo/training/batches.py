@@ -319,8 +319,8 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
     def val_dataloader(self) -> DataLoader[ScoredBatch]:
         """The held-out queries with all of their rated documents, each on one rank only.
 
-        Batches are the same however many ranks there are, and so are the scores. A rank that is
-        left without one has an empty one, as the others wait for it.
+        Batches are the same however many ranks there are, and so are the scores. A rank that has
+        fewer than another has an empty one, as the others wait for it.
         """
         rank, world = ranks()
         starts = range(0, len(self.held_out), self.batch)
@@ -329,7 +329,9 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
             for i in (starts[rank::world] or starts[:1])
         ]
         if rank >= len(starts):
-            batches = [replace(batch, weight=0 * batch.weight) for batch in batches]
+            batches = [empty(batch) for batch in batches]
+        while len(batches) < -(-len(starts) // world):
+            batches.append(empty(batches[-1]))
         return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
     def collate(
@@ -385,6 +387,16 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
     ) -> ScoredBatch:
         """Tensors on `device`."""
         return batch.to(device)
+
+
+def empty(batch: ScoredBatch) -> ScoredBatch:
+    """The same texts, which count for nothing."""
+    return replace(
+        batch,
+        weight=0 * batch.weight,
+        compared=batch.compared[:, :0],
+        preference=batch.preference[:0],
+    )
 
 
 def weights(stderrs: Sequence[float]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from zelo.artifacts import replacing
+from zelo.artifacts import read_json, replacing, write_json
 
 WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
 
@@ -44,6 +44,17 @@ class Keeper(Callback):  # type: ignore[misc]
         self.step = self.seen = 0
         self.saved = time.monotonic()
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Go on from the step that training stands at, and from the best that is on the disk.
+
+        A checkpoint may be older than `best.ckpt`, whose validation is then not done again.
+        """
+        self.seen = trainer.global_step
+        about = self.folder / "best.json"
+        if trainer.ckpt_path and about.is_file():
+            kept = read_json(about)
+            self.best, self.step = kept["best"], kept["step"]
+
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -66,11 +77,5 @@ class Keeper(Callback):  # type: ignore[misc]
         if self.best is None or value > self.best:
             self.best, self.step = value, trainer.global_step
             trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Go into the checkpoint."""
-        return {"best": self.best, "step": self.step}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Come out of it."""
-        self.best, self.step = state_dict["best"], state_dict["step"]
+            if trainer.is_global_zero:
+                write_json(self.folder / "best.json", {"best": self.best, "step": self.step})

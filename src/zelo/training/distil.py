@@ -67,6 +67,8 @@ def distil(
     reading = module_of(model, training, steps, seed).model
     both = [triple for q, a, b in triples for triple in ((q, a, b), (q, b, a))]
     write_tokens(reading.encode, both, out / TOKENS / TRIPLES, reading.tokenizer, "triples")
+    pairs = len(triples)
+    del queries, documents, triples, both, reading
     on_devices(
         learn_pairs,
         out,
@@ -83,9 +85,9 @@ def distil(
     if trained.adapted is not None:
         merge(trained.adapted, out / MODEL / "adapter")
     trained.model.eval().save(out / MODEL)
-    for folder in (CHECKPOINTS, TOKENS):
+    for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
-    return {"pairs": len(triples), "steps": steps, "final_loss": fitted["final_loss"]}
+    return {"pairs": pairs, "steps": steps, "final_loss": fitted["final_loss"]}
 
 
 def learn_pairs(
@@ -119,7 +121,13 @@ def learn_pairs(
     )
     steps = training.steps(batches.loader.steps)
     module = module_of(model, training, steps, seed)
-    fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
+    try:
+        fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
+    except UserError as error:
+        line = str(error)
+        for group in ("training.", "model."):
+            line = line.replace(group, f"distil.{group}")
+        raise UserError(line) from None
 
 
 def module_of(model: PairwiseModel, training: TrainingOptions, steps: int, seed: int) -> Any:

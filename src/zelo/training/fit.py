@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.errors import UserError
 from zelo.progress import Progress
+from zelo.training.batches import ranks
 from zelo.training.checkpoints import WATCHED, Keeper
 from zelo.training.options import LightningTrainer, TrainingOptions
 
@@ -43,6 +44,7 @@ def fit(
     watched = bool(getattr(data, "held_out", ()))
     curve, keeper = LossCurve(steps, what), Keeper(folder, training.checkpoint_minutes)
     last = folder / "last.ckpt"
+    same_parts(folder, training, trainer)
     torch.use_deterministic_algorithms(True, warn_only=True)
     lightning = trainer.build(out, steps, training, logger, [curve, keeper])
     try:
@@ -86,6 +88,24 @@ def fit(
             },
         },
     )
+
+
+def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTrainer) -> None:
+    """Refuse to go on from a checkpoint whose counts and states are of another division of work."""
+    sharded = trainer.processes > 1 and trainer.strategy == "fsdp"
+    now = {"accumulate": training.accumulate, "fsdp": sharded}
+    about = folder / "begun.json"
+    if (folder / "last.ckpt").exists() and about.is_file():
+        begun = read_json(about)
+        if begun != now:
+            raise UserError(
+                f"training: it was begun with training.accumulate={begun['accumulate']} and "
+                f"{'with' if begun['fsdp'] else 'without'} trainer.strategy=fsdp; go on so, or "
+                f"remove {folder} to begin anew"
+            )
+    elif ranks()[0] == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(about, now)
 
 
 def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:

@@ -32,7 +32,11 @@ class Tracking(Component):
     config: str = option("{}", "the run's configuration, as JSON: it is told, not built again")
 
     def __call__(self, name: str) -> Any:
-        """Lightning's logger for the training called `name`."""
+        """Lightning's logger for the training called `name`, False on all ranks but the first."""
+        from zelo.training.ranks import place
+
+        if place()[0] > 0:
+            return False  # the first rank logs for all
         return self.tracker.lightning(self.folder, name, config=json.loads(self.config))
 
 

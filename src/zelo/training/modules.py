@@ -111,9 +111,26 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
         2101.06983, by recomputation).
         """
-        if not (self.training_options.gradient_cache and torch.is_grad_enabled()):
-            return inputs.through(model)
-        return inputs.through(lambda chunk: checkpoint(model, chunk, use_reentrant=False))
+        read = model
+        if self.training_options.gradient_cache and torch.is_grad_enabled():
+
+            def read(chunk: Features) -> Tensor:
+                rows: Tensor = checkpoint(model, chunk, use_reentrant=False)
+                return rows
+
+        more = self.others_have_more(len(inputs.chunks))  # asked first: then all are at one place
+        rows = inputs.through(read)
+        for _ in range(more):
+            rows = rows + 0 * read(dict(inputs.chunks[-1])).sum()
+        return rows
+
+    def others_have_more(self, chunks: int) -> int:
+        """How many chunks more the rank with the most has, where ranks read in step (FSDP)."""
+        if self.device_mesh is None:
+            return 0
+        most = torch.tensor(chunks, device=self.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most) - chunks
 
     def report(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
         """Log the loss of a step and pass it on; `UserError` where it is no finite number."""
@@ -262,8 +279,9 @@ class BiEncoderModule(PointwiseModule):
         own = torch.zeros(len(q), len(d), device=q.device).scatter_add(1, batch.place, batch.weight)
         found: list[tuple[Tensor, Tensor | None]] = []
         for n in self.dimensions if torch.is_grad_enabled() else self.dimensions[:1]:
-            unit = [F.normalize(side[:, :n].float(), dim=1) for side in (q, d)]
-            scores = self.cosine_scale * (unit[0] @ unit[1].T)
+            with torch.autocast(q.device.type, enabled=False):  # cosines lie close together
+                unit = [F.normalize(side[:, :n].float(), dim=1) for side in (q, d)]
+                scores = self.cosine_scale * (unit[0] @ unit[1].T)
             found.append((scores.gather(1, batch.place), scores.masked_fill(own > 0, -math.inf)))
         return found
 

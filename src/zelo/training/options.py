@@ -79,7 +79,7 @@ class LightningTrainer(Component):
     precision: str = option(
         "32-true",
         "Lightning's precision",
-        pattern="^(32-true|16-mixed|bf16-mixed|16-true|bf16-true)$",
+        pattern="^(32-true|16-mixed|bf16-mixed)$",
     )
 
     def check(self) -> None:

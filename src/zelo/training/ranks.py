@@ -74,6 +74,8 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
         max_restarts=0,
         monitor_interval=0.2,
     )
+    taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in taken}
     try:
         elastic_launch(config, sys.executable)("-m", __name__, str(job))
     except ChildFailedError as error:
@@ -83,6 +85,9 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise
+    finally:  # the launcher leaves its own behind
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return None
 
 

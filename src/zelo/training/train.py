@@ -106,7 +106,7 @@ def train(
     trained = module()
     fitted = load_fitted(trained, out)
     model.export(trained.eval(), out / MODEL)
-    for folder in (CHECKPOINTS, TOKENS):
+    for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
     held_out = {"held_out": len(lessons.held_out)} if lessons.held_out else {}
     return {
