@@ -105,7 +105,8 @@ def test_two_ranks_learn_what_one_learns(
     strategy: str,
 ) -> None:  # fmt: skip
     """Batches of 4 queries, the last of an epoch smaller than that: every step is the same."""
-    model = make(weights=Weights(name=str(tiny_model)))
+    # A large factor of the cosine would make its rounding, which depends on padding, large too.
+    model = make(weights=Weights(name=str(tiny_model)), scale=5.0)
     changes = {"tokens": 24, "learning_rate": 1e-5}  # ranks have unequal numbers of chunks
     one = train(**arguments(folders, tmp_path / "one", model, objective=objective, **changes))
     two = train(**arguments(folders, tmp_path / "two", model, objective=objective,
