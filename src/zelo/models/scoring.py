@@ -17,7 +17,7 @@ import torch
 
 from zelo.artifacts import replacing
 from zelo.models.crossencoder import load_cross_encoder
-from zelo.models.tokens import TokenFile, flatten, on_device, tokenize
+from zelo.models.tokens import TokenFile, attends_by_flash, flatten, on_device, tokenize
 
 if TYPE_CHECKING:
     from zelo.training.options import LightningTrainer
@@ -61,8 +61,7 @@ def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path) -> None:
     tokens, flat = TokenFile(out / PAIRS), flatten(model)
     budget = trainer.tokens(TrainingOptions())
     lots = range(rank, -(-len(tokens) // LOT), world)
-    # In 32 bits as on one device; flash attention knows none.
-    half = "flash" in str(getattr(model[0].model.config, "_attn_implementation", ""))
+    half = attends_by_flash(model[0].model)  # else in 32 bits, as on one device
     for lot in track(lots, "scoring pairs") if rank == 0 else lots:
         path = out / LOTS / f"{lot:08}.npy"
         if path.exists():

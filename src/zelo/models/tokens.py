@@ -90,9 +90,7 @@ class TokenFile:
     """What `tokenize` wrote, read from the disk as it is asked for."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = pa.memory_map(str(path))
-        reader = pa.ipc.open_file(self.file)
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
         about = json.loads(reader.schema.metadata[b"zelo"])
         self.fixed, self.pad, self.side = about["fixed"], about["pad"], about["side"]
         self.names = reader.schema.names
@@ -103,10 +101,6 @@ class TokenFile:
     def __len__(self) -> int:
         """Rows."""
         return len(self.lengths)
-
-    def __reduce__(self) -> tuple[type[TokenFile], tuple[Path]]:
-        """Another process maps the file anew."""
-        return TokenFile, (self.path,)
 
     def row(self, index: int) -> dict[str, np.ndarray[Any, np.dtype[np.int32]]]:
         """Token-level features of one row, views of the file."""
@@ -151,6 +145,11 @@ class TokenFile:
         """Rows one after another as one sequence, with what variable-length attention asks for."""
         rows = [{name: v.tolist() for name, v in self.row(i).items()} for i in indices]
         return {**flat(rows), **self.fixed}
+
+
+def attends_by_flash(backbone: Any) -> bool:
+    """Whether a transformer attends by flash attention, which knows no 32 bits."""
+    return "flash" in str(getattr(backbone.config, "_attn_implementation", ""))
 
 
 def flatten(model: Any) -> Flatten | None:

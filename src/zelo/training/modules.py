@@ -20,7 +20,7 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from zelo.errors import UserError
 from zelo.models.segments import SegmentHead
-from zelo.models.tokens import Encoded, Features
+from zelo.models.tokens import Encoded, Features, attends_by_flash
 from zelo.training.batches import PairReader, PairwiseBatch, Reader, ScoredBatch, TextReader, ranks
 from zelo.training.losses import centre
 from zelo.training.objectives import Objective
@@ -174,7 +174,7 @@ class PointwiseModule(ZeloModule):
     @property
     def flash(self) -> bool:
         """Whether it attends by flash attention."""
-        return "flash" in str(getattr(self.backbone.config, "_attn_implementation", ""))
+        return attends_by_flash(self.backbone)
 
     def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
         """Predictions (Q, K), and scores (Q, D) of other queries' documents where they cost

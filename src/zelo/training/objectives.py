@@ -64,7 +64,9 @@ class MSE(OnTargets):
 
     def size(self, batch: ScoredBatch) -> Tensor:
         """Documents."""
-        return batch.weight.sum(1)
+        from zelo.training.losses import documents
+
+        return documents(batch.weight)
 
     def activation(self) -> nn.Module:
         """Sigmoid: targets lie in [0, 1]."""
@@ -101,7 +103,9 @@ class CentredMSE(OnTargets):
 
     def size(self, batch: ScoredBatch) -> Tensor:
         """Documents."""
-        return batch.weight.sum(1)
+        from zelo.training.losses import documents
+
+        return documents(batch.weight)
 
 
 class MarginMSE(OnTargets):

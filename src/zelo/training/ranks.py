@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json, write_json
-from zelo.config import Component, build, dump
+from zelo.config import build, dump
 from zelo.errors import UserError
 from zelo.training.options import LightningTrainer
 
@@ -116,12 +116,12 @@ def main(file: str) -> None:
     job = read_json(Path(file))
     arguments = build(job["arguments"]) | {name: Path(p) for name, p in job["paths"].items()}
     trainer = arguments["trainer"]
-    assert isinstance(trainer, Component)
-    if trainer.accelerator == "cpu":  # type: ignore[attr-defined]
+    assert isinstance(trainer, LightningTrainer)
+    if trainer.accelerator == "cpu":
         import torch
 
         cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(cores // trainer.devices, 1))  # type: ignore[attr-defined]
+        torch.set_num_threads(max(cores // trainer.devices, 1))
     module, _, name = job["function"].partition(":")
     rank, _, _ = place()
     try:

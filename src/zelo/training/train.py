@@ -81,10 +81,9 @@ def train(
     from zelo.training.fit import CHECKPOINTS, load_fitted
 
     lessons = Lessons(data, ratings, judgments, training, objective)
-    steps = training.steps(-(-len(lessons.rated) // training.batch))
 
     def module() -> Any:
-        return seeded(model, objective, training, steps, seed)
+        return seeded(model, objective, training, lessons.steps, seed)
 
     texts = document_texts(data, {i for query in lessons.all for i in query.doc_ids})
     reading = module()
@@ -112,7 +111,7 @@ def train(
     return {
         "queries": len(lessons.rated),
         "targets": sum(len(query.doc_ids) for query in lessons.rated),
-        "steps": steps,
+        "steps": lessons.steps,
         "final_loss": fitted["final_loss"],
         **({"scale": round(trained.cosine_scale, 3)} if trained.cosine_scale else {}),
         **held_out,
@@ -138,8 +137,7 @@ def learn(
     from zelo.training.fit import fit
 
     lessons = Lessons(data, ratings, judgments, training, objective)
-    steps = training.steps(-(-len(lessons.rated) // training.batch))
-    module = seeded(model, objective, training, steps, seed)
+    module = seeded(model, objective, training, lessons.steps, seed)
     batches = ScoredDataModule(
         lessons.rated,
         module.reader.open(module.model, lessons.all, out, trainer.tokens(training)),
@@ -155,7 +153,7 @@ def learn(
         some = [lessons.rated[i] for i in rng.permutation(len(lessons.rated))[:MATCHED]]
         parts = range(0, len(some), training.batch)
         module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
-    fit(module, batches, out, steps, training, trainer, logger("train"), "training")
+    fit(module, batches, out, lessons.steps, training, trainer, logger("train"), "training")
 
 
 def seeded(
@@ -196,6 +194,7 @@ class Lessons:
                 f"training.held_out={training.held_out}: of {len(self.all)} rated queries none is "
                 f"left to {missing}"
             )
+        self.steps = training.steps(-(-len(self.rated) // training.batch))
 
 
 def read_rated(
