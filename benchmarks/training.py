@@ -43,7 +43,7 @@ def collection(steps: int, kind: str) -> tuple[Any, dict[str, str], dict[str, st
     import inspect
     import sys as modules
 
-    from zelo.training.batches import RatedQuery
+    from zelo.training.lessons import RatedQuery
 
     rng = np.random.default_rng(0)
     names = ["argparse", "ast", "inspect", "logging", "typing", "subprocess", "tarfile", "zipfile"]

@@ -142,7 +142,9 @@ def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
             logger,
         )
         made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
-        student = Distilled(folder=pairwise.path / MODEL, made_by=pairwise.fingerprint)
+        student = Distilled(
+            folder=pairwise.path / MODEL, made_by=pairwise.fingerprint, trainer=run.trainer
+        )
         ensemble = Ensemble(judges={"distilled": student}, vote="soft")
     rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
     judged: dict[str, Artifact] = {}

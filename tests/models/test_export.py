@@ -15,7 +15,7 @@ from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
-from zelo.training.batches import RatedQuery
+from zelo.training.lessons import RatedQuery
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from zelo.models.biencoder import BiEncoder
 from zelo.models.weights import Weights
-from zelo.training.batches import RatedQuery, ScoredDataModule
+from zelo.training.batches import ScoredDataModule
+from zelo.training.lessons import RatedQuery
 from zelo.training.objectives import CentredMSE
 
 DOCUMENTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as stock
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
+from zelo.artifacts import table, write_table
 from zelo.training import losses
-from zelo.training.batches import ScoredBatch, weights
+from zelo.training.batches import ScoredBatch
+from zelo.training.lessons import read_rated
 from zelo.training.objectives import (
     BCE,
     MSE,
@@ -239,12 +242,27 @@ def test_level_free_objectives_leave_the_level_of_a_query_free(objective: Object
     assert same == objective.level_free
 
 
-def test_weights_of_standard_errors() -> None:
-    weight = weights([0.1, 0.1, 0.4, 0.8])
-    assert float(weight.mean()) == pytest.approx(1.0)
-    assert weight[0] == weight[1] > weight[2] > weight[3] > 0
-    torch.testing.assert_close(weights([0.3, 0.3]), torch.ones(2))
-    torch.testing.assert_close(weights([0.0, 0.0]), torch.ones(2))
+@pytest.mark.parametrize(
+    ("stderr", "equal"),
+    [([0.1, 0.1, 0.4, 0.8], False), ([0.3] * 4, True), ([0.0] * 4, True)],
+)
+def test_weights_of_standard_errors(stderr: list[float], equal: bool, tmp_path: Path) -> None:
+    elo = [1.0, 0.5, -0.5, -1.0]
+    table_of = table(
+        "ratings", query_id=["q"] * 4, doc_id=list("abcd"), elo=elo, stderr=stderr, target=elo
+    )
+    write_table(tmp_path, "ratings", table_of)
+    assert read_rated(["q"], tmp_path, [], stderr_weights=False)[0].weights is None
+    weight = read_rated(["q"], tmp_path, [], stderr_weights=True)[0].weights
+    assert weight is not None
+    assert np.mean(weight) == pytest.approx(1.0)
+    if equal:
+        assert weight == pytest.approx([1.0] * 4)
+    else:
+        assert weight[0] == weight[1] > weight[2] > weight[3] > 0
+
+
+def test_weights_count_in_the_loss() -> None:
     prediction, target, ones = draw()
     precise = ones.clone()
     precise[0] = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.5])

@@ -21,7 +21,9 @@ from zelo.models.tokens import TokenFile, write_tokens
 from zelo.models.weights import Weights
 from zelo.seeding import stream
 from zelo.training import fit as fitting
-from zelo.training.batches import Judged, PairwiseDataModule, RatedQuery, ResumableLoader
+from zelo.training.batches import Judged, PairwiseDataModule
+from zelo.training.lessons import RatedQuery
+from zelo.training.loader import ResumableLoader
 from zelo.training.losses import centre
 from zelo.training.modules import PairwiseModule, PointwiseModule
 from zelo.training.objectives import CentredMSE

@@ -1,20 +1,31 @@
-"""The distilled pairwise reranker as a judge."""
+"""The distilled pairwise reranker as a judge, on all devices of this machine.
+
+Each device has a process with the model, as in training, but none waits for another: questions are
+dealt out as processes become free, and answers come back to the one that writes the ledger.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
 from zelo.errors import UserError
 from zelo.judging.protocol import Answer, Question
 from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
+from zelo.training.options import LightningTrainer, TrainingOptions
 
 if TYPE_CHECKING:
-    from zelo.models.pairwise import PairwiseReranker
+    from zelo.models.pairwise import PairwiseReranker, Triple
+
+LOT = 256  # questions, at most, that a device is given at once
 
 
 class Distilled(Component):
@@ -24,7 +35,7 @@ class Distilled(Component):
     made_by: str | None = option(
         None, "fingerprint of the stage that makes the model; null: it is there already"
     )
-    batch_size: int = option(32, "comparisons read at once", ge=1, exclude=True)
+    trainer: LightningTrainer = option(LightningTrainer(), "precision and devices")
 
     def fingerprint(self) -> str | None:
         """Digest of the weights, where no stage is yet to make them."""
@@ -39,32 +50,88 @@ class Distilled(Component):
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> PreparedDistilled:
-        """Load the model; its weights are the fingerprint."""
-        from zelo.models.pairwise import PairwiseReranker
+        """Load the model; its weights and the precision are the fingerprint."""
+        said = ["distilled", digest_files(self._weights())]
+        if self.trainer.precision != "32-true":
+            said.append(self.trainer.precision)
+        return PreparedDistilled(digest(said), self.folder.expanduser(), self.trainer)
 
-        weights = digest_files(self._weights())
-        model = PairwiseReranker.load(self.folder.expanduser())
-        return PreparedDistilled(digest(["distilled", weights]), model, self.batch_size)
 
-
-@dataclass(frozen=True)
 class PreparedDistilled:
-    """The loaded model."""
+    """The loaded model, or the processes that have it."""
 
-    fingerprint: str
-    model: PairwiseReranker
-    batch_size: int
+    def __init__(self, fingerprint: str, folder: Path, trainer: LightningTrainer) -> None:
+        self.fingerprint = fingerprint
+        self.reading: Reading | None = None
+        self.processes: ProcessPoolExecutor | None = None
+        if trainer.devices == 1:
+            self.reading = Reading(folder, trainer, 0)
+            return
+        context = multiprocessing.get_context("spawn")
+        numbers: Any = context.Queue()
+        for number in range(trainer.devices):
+            numbers.put(number)
+        self.processes = ProcessPoolExecutor(
+            trainer.devices, context, open_reading, (folder, trainer, numbers)
+        )
+        # Here, not where they are asked: they end with the thread that started them.
+        for ready in [self.processes.submit(read, []) for _ in range(trainer.devices)]:
+            ready.result()
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Score `1 − 2p` of each question, both orders averaged; similar lengths read together."""
-        from zelo.progress import track
-
-        batches = by_length([len(q.text_a) + len(q.text_b) for q in questions], self.batch_size)
+        triples = [(q.query, q.text_a, q.text_b) for q in questions]
+        lots = by_length([-len(q.text_a) - len(q.text_b) for q in questions], LOT)
+        told = [[triples[i] for i in lot] for lot in lots]
+        reader = map if self.processes is None else self.processes.map
+        ask = read if self.reading is None else self.reading
         scores = [0.0] * len(questions)
-        for part in track(batches, "distilled judge"):
-            p = self.model.preference(
-                [(questions[i].query, questions[i].text_a, questions[i].text_b) for i in part]
-            )
-            for i, value in zip(part, p.tolist(), strict=True):
-                scores[i] = 1.0 - 2.0 * value
+        try:
+            for lot, found in zip(lots, reader(ask, told), strict=True):
+                for i, p in zip(lot, found, strict=True):
+                    scores[i] = 1.0 - 2.0 * p
+        except BrokenProcessPool:
+            raise UserError(
+                "distilled judge: one of its processes was ended from outside (out of memory?); "
+                "what was answered is in the ledger, and the same command goes on"
+            ) from None
         return [Answer(score) for score in scores]
+
+
+class Reading:
+    """The model on one device."""
+
+    def __init__(self, folder: Path, trainer: LightningTrainer, number: int) -> None:
+        from zelo.models.pairwise import PairwiseReranker
+
+        self.device, self.trainer = trainer.device(number), trainer
+        self.model: PairwiseReranker = PairwiseReranker.load(folder).to(self.device)
+
+    def __call__(self, triples: Sequence[Triple]) -> list[float]:
+        """P(a ≻ b) of triples."""
+        with self.trainer.autocast(self.device):
+            p: list[float] = self.model.preference(
+                triples, self.trainer.tokens(TrainingOptions())
+            ).tolist()
+        return p
+
+
+OPEN: list[Reading] = []  # the one of a process that answers for a device
+
+
+def open_reading(folder: Path, trainer: LightningTrainer, numbers: Any) -> None:
+    """Load the model in a process of its own, on a device that no other has."""
+    import torch
+
+    from zelo.training.ranks import die_with_parent
+
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them
+    if trainer.accelerator == "cpu":
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // trainer.devices, 1))
+    OPEN.append(Reading(folder, trainer, numbers.get()))
+
+
+def read(triples: Sequence[Triple]) -> list[float]:
+    """Have the model of this process read triples."""
+    return OPEN[0](triples)

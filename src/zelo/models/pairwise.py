@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zelo.artifacts import write_json
+from zelo.models.batching import by_tokens
 from zelo.models.segments import mean_pool
 
 Triple = tuple[str, str, str]  # query, first document, second document
@@ -101,18 +102,21 @@ class PairwiseReranker(nn.Module):
         return logits
 
     @torch.inference_mode()
-    def preference(self, triples: Sequence[Triple]) -> Tensor:
-        """P(a ≻ b) (triples,) float32, the mean of both orders."""
+    def preference(self, triples: Sequence[Triple], budget: int = 2048) -> Tensor:
+        """P(a ≻ b) (triples,) float32, the mean of both orders, `budget` tokens at a time."""
         if not triples:
             return torch.zeros(0)
         device = self.head.weight.device
-        swapped = [(q, b, a) for q, a, b in triples]
-        forth, back = (
-            torch.sigmoid(self({k: v.to(device) for k, v in self.encode(side).items()}))
-            for side in (triples, swapped)
-        )
+        features = self.encode([*triples, *((q, b, a) for q, a, b in triples)])
+        lengths = features["attention_mask"].sum(1)
+        p = torch.empty(len(lengths))
+        for rows in by_tokens(lengths.tolist(), budget):
+            longest = int(lengths[rows].max())
+            logits = self({k: v[rows, :longest].to(device) for k, v in features.items()})
+            p[rows] = torch.sigmoid(logits).cpu()
+        forth, back = p.chunk(2)
         preference: Tensor = (forth + 1 - back) / 2
-        return preference.cpu()
+        return preference
 
     def save(self, folder: Path) -> None:
         """Write the encoder, the tokenizer, the head and the options."""

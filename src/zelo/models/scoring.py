@@ -56,7 +56,7 @@ def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path) -> None:
     from zelo.training.ranks import place
 
     rank, world, local = place()
-    device = torch.device("cpu" if trainer.accelerator == "cpu" else f"cuda:{local}")
+    device = trainer.device(local)
     model: Any = load_cross_encoder(folder).to(device).eval()
     tokens, flat = TokenFile(out / PAIRS), flatten(model)
     budget = trainer.tokens(TrainingOptions())

@@ -1,16 +1,9 @@
-"""DataModules: pairwise-judged and Thurstone-scored batches, made of token ids on the disk.
-
-A step's batch depends on the seed, the epoch and its number alone; devices and accumulated parts
-share it out between them. A loader remembers how many steps it has given, so that training resumed
-from a checkpoint sees what it would have seen.
-"""
+"""DataModules: pairwise-judged and Thurstone-scored batches, made of token ids on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,21 +11,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from zelo.models.tokens import Encoded, Flatten, TokenFile, flatten, tokenize
-from zelo.seeding import stream
-
-Batch = TypeVar("Batch")
-
-
-@dataclass(frozen=True)
-class RatedQuery:
-    """One training query with its rated documents."""
-
-    query_id: str
-    doc_ids: Sequence[str]
-    targets: Sequence[float]
-    stderrs: Sequence[float] | None = None
-    judged: Sequence[tuple[int, int, float]] = ()  # places in doc_ids, preference for the first
+from zelo.models.tokens import Encoded, TokenFile
+from zelo.training.lessons import RatedQuery
+from zelo.training.loader import WHOLE, Part, ResumableLoader
+from zelo.training.ranks import place
+from zelo.training.readers import Reader
 
 
 @dataclass(frozen=True)
@@ -76,220 +59,6 @@ class PairwiseBatch:
         return replace(self, triples=self.triples.to(device), preference=self.preference.to(device))
 
 
-@dataclass(frozen=True)
-class Part:
-    """Which part of a step's batch: `number` of `of`, over devices and accumulated steps."""
-
-    number: int = 0
-    of: int = 1
-
-
-def ranks() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-class ResumableLoader(Generic[Batch]):
-    """Epochs of batches made from shuffled items; its state is where it stands.
-
-    Each step's batch is given in `parts`, and of each of them to every rank its own share.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Any],
-        size: int,
-        seed: int,
-        collate: Callable[[list[Any], np.random.Generator, Part], Batch],
-        parts: int = 1,
-    ) -> None:
-        self.items, self.size, self.seed, self.collate = items, size, seed, collate
-        self.parts = parts
-        self.epoch = self.given = 0
-
-    def __len__(self) -> int:
-        """Parts of batches per epoch."""
-        return self.steps * self.parts
-
-    @property
-    def steps(self) -> int:
-        """Steps per epoch."""
-        return -(-len(self.items) // self.size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self.given >= self.steps:
-            self.epoch, self.given = self.epoch + 1, 0
-        rank, world = ranks()
-        order = stream(self.seed, "epoch", str(self.epoch)).permutation(len(self.items))
-        for number in range(self.given, self.steps):
-            chosen = [self.items[i] for i in order[number * self.size : (number + 1) * self.size]]
-            for part in range(self.parts):
-                # A checkpoint between two parts stands before the step: its gradients are not kept.
-                self.given = number + (part + 1 == self.parts)
-                yield self.collate(
-                    chosen,
-                    stream(self.seed, str(self.epoch), str(number)),
-                    Part(part * world + rank, self.parts * world),
-                )
-
-    def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
-        return {"epoch": self.epoch, "given": self.given}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from where `state` stood."""
-        self.epoch, self.given = state["epoch"], state["given"]
-
-
-class Reader(Protocol):
-    """How a kind of model reads queries and documents."""
-
-    @staticmethod
-    def tokenize(
-        model: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        out: Path,
-    ) -> None:
-        """Write token ids of texts by their id, as `model` reads them, below `out`."""
-        ...
-
-    @classmethod
-    def open(cls, model: Any, rated: Sequence[RatedQuery], out: Path, budget: int) -> Reader:
-        """Read what `tokenize` wrote for the same `rated`, `budget` tokens at a time."""
-        ...
-
-    def texts(
-        self, drawn: Sequence[tuple[RatedQuery, Sequence[int]]]
-    ) -> tuple[dict[str, Encoded], list[list[int]]]:
-        """Inputs of queries with the drawn places of their documents, and each one's index."""
-        ...
-
-    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
-        """Tokens that these documents of a query take."""
-        ...
-
-
-TOKENS = "tokens"  # folder of token files within a stage's output
-
-
-@dataclass(frozen=True)
-class PairReader:
-    """A cross-encoder's: one row of tokens per query and document, query after query."""
-
-    tokens: TokenFile
-    start: Mapping[str, int]  # first row of each query
-    budget: int
-    flat: Flatten | None = None
-
-    @staticmethod
-    def tokenize(
-        model: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        out: Path,
-    ) -> None:
-        """Write token ids of every pair, unless they are there."""
-        pairs = [(queries[one.query_id], documents[i]) for one in rated for i in one.doc_ids]
-        prompt = model.prompts.get(model.default_prompt_name)
-        tokenize(model, pairs, prompt, out / TOKENS / "pairs.arrow", "pairs")
-
-    @classmethod
-    def open(cls, model: Any, rated: Sequence[RatedQuery], out: Path, budget: int) -> PairReader:
-        """Read what `tokenize` wrote for the same `rated`."""
-        ends = np.cumsum([0, *(len(query.doc_ids) for query in rated)])
-        start = {query.query_id: int(end) for query, end in zip(rated, ends, strict=False)}
-        return cls(TokenFile(out / TOKENS / "pairs.arrow"), start, budget, flatten(model))
-
-    def texts(
-        self, drawn: Sequence[tuple[RatedQuery, Sequence[int]]]
-    ) -> tuple[dict[str, Encoded], list[list[int]]]:
-        """One input per query and document."""
-        rows: list[int] = []
-        places: list[list[int]] = []
-        for query, picks in drawn:
-            places.append(list(range(len(rows), len(rows) + len(picks))))
-            rows += [self.start[query.query_id] + int(pick) for pick in picks]
-        return {"pairs": self.tokens.encoded(rows, self.budget, self.flat)}, places
-
-    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
-        """Tokens of the pairs."""
-        start = self.start[query.query_id]
-        return int(self.tokens.lengths[[start + int(pick) for pick in picks]].sum())
-
-
-@dataclass(frozen=True)
-class TextReader:
-    """A bi-encoder's: each distinct text of a batch is read once."""
-
-    queries: TokenFile
-    documents: TokenFile
-    query_row: Mapping[str, int]
-    document_row: Mapping[str, int]
-    budget: int
-    flat: Flatten | None = None
-
-    @staticmethod
-    def tokenize(
-        model: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        out: Path,
-    ) -> None:
-        """Write token ids of every query and every document, unless they are there."""
-        texts = [queries[one.query_id] for one in rated]
-        prompt = model.prompts.get("query")
-        tokenize(model, texts, prompt, out / TOKENS / "queries.arrow", "queries")
-        texts = [documents[doc_id] for doc_id in document_rows(rated)]
-        prompt = model.prompts.get("document")
-        tokenize(model, texts, prompt, out / TOKENS / "documents.arrow", "documents")
-
-    @classmethod
-    def open(cls, model: Any, rated: Sequence[RatedQuery], out: Path, budget: int) -> TextReader:
-        """Read what `tokenize` wrote for the same `rated`."""
-        queries, documents = (
-            TokenFile(out / TOKENS / f"{name}.arrow") for name in ("queries", "documents")
-        )
-        query_row = {query.query_id: row for row, query in enumerate(rated)}
-        return cls(queries, documents, query_row, document_rows(rated), budget, flatten(model))
-
-    def texts(
-        self, drawn: Sequence[tuple[RatedQuery, Sequence[int]]]
-    ) -> tuple[dict[str, Encoded], list[list[int]]]:
-        """One input per query, one per distinct document."""
-        index: dict[str, int] = {}
-        places = [
-            [index.setdefault(query.doc_ids[pick], len(index)) for pick in picks]
-            for query, picks in drawn
-        ]
-        q = [self.query_row[query.query_id] for query, _ in drawn]
-        d = [self.document_row[doc_id] for doc_id in index]
-        return {
-            "queries": self.queries.encoded(q, self.budget, self.flat),
-            "documents": self.documents.encoded(d, self.budget, self.flat),
-        }, places
-
-    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
-        """Tokens of the query and the documents."""
-        rows = [self.document_row[query.doc_ids[pick]] for pick in picks]
-        own = self.queries.lengths[self.query_row[query.query_id]]
-        return int(own + self.documents.lengths[rows].sum())
-
-
-def document_rows(rated: Sequence[RatedQuery]) -> dict[str, int]:
-    """Row of each distinct document, in the order of their first appearance."""
-    rows: dict[str, int] = {}
-    for query in rated:
-        for doc_id in query.doc_ids:
-            rows.setdefault(doc_id, len(rows))
-    return rows
-
-
 @dataclass(eq=False)
 class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
     """Thurstone-scored batches: whole queries with their rated documents.
@@ -322,7 +91,7 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
         Batches are the same however many ranks there are, and so are the scores. A rank that has
         fewer than another has an empty one, as the others wait for it.
         """
-        rank, world = ranks()
+        rank, world, _ = place()
         starts = range(0, len(self.held_out), self.batch)
         batches = [
             self.assemble([(q, range(len(q.doc_ids))) for q in self.held_out[i : i + self.batch]])
@@ -335,7 +104,7 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
         return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
     def collate(
-        self, rated: Sequence[RatedQuery], rng: np.random.Generator, part: Part = Part()
+        self, rated: Sequence[RatedQuery], rng: np.random.Generator, part: Part = WHOLE
     ) -> ScoredBatch:
         """One part of a step's batch; the documents of all of it are drawn, on every rank alike."""
         drawn = []
@@ -366,7 +135,9 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
             n = len(picks)
             place[row, :n] = torch.tensor(places[row])
             target[row, :n] = torch.tensor([query.targets[pick] for pick in picks])
-            weight[row, :n] = 1.0 if query.stderrs is None else weights(query.stderrs)[list(picks)]
+            weight[row, :n] = (
+                1.0 if query.weights is None else torch.tensor([query.weights[p] for p in picks])
+            )
             at = {pick: column for column, pick in enumerate(picks)}
             for first, second, p in query.judged:
                 if first in at and second in at:
@@ -399,17 +170,6 @@ def empty(batch: ScoredBatch) -> ScoredBatch:
     )
 
 
-def weights(stderrs: Sequence[float]) -> Tensor:
-    """Weights (K,) of documents by the standard errors of their Elos, 1 on average.
-
-    `w_i ∝ 1 / (σ_i² + σ̄²)`, where σ̄² is the query's mean variance: how precise a target is counts,
-    and the most precise one counts at most twice what an average one does.
-    """
-    variance = torch.tensor(stderrs, dtype=torch.float32).square()
-    weight = 1 / (variance + variance.mean().clamp_min(1e-12))
-    return weight / weight.mean()
-
-
 @dataclass(frozen=True)
 class Judged:
     """A comparison: its query, where its token ids lie, the ensemble's preference for the first."""
@@ -440,7 +200,7 @@ class PairwiseDataModule(LightningDataModule):  # type: ignore[misc]
         return self.loader
 
     def collate(
-        self, judged: Sequence[Judged], rng: np.random.Generator, part: Part = Part()
+        self, judged: Sequence[Judged], rng: np.random.Generator, part: Part = WHOLE
     ) -> PairwiseBatch:
         """Put comparisons together, each in an order drawn anew: the model learns no position."""
         swap = rng.random(len(judged)) < 0.5

@@ -50,8 +50,8 @@ def distil(
 ) -> Mapping[str, Any]:
     """Train `R_pair` on soft preferences and write it to `out/model`."""
     from zelo.models.tokens import write_tokens
-    from zelo.training.batches import TOKENS
     from zelo.training.fit import CHECKPOINTS, load_fitted
+    from zelo.training.readers import TOKENS
 
     if training.held_out:
         raise UserError("distil.training.held_out: only the model that is shipped is validated")
@@ -103,8 +103,9 @@ def learn_pairs(
 ) -> None:
     """Train on this rank's share of what `distil` tokenised."""
     from zelo.models.tokens import TokenFile
-    from zelo.training.batches import TOKENS, Judged, PairwiseDataModule
+    from zelo.training.batches import Judged, PairwiseDataModule
     from zelo.training.fit import fit
+    from zelo.training.readers import TOKENS
 
     said = average(read_table(judgments, "judgments"), vote)
     judged = [

@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.errors import UserError
 from zelo.progress import Progress
-from zelo.training.batches import ranks
 from zelo.training.checkpoints import WATCHED, Keeper
 from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.ranks import place
 
 CHECKPOINTS, FITTED = "checkpoints", "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
@@ -103,7 +103,7 @@ def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTraine
                 f"{'with' if begun['fsdp'] else 'without'} trainer.strategy=fsdp; go on so, or "
                 f"remove {folder} to begin anew"
             )
-    elif ranks()[0] == 0:
+    elif place()[0] == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(about, now)
 

@@ -21,10 +21,12 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 from zelo.errors import UserError
 from zelo.models.segments import SegmentHead
 from zelo.models.tokens import Encoded, Features, attends_by_flash
-from zelo.training.batches import PairReader, PairwiseBatch, Reader, ScoredBatch, TextReader, ranks
+from zelo.training.batches import PairwiseBatch, ScoredBatch
 from zelo.training.losses import centre
 from zelo.training.objectives import Objective
 from zelo.training.options import TrainingOptions
+from zelo.training.ranks import place
+from zelo.training.readers import PairReader, Reader, TextReader
 
 SCALES = 0.5, 100.0  # a starting model whose scores hardly part, or part much, has no better one
 SHOWN = 20  # ids of a batch that an error names
@@ -141,7 +143,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                 f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
                 f"training.learning_rate or training.clip, or look at their ratings"
             )
-        self.log("train/loss", loss, batch_size=1, sync_dist=ranks()[1] > 1)
+        self.log("train/loss", loss, batch_size=1, sync_dist=place()[1] > 1)
         return loss
 
 

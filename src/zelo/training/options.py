@@ -102,6 +102,21 @@ class LightningTrainer(Component):
         """Devices of all machines; each has a process."""
         return self.devices * self.num_nodes
 
+    def device(self, local: int) -> Any:
+        """The `local`th device of this machine, a `torch.device`."""
+        import torch
+
+        if self.accelerator not in ("cpu", "mps") and torch.cuda.is_available():
+            return torch.device("cuda", local)
+        return torch.device("mps" if self.accelerator == "mps" else "cpu")
+
+    def autocast(self, device: Any) -> Any:
+        """Context that computes in the trainer's precision, by hand."""
+        import torch
+
+        half = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        return torch.autocast(device.type, half, enabled=self.precision != "32-true")
+
     def tokens(self, training: TrainingOptions) -> int:
         """Tokens per forward pass: small enough for a CPU's caches, large enough for a GPU."""
         return training.tokens or (2048 if self.accelerator == "cpu" else 32768)

@@ -123,7 +123,7 @@ def main(file: str) -> None:
         cores = len(os.sched_getaffinity(0))
         torch.set_num_threads(max(cores // trainer.devices, 1))
     module, _, name = job["function"].partition(":")
-    rank, _, _ = place()
+    rank = take_place()
     try:
         getattr(importlib.import_module(module), name)(**arguments)
     except UserError as error:
@@ -131,17 +131,25 @@ def main(file: str) -> None:
         os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
 
 
-def place() -> tuple[int, int, int]:
-    """This process's rank, how many there are, and its rank on this machine."""
+PLACE = "ZELO_RANK"  # variable of a rank; what other launchers set may be meant for others
+
+
+def take_place() -> int:
+    """Keep which rank this process is, as torch's launcher or srun says; the rank."""
     names = (
         ("RANK", "SLURM_PROCID"),
         ("WORLD_SIZE", "SLURM_NTASKS"),
         ("LOCAL_RANK", "SLURM_LOCALID"),
     )
-    rank, world, local = (
-        int(os.environ.get(one) or os.environ.get(other) or default)
-        for (one, other), default in zip(names, ("0", "1", "0"), strict=True)
+    os.environ[PLACE] = " ".join(
+        os.environ[one] if one in os.environ else os.environ[other] for one, other in names
     )
+    return place()[0]
+
+
+def place() -> tuple[int, int, int]:
+    """This process's rank, how many there are, and its rank on this machine."""
+    rank, world, local = map(int, os.environ.get(PLACE, "0 1 0").split())
     return rank, world, local
 
 

@@ -7,21 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from zelo.artifacts import read_table
-from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
-from zelo.errors import UserError
 from zelo.models.weights import Weights
 from zelo.seeding import stream
 from zelo.store import stage
+from zelo.training.lessons import Lessons
 from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.ranks import on_devices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from zelo.training.batches import RatedQuery
 
 MODEL = "model"  # folder of the trained model within the stage's output
 MATCHED = 32  # queries that the scale is matched on
@@ -77,8 +73,8 @@ def train(
 
     `judgments` are what objectives that learn from comparisons read.
     """
-    from zelo.training.batches import TOKENS
     from zelo.training.fit import CHECKPOINTS, load_fitted
+    from zelo.training.readers import TOKENS
 
     lessons = Lessons(data, ratings, judgments, training, objective)
 
@@ -164,80 +160,3 @@ def seeded(
 
     torch.manual_seed(seed)
     return model.module(objective, training, steps)
-
-
-class Lessons:
-    """What there is to learn: rated training queries, and those that are held out of them."""
-
-    def __init__(
-        self,
-        data: Path,
-        ratings: Path,
-        judgments: Mapping[str, Path],
-        training: TrainingOptions,
-        objective: Objective,
-    ) -> None:
-        judged = list(judgments.values()) if objective.reads_judgments else []
-        texts = query_texts(data, "train")
-        self.all = read_rated(list(texts), ratings, judged, training.stderr_weights)
-        if not self.all:
-            raise UserError(
-                "train: no training query has two rated documents; more candidates per query, or "
-                "judges that answer, are needed"
-            )
-        share = {query_id: hash_share(text) for query_id, text in texts.items()}
-        self.held_out = [one for one in self.all if share[one.query_id] < training.held_out]
-        self.rated = [one for one in self.all if share[one.query_id] >= training.held_out]
-        if not self.rated or (training.held_out and not self.held_out):
-            missing = "train on" if not self.rated else "validate on"
-            raise UserError(
-                f"training.held_out={training.held_out}: of {len(self.all)} rated queries none is "
-                f"left to {missing}"
-            )
-        self.steps = training.steps(-(-len(self.rated) // training.batch))
-
-
-def read_rated(
-    query_ids: Sequence[str], ratings: Path, judgments: Sequence[Path], stderr_weights: bool
-) -> list[RatedQuery]:
-    """Queries with at least two rated documents, in the order of `query_ids`."""
-    from zelo.training.batches import RatedQuery
-
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    rows = read_table(ratings, "ratings")
-    names = ("query_id", "doc_id", "target", "stderr")
-    for query_id, doc_id, target, stderr in zip(
-        *(rows[name].to_pylist() for name in names), strict=True
-    ):
-        found.setdefault(query_id, {})[doc_id] = target, stderr
-    judged = comparisons_of(judgments, found)
-    return [
-        RatedQuery(
-            query_id,
-            list(found[query_id]),
-            [target for target, _ in found[query_id].values()],
-            [stderr for _, stderr in found[query_id].values()] if stderr_weights else None,
-            judged.get(query_id, []),
-        )
-        for query_id in query_ids
-        if len(found.get(query_id, {})) > 1
-    ]
-
-
-def comparisons_of(
-    judgments: Sequence[Path], rated: Mapping[str, Mapping[str, Any]]
-) -> dict[str, list[tuple[int, int, float]]]:
-    """Each query's judged pairs by the places of their documents, and the preference."""
-    if not judgments:
-        return {}
-    import pyarrow as pa
-
-    from zelo.judging.ensemble import average
-
-    said = average(pa.concat_tables([read_table(i, "judgments") for i in judgments]), "soft")
-    place = {q: {doc_id: i for i, doc_id in enumerate(docs)} for q, docs in rated.items()}
-    found: dict[str, list[tuple[int, int, float]]] = {}
-    for q, a, b, p in zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True):
-        if q in place:
-            found.setdefault(q, []).append((place[q][a], place[q][b], p))
-    return found
