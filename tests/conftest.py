@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -97,15 +101,29 @@ def beir_folder(tmp_path: Path) -> Path:
     return write_beir(tmp_path / "collection", documents, queries, rows)
 
 
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a process that others are forked from, imports and all (`zygote.py`)."""
+    place = tmp_path_factory.mktemp("zygote") / "socket"
+    with subprocess.Popen([sys.executable, "-m", "tests.zygote", str(place)]) as process:
+        yield place
+        process.terminate()
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    """Run the installed `zelo` command in an empty folder."""
+def cli(tmp_path: Path, zygote: Path) -> Cli:
+    """Run `zelo` in an empty folder, in a process of its own.
+
+    With variables of the environment it is the installed command, which reads them from the start.
+    """
     work = tmp_path / "work"
     work.mkdir()
 
     def run(
         *arguments: str, timeout: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        if not environment:
+            return forked(zygote, work, arguments, timeout)
         return subprocess.run(
             [str(Path(sys.executable).parent / "zelo"), *arguments],
             cwd=work,
@@ -115,8 +133,36 @@ def cli(tmp_path: Path) -> Cli:
             timeout=timeout,
         )
 
-    run.work = work  # type: ignore[attr-defined]
     return run
+
+
+def forked(
+    place: Path, work: Path, arguments: Sequence[str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Have the zygote at `place` run `zelo` in the folder `work`."""
+    end = time.monotonic() + 120
+    while not place.exists():  # it is importing
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with (
+        socket.socket(socket.AF_UNIX) as connection,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+    ):
+        connection.settimeout(timeout)
+        connection.connect(str(place))
+        request = json.dumps({"words": arguments, "folder": str(work)}).encode()
+        socket.send_fds(connection, [request], [out.fileno(), err.fileno()])
+        lines = connection.makefile()
+        pid = int(lines.readline())
+        try:
+            status = int(lines.readline())
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(["zelo", *arguments], status, out.read(), err.read())
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ NEEDED = {
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
+    "refine=on": "distil=on",
     "judge=distilled": "judge.judges.distilled.folder={0}",
     "sampler=recorded": "sampler.path={0}/p.jsonl",
 }

@@ -145,6 +145,8 @@ def _explain(error: ValidationError, cls: type[Component], path: str) -> str:
             parts.append(f"{key}: no such option; {path or 'the configuration'} has {known}")
         elif detail["type"] == "missing":
             parts.append(f"{key}: required; set it with {key}=VALUE")
+        elif not key:  # of options that do not go together: all of them would say nothing
+            parts.append(detail["msg"].removeprefix("Value error, "))
         else:
             message = detail["msg"].removeprefix("Value error, ")
             field = cls.model_fields.get(name)

@@ -1,26 +1,31 @@
 """The stages, in order.
 
     load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → evaluate
-    → report
+    → [appraise → refine → judge → distil → ...] → report
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
 learns from them, and the same two stages run again with that model as the judge. A sampler that
-learns from the answers has the two run once for each of its rounds.
+learns from the answers has the two run once for each of its rounds. With refinement the ensemble
+is asked where the trained model fails, and everything from distillation on is another pass.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import PairSource, Sampler, compare
+from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
 from zelo.errors import UserError
+from zelo.evaluation.appraise import appraise
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
@@ -37,7 +42,9 @@ from zelo.training.objectives import Objective
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.train import MODEL, Model, train
 
-STAGES = (load, retrieve, compare, judge, distil, rate, train, evaluate, report)
+STAGES = (
+    load, retrieve, compare, judge, distil, rate, train, evaluate, appraise, refine, report,
+)  # fmt: skip
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -64,6 +71,7 @@ class Run(Component):
     judge: Ensemble = option(help="who compares")
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
+    refine: Refinement | None = option(None, "whether failures are learned from, and how")
     rating: Rating = option(help="how comparisons become Elos")
     model: Model = option(help="what is trained")
     objective: Objective = option(help="what it learns")
@@ -71,6 +79,15 @@ class Run(Component):
     trainer: LightningTrainer = option(help="precision and devices")
     logger: Tracker = option(help="where metrics go", exclude=True)
     evaluation: Evaluation = option(help="what is reported")
+
+    @model_validator(mode="after")
+    def _refined(self) -> Run:
+        if self.refine is not None and self.distil is None:
+            raise ValueError(
+                "refine=on teaches the distilled model what the first pass got wrong; it needs "
+                "distil=on"
+            )
+        return self
 
     @field_validator("stages")
     @classmethod
@@ -84,115 +101,216 @@ class Run(Component):
 def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
     """Run every selected stage that the store does not hold; `folder` is the run's own.
 
-    Returns the artefacts by what they are to the run.
+    Returns the artefacts by what they are to the run; of several passes those of the last, and
+    `pass_1_metrics`, `pass_1_pairwise`, ... of each.
     """
-    seed = {"seed": run.seed}
-    logger = {
-        "logger": Tracking(tracker=run.logger, folder=folder, config=json.dumps(describe(run)))
-    }
-    paid = {
-        "ledger": run.home / "ledger.sqlite",
-        "budget": run.budget,
-        "run": digest(describe(run)),  # what it spent counts on when it goes on after a stop
-    }
-
-    data = store.run(load, {}, {"source": run.data})
-    asks = data.complete and compare.name in store.selected
-    if asks and not data.record["counts"]["queries"].get("train"):
-        raise UserError(
-            "data: no query is left to train on, since every query has labels to test with; "
-            "data.train_share=0.5 trains on half of them"
+    way = Way(run, store, folder)
+    if run.distil is None:
+        made = way.one_pass(run.judge)
+        return {**made, "report": way.report(made, run.judge.vote)}
+    few = way.compare(run.distil.sampler, depth=run.top_k, about=" (few, for the ensemble)")
+    asked = way.judge(run.judge, few, {}, " (the ensemble)")
+    made = {"ensemble_comparisons": few, "ensemble_judgments": asked}
+    learned = {"judgments": asked}  # what the pairwise model learns from
+    compared = {"comparisons_few": few}
+    passes, sample = 1, None
+    if run.refine is not None:
+        passes = run.refine.passes
+        sample = way.compare(
+            run.refine.sample,
+            depth=run.refine.sample_depth,
+            queries=run.refine.sample_queries,
+            about=" (the sample)",
         )
-    if data.complete and evaluate.name in store.selected:
-        grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
-    candidates = store.run(
-        retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
-    )
-    ranked = {"data": data, "candidates": candidates}
-    ensemble, made = run.judge, {}
-    if run.distil is not None:
-        few = store.run(
-            compare,
-            ranked,
-            {
-                "sampler": run.distil.sampler,
-                "depth": run.top_k,
-                "vote": run.judge.vote,
-                **seed,
-            },
-            label="compare (few, for the ensemble)",
-        )
-        asked = store.run(
-            judge,
-            {"data": data, "comparisons": few},
-            {"judge": run.judge, **seed},
-            paid,
-            label="judge (the ensemble)",
-        )
-        pairwise = store.run(
-            distil,
-            {"data": data, "judgments": asked},
-            {
-                "model": run.distil.model,
-                "training": run.distil.training,
-                "trainer": run.trainer,
-                "vote": run.judge.vote,
-                **seed,
-            },
-            logger,
-        )
-        made = {"ensemble_comparisons": few, "ensemble_judgments": asked, "pairwise": pairwise}
+        dense = way.judge(run.judge, sample, compared, " (the ensemble, the sample)")
+        made |= {"sample_comparisons": sample, "sample_judgments": dense}
+    for number in range(1, passes + 1):
+        about = "" if passes == 1 else f", pass {number}"
+        pairwise = way.distil(run.distil, learned, about)
         student = Distilled(
             folder=pairwise.path / MODEL, made_by=pairwise.fingerprint, trainer=run.trainer
         )
-        ensemble = Ensemble(judges={"distilled": student}, vote="soft")
-    rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
-    judged: dict[str, Artifact] = {}
-    earlier: dict[str, Artifact] = {}
-    for number in range(1, rounds + 1):
-        suffix, about = ("", "") if rounds == 1 else (f"_{number}", f", round {number}")
-        comparisons = store.run(
+        judges = Ensemble(judges={"distilled": student}, vote="soft")
+        of_pass = {"pairwise": pairwise} | way.one_pass(judges, " (the distilled model)", about)
+        made |= of_pass
+        if run.refine is None or sample is None:
+            break
+        answered = way.judge(judges, sample, {}, f" (the distilled model, the sample){about}")
+        of_pass["appraisal"] = way.appraise(dense, answered, made, learned, about)
+        made |= {f"pass_{number}_{name}": of_pass[name] for name in OF_PASS}
+        if number == passes:
+            break
+        failed = way.refine(run.refine, made["trained"], about)
+        if failed.complete and not failed.record["counts"]["comparisons"]:
+            break  # nothing to learn from
+        more = way.judge(run.judge, failed, compared, f" (the ensemble, failures of pass {number})")
+        learned = {**learned, f"judgments_{number + 1}": more}
+        compared = {**compared, f"comparisons_{number + 1}": failed}
+        made |= {f"failed_{number}_comparisons": failed, f"failed_{number}_judgments": more}
+    return {**made, "report": way.report(made, "soft")}
+
+
+OF_PASS = ("pairwise", "ratings", "trained", "metrics", "appraisal")  # kept of each
+
+
+class Way:
+    """The stages of one run, each with the options that the run has for it."""
+
+    def __init__(self, run: Run, store: Store, folder: Path) -> None:
+        self.run, self.store = run, store
+        self.seed = {"seed": run.seed}
+        config = json.dumps(describe(run))
+        self.logger = {"logger": Tracking(tracker=run.logger, folder=folder, config=config)}
+        self.paid = {
+            "ledger": run.home / "ledger.sqlite",
+            "budget": run.budget,
+            "run": digest(describe(run)),  # what it spent counts on when it goes on after a stop
+        }
+        self.data = data = store.run(load, {}, {"source": run.data})
+        asks = data.complete and compare.name in store.selected
+        if asks and not data.record["counts"]["queries"].get("train"):
+            raise UserError(
+                "data: no query is left to train on, since every query has labels to test with; "
+                "data.train_share=0.5 trains on half of them"
+            )
+        if data.complete and evaluate.name in store.selected:
+            grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
+        if data.complete and refine.name in store.selected and run.refine is not None:
+            known_to_refine(data.path)
+        candidates = store.run(
+            retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
+        )
+        self.ranked = {"data": data, "candidates": candidates}
+
+    def compare(
+        self,
+        sampler: Sampler | AdaptiveSampler | PairSource,
+        depth: int,
+        vote: str | None = None,
+        queries: int | None = None,
+        judged: Mapping[str, Artifact] = MappingProxyType({}),
+        about: str = "",
+    ) -> Artifact:
+        """Pairs that a sampler draws, of `queries` or of all."""
+        options = {"sampler": sampler, "depth": depth, "vote": vote or self.run.judge.vote}
+        some = {} if queries is None else {"queries": queries}
+        return self.store.run(
             compare,
-            {**ranked, **judged},
-            {"sampler": run.sampler, "depth": run.depth, "vote": ensemble.vote, **seed},
+            {**self.ranked, **judged},
+            {**options, **some, **self.seed},
             label=f"compare{about}",
         )
-        if comparisons.complete and number > 1 and not comparisons.record["counts"]["comparisons"]:
-            break  # no query needs more
-        judgments = store.run(
-            judge,
-            {"data": data, "comparisons": comparisons, **earlier},
-            {"judge": ensemble, **seed},
-            paid,
-            label=("judge" if run.distil is None else "judge (the distilled model)") + about,
+
+    def judge(
+        self,
+        judges: Ensemble,
+        comparisons: Artifact,
+        earlier: Mapping[str, Artifact],
+        about: str,
+    ) -> Artifact:
+        """What judges say of pairs; `earlier` are those that they were asked about before."""
+        inputs = {"data": self.data, "comparisons": comparisons, **earlier}
+        options = {"judge": judges, **self.seed}
+        return self.store.run(judge, inputs, options, self.paid, label=f"judge{about}")
+
+    def distil(
+        self, distillation: Distillation, judgments: Mapping[str, Artifact], about: str
+    ) -> Artifact:
+        """The pairwise model that learns from the ensemble."""
+        return self.store.run(
+            distil,
+            {"data": self.data, **judgments},
+            {
+                "model": distillation.model,
+                "training": distillation.training,
+                "trainer": self.run.trainer,
+                "vote": self.run.judge.vote,
+                **self.seed,
+            },
+            self.logger,
+            label=f"distil{about}",
         )
-        judged[f"judgments{suffix}"] = judgments
-        earlier[f"comparisons{suffix}"] = comparisons
-        made |= {f"comparisons{suffix}": comparisons, f"judgments{suffix}": judgments}
-    ratings = store.run(rate, judged, {"rating": run.rating, "vote": ensemble.vote})
-    trained = store.run(
-        train,
-        {"data": data, "ratings": ratings, **(judged if run.objective.reads_judgments else {})},
-        {
-            "model": run.model,
-            "objective": run.objective,
-            "training": run.training,
-            "trainer": run.trainer,
-            **seed,
-        },
-        logger,
-    )
-    metrics = store.run(
-        evaluate,
-        {**ranked, "trained": trained},
-        {"model": run.model, "evaluation": run.evaluation, **seed},
-        {"trainer": run.trainer},
-    )
-    made |= {
-        **ranked,
-        "ratings": ratings,
-        "trained": trained,
-        "metrics": metrics,
-    }
-    reported = store.run(report, made, {"run": run, "vote": ensemble.vote})
-    return {**made, "report": reported}
+
+    def one_pass(self, judges: Ensemble, whose: str = "", about: str = "") -> dict[str, Artifact]:
+        """From candidates to metrics, by the answers of `judges`."""
+        run = self.run
+        rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
+        judged: dict[str, Artifact] = {}
+        earlier: dict[str, Artifact] = {}
+        for number in range(1, rounds + 1):
+            suffix, which = (
+                ("", about) if rounds == 1 else (f"_{number}", f"{about}, round {number}")
+            )
+            comparisons = self.compare(
+                run.sampler, run.depth, judges.vote, judged=judged, about=which
+            )
+            if comparisons.complete and number > 1 and not count(comparisons):
+                break  # no query needs more
+            judgments = self.judge(judges, comparisons, earlier, f"{whose}{which}")
+            judged[f"judgments{suffix}"] = judgments
+            earlier[f"comparisons{suffix}"] = comparisons
+        rating = {"rating": run.rating, "vote": judges.vote}
+        ratings = self.store.run(rate, judged, rating, label=f"rate{about}")
+        trained = self.store.run(
+            train,
+            {
+                "data": self.data,
+                "ratings": ratings,
+                **(judged if run.objective.reads_judgments else {}),
+            },
+            {
+                "model": run.model,
+                "objective": run.objective,
+                "training": run.training,
+                "trainer": run.trainer,
+                **self.seed,
+            },
+            self.logger,
+            label=f"train{about}",
+        )
+        metrics = self.store.run(
+            evaluate,
+            {**self.ranked, "trained": trained},
+            {"model": run.model, "evaluation": run.evaluation, **self.seed},
+            {"trainer": run.trainer},
+            label=f"evaluate{about}",
+        )
+        outcome = {"ratings": ratings, "trained": trained, "metrics": metrics}
+        return {**earlier, **judged, **self.ranked, **outcome}
+
+    def refine(self, refinement: Refinement, trained: Artifact, about: str) -> Artifact:
+        """Pairs where the trained model fails."""
+        options = {"model": self.run.model, "threshold": refinement.threshold, **self.seed}
+        return self.store.run(
+            refine,
+            {**self.ranked, "trained": trained},
+            options,
+            {"trainer": self.run.trainer},
+            label=f"refine{about}",
+        )
+
+    def appraise(
+        self,
+        asked: Artifact,
+        answered: Artifact,
+        made: Mapping[str, Artifact],
+        learned: Mapping[str, Artifact],
+        about: str,
+    ) -> Artifact:
+        """How near a pass comes to the ensemble."""
+        return self.store.run(
+            appraise,
+            {"asked": asked, "answered": answered, "ratings": made["ratings"], **learned},
+            {"rating": self.run.rating, "vote": self.run.judge.vote, **self.seed},
+            label=f"appraise{about}",
+        )
+
+    def report(self, made: Mapping[str, Artifact], vote: str) -> Artifact:
+        """The page and the model card."""
+        return self.store.run(report, made, {"run": self.run, "vote": vote})
+
+
+def count(comparisons: Artifact) -> int:
+    """How many pairs there are."""
+    found: int = comparisons.record["counts"]["comparisons"]
+    return found

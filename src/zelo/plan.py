@@ -101,11 +101,19 @@ def plan(run: Run) -> Plan:
         few, _ = comparisons_of(run.distil.sampler, min(run.top_k, size.documents))
         for_ensemble = few * size.queries
         comparisons = {"compare (few, for the ensemble)": for_ensemble, "compare": total}
+    learned = for_ensemble
+    if (more := run.refine) is not None:
+        pairs_of_one, _ = comparisons_of(more.sample, min(more.sample_depth, size.documents))
+        comparisons |= {
+            "compare (the sample, for the ensemble)": more.sample_queries * pairs_of_one,
+            "refine (for the ensemble, at most)": float(size.queries * (more.passes - 1)),
+        }
+        for_ensemble += sum(list(comparisons.values())[-2:])
     return Plan(
         size,
         comparisons,
         list(asked_of(run.judge, for_ensemble, size, run.home / "ledger.sqlite")),
-        list(work_of(run, for_ensemble, total, size)),
+        list(work_of(run, for_ensemble, learned, total, size)),
     )
 
 
@@ -197,8 +205,11 @@ def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -
         )
 
 
-def work_of(run: Run, for_ensemble: float, total: float, size: Size) -> Iterator[Work]:
-    """What the stages compute here, as far as it is worth counting."""
+def work_of(
+    run: Run, for_ensemble: float, learned: float, total: float, size: Size
+) -> Iterator[Work]:
+    """What the stages compute here, all passes together, as far as it is worth counting."""
+    passes = 1 if run.refine is None else run.refine.passes
     dense = getattr(run.retriever, "dense", run.retriever)
     if isinstance(dense, Dense):
         read = size.cut(dense.max_tokens) * size.documents
@@ -219,14 +230,14 @@ def work_of(run: Run, for_ensemble: float, total: float, size: Size) -> Iterator
         room = (model.max_tokens - min(size.query_tokens, model.max_query_tokens)) / 2
         triple = min(size.query_tokens, model.max_query_tokens) + 2 * size.cut(room)
         p = parameters(model.weights)
-        learned = run.distil.training.reads(for_ensemble) * triple
-        yield Work("distil", learned, p, training=True)
-        yield Work("judge (the distilled model)", 2 * total * triple, p)  # both orders
+        read = run.distil.training.reads(learned) * triple
+        yield Work("distil", passes * read, p, training=True)
+        yield Work("judge (the distilled model)", passes * 2 * total * triple, p)  # both orders
     if isinstance(run.model, BiEncoder | CrossEncoder):
         length = float(getattr(run.model, "train_max_tokens", None) or run.model.max_tokens)
         each = min(run.depth, run.top_k, run.training.candidates or run.depth, size.documents)
         tokens = run.training.reads(size.queries) * each * (size.query_tokens + size.cut(length))
-        yield Work("train", tokens, parameters(run.model.weights), training=True)
+        yield Work("train", passes * tokens, parameters(run.model.weights), training=True)
 
 
 def parameters(weights: Weights) -> float | None:

@@ -19,6 +19,7 @@ from zelo.config import build_from, describe
 from zelo.errors import UserError
 from zelo.pipeline import STAGE_NAMES, Run, run_stages
 from zelo.progress import say
+from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.store import Artifact, Store, Used
 from zelo.training.train import MODEL
@@ -74,8 +75,11 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     status = "failed"
     try:
         made = run_stages(run, store, folder)
-        copy_out(made, folder)
-        run.logger.finish(folder, describe(run), summary(made["metrics"]))
+        whole = {name: artifact.path for name, artifact in made.items() if artifact.complete}
+        passed = passes(whole, run.evaluation.resamples, run.seed)
+        numbers = summary(made["metrics"]) | pass_summary(passed)
+        copy_out(made, numbers, folder)
+        run.logger.finish(folder, describe(run), numbers)
         status = "done"
     except UserError as error:
         manifest["error"] = str(error)
@@ -91,6 +95,7 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     print_cost(store.used, time.time() - started)
     if made["metrics"].complete:
         print_results(made["metrics"])
+    print_passes(passed)
     print_paths(made, folder)
     return ndcg_of_trained(made["metrics"])
 
@@ -116,12 +121,12 @@ def stages_and_cost(used: list[Used]) -> dict[str, Any]:
     return {"stages": stages}
 
 
-def copy_out(made: dict[str, Artifact], folder: Path) -> None:
+def copy_out(made: dict[str, Artifact], numbers: dict[str, float], folder: Path) -> None:
     """Copy report, model with its card, metrics and TREC runs from the store into `folder`."""
     if made["trained"].complete:
         shutil.copytree(made["trained"].path / MODEL, folder / MODEL, dirs_exist_ok=True)
     if made["metrics"].complete:
-        write_json(folder / "metrics.json", summary(made["metrics"]))
+        write_json(folder / "metrics.json", numbers)
         shutil.copytree(made["metrics"].path / "runs", folder / "runs", dirs_exist_ok=True)
     if made["report"].complete:
         shutil.copy(made["report"].path / "report.html", folder)

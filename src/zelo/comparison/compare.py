@@ -11,6 +11,7 @@ import numpy as np
 from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.graphs import Edges
+from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.judging.ensemble import average
@@ -48,14 +49,15 @@ def compare(
     depth: int,
     seed: int,
     vote: str = "soft",
+    queries: int | None = None,
     **judgments: Path,
 ) -> Mapping[str, Any]:
     """Draw pairs among the top `depth` candidates of every training query.
 
     `judgments` are the folders of earlier rounds, none in the first; `vote` says how their answers
-    are averaged. Which document of a pair is shown first is drawn at random, so that a judge's
-    preference for a position cancels. A query with fewer than two candidates has nothing to
-    compare; it is counted, and not rated.
+    are averaged. With `queries` so many are taken, by a hash of their texts. Which document of a
+    pair is shown first is drawn at random, so that a judge's preference for a position cancels. A
+    query with fewer than two candidates has nothing to compare; it is counted, and not rated.
     """
     given = None
     if isinstance(sampler, PairSource):
@@ -66,7 +68,10 @@ def compare(
     query_ids: list[str] = []
     shown: list[tuple[str, str]] = []
     too_few = 0
-    for query_id in track(query_texts(data, "train"), "choosing pairs"):
+    texts = query_texts(data, "train")
+    some = sorted(texts, key=lambda query_id: hash_share(texts[query_id]))[:queries]
+    taken = texts if queries is None else dict.fromkeys(some)
+    for query_id in track(taken, "choosing pairs"):
         if given is not None:
             shown += given.get(query_id, [])
             query_ids += [query_id] * len(given.get(query_id, []))

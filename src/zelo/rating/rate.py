@@ -47,24 +47,30 @@ def rate(*, out: Path, rating: Rating, vote: str, **judgments: Path) -> Mapping[
 
     said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
     single = encode(said, vote, "judgments")
-    if rating.joint_judges:
-        rated = rate_encoded(single, rating)
-    else:
-        preferences = average(said, vote)
-        columns = {
-            "query_id": preferences.query_ids + [key[0] for key in preferences.unanswered],
-            "doc_a": preferences.doc_a + [key[1] for key in preferences.unanswered],
-            "doc_b": preferences.doc_b + [key[2] for key in preferences.unanswered],
-        }
-        p = pa.array([*preferences.p, *[None] * len(preferences.unanswered)], pa.float64())
-        arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
-        rated = rate_encoded(encode(pa.table({**arrays, "p": p}), "soft", "judgments"), rating)
+    rated = rate_judgments(said, rating, vote)
     write_table(out, "ratings", rated.ratings)
     write_table(out, "fits", rated.fits)
     tally = JudgeTally()
     tally.add(single, elos_of(single, rated.ratings))
     write_table(out, "judges", tally.table(single, rated.judges))
     return rated.counts
+
+
+def rate_judgments(said: Table, rating: Rating, vote: str) -> Rated:
+    """Rate the queries of a table `judgments`."""
+    from zelo.rating.tables import encode
+
+    if rating.joint_judges:
+        return rate_encoded(encode(said, vote, "judgments"), rating)
+    preferences = average(said, vote)
+    columns = {
+        "query_id": preferences.query_ids + [key[0] for key in preferences.unanswered],
+        "doc_a": preferences.doc_a + [key[1] for key in preferences.unanswered],
+        "doc_b": preferences.doc_b + [key[2] for key in preferences.unanswered],
+    }
+    p = pa.array([*preferences.p, *[None] * len(preferences.unanswered)], pa.float64())
+    arrays = {name: pa.array(column, pa.string()) for name, column in columns.items()}
+    return rate_encoded(encode(pa.table({**arrays, "p": p}), "soft", "judgments"), rating)
 
 
 class Rated:

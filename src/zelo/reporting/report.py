@@ -19,6 +19,7 @@ from zelo.config import describe
 from zelo.data.texts import query_texts
 from zelo.judging.ensemble import Preferences, average
 from zelo.reporting.judges import Panel, matrix, panel
+from zelo.reporting.passes import passes
 from zelo.reporting.results import comparisons_with_start, label, results
 from zelo.retrieval.ranking import candidates_from
 from zelo.store import RECORD, stage
@@ -52,11 +53,12 @@ def report(
 
     `vote` is that of the judges whose answers were rated. `asked` has the folders `comparisons` and
     `judgments`, numbered where there were several rounds, and `ensemble_comparisons`,
-    `ensemble_judgments` and `pairwise` where a distilled model answered.
+    `ensemble_judgments` and `pairwise` where a distilled model answered; of several passes also
+    what each made (`pass_1_metrics`, ...) and what the ensemble was asked for them.
     """
     from zelo.reporting import plots
 
-    folders = [data, candidates, *asked.values(), ratings, trained, metrics]
+    folders = dict.fromkeys([data, candidates, *asked.values(), ratings, trained, metrics])
     records = [read_json(folder / RECORD) for folder in folders]
     counts = {record["stage"]: record["counts"] for record in records}
     for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
@@ -78,6 +80,7 @@ def report(
         "results": found,
         "label": label,
         "compared": comparisons_with_start(metrics),
+        "passes": passes(asked, run.evaluation.resamples, run.seed),
         "query": query_texts(data)[example[0]] if example else None,
         "rating_model": RATING_MODELS[run.rating.model],
         "caveats": caveats(counts, records, panels),

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from zelo.artifacts import read_table
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.judging.ensemble import average
+from zelo.judging.ensemble import Preferences, average
 from zelo.models.lora import Lora, merge, prepare
 from zelo.models.weights import Weights
 from zelo.store import stage
@@ -40,22 +42,25 @@ def distil(
     *,
     out: Path,
     data: Path,
-    judgments: Path,
     model: PairwiseModel,
     training: TrainingOptions,
     trainer: LightningTrainer,
     vote: str,
     seed: int,
     logger: Callable[[str], Any],
+    **judgments: Path,
 ) -> Mapping[str, Any]:
-    """Train `R_pair` on soft preferences and write it to `out/model`."""
+    """Train `R_pair` on soft preferences and write it to `out/model`.
+
+    `judgments` are folders of the ensemble's answers, one for each time that it was asked.
+    """
     from zelo.models.tokens import write_tokens
     from zelo.training.fit import CHECKPOINTS, load_fitted
     from zelo.training.readers import TOKENS
 
     if training.held_out:
         raise UserError("distil.training.held_out: only the model that is shipped is validated")
-    said = average(read_table(judgments, "judgments"), vote)
+    said = answers(judgments, vote)
     queries, documents = query_texts(data), document_texts(data, {*said.doc_a, *said.doc_b})
     triples = [
         (queries[q], documents[a], documents[b])
@@ -73,12 +78,12 @@ def distil(
         learn_pairs,
         out,
         trainer,
-        judgments=judgments,
         model=model,
         training=training,
         vote=vote,
         seed=seed,
         logger=logger,
+        **judgments,
     )
     trained = module_of(model, training, steps, seed)
     fitted = load_fitted(trained, out)
@@ -93,13 +98,13 @@ def distil(
 def learn_pairs(
     *,
     out: Path,
-    judgments: Path,
     model: PairwiseModel,
     training: TrainingOptions,
     trainer: LightningTrainer,
     vote: str,
     seed: int,
     logger: Callable[[str], Any],
+    **judgments: Path,
 ) -> None:
     """Train on this rank's share of what `distil` tokenised."""
     from zelo.models.tokens import TokenFile
@@ -107,7 +112,7 @@ def learn_pairs(
     from zelo.training.fit import fit
     from zelo.training.readers import TOKENS
 
-    said = average(read_table(judgments, "judgments"), vote)
+    said = answers(judgments, vote)
     judged = [
         Judged(query_id, 2 * i, p)
         for i, (query_id, p) in enumerate(zip(said.query_ids, said.p.tolist(), strict=True))
@@ -129,6 +134,12 @@ def learn_pairs(
         for group in ("training.", "model."):
             line = line.replace(group, f"distil.{group}")
         raise UserError(line) from None
+
+
+def answers(judgments: Mapping[str, Path], vote: str) -> Preferences:
+    """What the ensemble said, each pair once."""
+    tables = [read_table(folder, "judgments") for folder in judgments.values()]
+    return average(pa.concat_tables(tables), vote)
 
 
 def module_of(model: PairwiseModel, training: TrainingOptions, steps: int, seed: int) -> Any:

@@ -1,0 +1,65 @@
+"""The paper's two passes, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from tests.conftest import Cli
+from tests.end_to_end.test_run import run_folder
+
+from zelo.artifacts import read_table
+
+
+def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    options = ("experiment=two_pass", *toy, "refine.sample_queries=5", "refine.sample_depth=4")
+    folder, done = run_folder(cli, tmp_path, *options, "refine.threshold=1")
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    one_pass = ["compare", "judge", "rate", "train", "evaluate", "judge", "appraise"]
+    assert [stage["stage"] for stage in stages] == [
+        *("load", "retrieve", "compare", "judge", "compare", "judge"),
+        *("distil", *one_pass, "refine", "judge", "distil", *one_pass, "report"),
+    ]
+    counts = {stage["label"]: stage["counts"] for stage in stages}
+    failed = counts["refine, pass 1"]["comparisons"]
+    assert 0 < failed <= counts["refine, pass 1"]["known_documents"]
+    before = counts["distil, pass 1"]["pairs"]
+    assert before < counts["distil, pass 2"]["pairs"] <= before + failed  # some were asked before
+    assert counts["judge (the ensemble, failures of pass 1)"]["comparisons"] == failed
+    assert counts["judge (the ensemble, the sample)"]["comparisons"] == 5 * 6
+
+    # The second pass learned from the first one's failures: a known document, and one that is not.
+    paths = {stage["label"]: Path(stage["path"]) for stage in stages}
+    work = tmp_path / "work"
+    known = {
+        (row["query_id"], row["doc_id"])
+        for row in read_table(work / paths["load"], "qrels").to_pylist()
+    }
+    for row in read_table(work / paths["refine, pass 1"], "comparisons").to_pylist():
+        assert ((row["query_id"], row["doc_a"]) in known) != (
+            (row["query_id"], row["doc_b"]) in known
+        )
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["pass_2/NDCG@10"] == metrics["zelo/NDCG@10"]
+    for number in (1, 2):
+        assert 0 <= metrics[f"pass_{number}/agreement"] <= 1
+        assert metrics[f"pass_{number}/elo_mse"] > 0
+    assert "Passes" in done.stdout
+    assert re.search(r"NDCG@10, pass 2 against pass 1: [+-]0\.\d+", done.stdout)
+    page = (folder / "report.html").read_text()
+    assert "<h2>Passes</h2>" in page
+    assert f"{metrics['pass_1/elo_mse']:.3f}" in page
+
+    # A model that fails nowhere has nothing to learn: there is no second pass.
+    folder, done = run_folder(cli, tmp_path, *options, "refine.threshold=100")
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    assert [s["label"] for s in stages][-2:] == ["refine, pass 1", "report"]
+    assert "Passes" not in done.stdout
+
+
+def test_what_refinement_needs_is_said(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    done = cli("run", "experiment=quickstart", "refine=on", *toy)
+    assert done.returncode == 2
+    assert "it needs distil=on" in done.stderr

@@ -1,0 +1,69 @@
+"""Runs `zelo` commands in processes forked from one that has imported what they import.
+
+Imports take most of the time of a small run. A request on the socket is a JSON line with the
+command's words and folder, and carries the descriptors of its standard output and error; process id
+and exit status come back, a line each.
+
+    python -m tests.zygote SOCKET
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import sys
+
+HEAVY = (
+    "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
+    "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "wandb", "networkx",
+    "matplotlib.figure", "zelo.cli", "zelo.run_folder", "zelo.training.modules",
+    "zelo.training.fit", "zelo.models.crossencoder", "zelo.models.pairwise", "zelo.rating.batched",
+    "zelo.reporting.plots", "hydra", "pydantic", "jinja2",
+)  # fmt: skip
+
+
+def serve(path: str) -> None:
+    """Answer requests, one at a time, until the socket's other side is gone for good."""
+    for name in HEAVY:
+        importlib.import_module(name)
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    parent = os.getppid()
+    listening.settimeout(1.0)
+    while os.getppid() == parent:
+        try:
+            connection, _ = listening.accept()
+        except TimeoutError:
+            continue
+        with connection:
+            said, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
+            pid = os.fork()
+            if pid == 0:
+                listening.close()
+                connection.close()
+                act(json.loads(said), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            connection.sendall(f"{pid}\n".encode())
+            _, status = os.waitpid(pid, 0)
+            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def act(request: dict[str, str], descriptors: list[int]) -> None:
+    """Be the process of a command, and end."""
+    from zelo.cli import main
+
+    for target, descriptor in zip((1, 2), descriptors, strict=True):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.chdir(request["folder"])
+    sys.argv = ["zelo", *request["words"]]
+    main(list(request["words"]))
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
