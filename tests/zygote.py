@@ -17,7 +17,7 @@ import sys
 
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
-    "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "wandb", "networkx",
+    "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "networkx",
     "matplotlib.figure", "zelo.cli", "zelo.run_folder", "zelo.training.modules",
     "zelo.training.fit", "zelo.models.crossencoder", "zelo.models.pairwise", "zelo.rating.batched",
     "zelo.reporting.plots", "hydra", "pydantic", "jinja2",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from itertools import takewhile
@@ -28,12 +30,14 @@ usage:
   zelo run --cfg job                                  print a configuration without running it
   zelo plan [GROUP=OPTION ...] [GROUP.KEY=VALUE ...]  what a run will ask, cost and take
   zelo evaluate [reranker=[OPTION,...]] [KEY=VALUE]   rerankers side by side on one collection
+  zelo compare SWEEP [csv=FILE] [plot=FILE.png]       a sweep's runs: mean and interval over seeds
   zelo compare RUN RUN ... qrels=FILE                 TREC runs side by side: table, tests, figure
   zelo table FOLDER FOLDER ... [baseline=SYSTEM]      several collections, domains and averages
   zelo rerank --model DIR --query TEXT FILE           order documents (lines or JSON lines)
   zelo audit LOG.jsonl [judge=OPTION] [budget.usd=..] how good a live system's results are
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
+  zelo reproduce RUN [home=FOLDER]                    run a manifest again and say what differs
   zelo publish RUN|MODEL repo=OWNER/NAME [private=..] a trained model on the Hugging Face Hub
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
   zelo export RUN out=FOLDER                          what a run annotated, as zbench's files
@@ -80,8 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(evaluate(rest))
         case ["compare", *rest] if any(word.startswith("qrels=") for word in rest):
             sys.exit(compare(rest))
+        case ["compare", *rest] if rest and not rest[0].startswith("-"):
+            sys.exit(compare_sweeps(rest))
         case ["compare", *_]:
-            print("usage: zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]", file=sys.stderr)
+            print(
+                "usage: zelo compare SWEEP ... [metric=zelo/NDCG@10,...] [csv=FILE] "
+                "[plot=FILE.png]\n       zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]",
+                file=sys.stderr,
+            )
             sys.exit(2)
         case ["table", *rest] if rest and not rest[0].startswith("-"):
             sys.exit(table(rest))
@@ -105,6 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case ["import" | "export" as command, *_]:
             print(f"usage: zelo {command} {CONVERT[command]} out=FOLDER", file=sys.stderr)
             sys.exit(2)
+        case ["reproduce", place, *rest] if not place.startswith("-") and homes(rest):
+            sys.exit(reproduce(Path(place), homes(rest)[0]))
+        case ["reproduce", *_]:
+            print("usage: zelo reproduce RUN|MANIFEST [home=FOLDER]", file=sys.stderr)
+            sys.exit(2)
         case ["publish", place, repo, *rest] if repo.startswith("repo=") and rest in PRIVATE:
             sys.exit(publish(Path(place), repo.removeprefix("repo="), PRIVATE.index(rest) < 2))
         case ["publish", *_]:
@@ -127,41 +142,69 @@ def run(overrides: Sequence[str]) -> int:
     import hydra
 
     from zelo.config import conf_folder
+    from zelo.hydra_callbacks import sweeps
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     sys.argv = ["zelo run", *overrides]
-    _jobs.clear()
+    sweeps.clear()
+    _failed.clear()
+    status = 0
     try:
         decorate(job)()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        if _jobs:
-            raise
-        print(f"error: {readable(error)}", file=sys.stderr)  # Hydra could not compose a job
-        return 2
+    except UserError:
+        status = 2  # the job has said it
+    except JobError as crash:
+        status = 1
+        if not sweeps:
+            raise crash.__cause__ or crash from None
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GOES_ON}", file=sys.stderr)
         return 130
-    return 0 if all(_jobs.values()) else 2
+    except Exception as error:  # Hydra could not compose a job, or found no trial that is done
+        status = 2
+        print(f"error: {readable(error)}", file=sys.stderr)
+    if sweeps and sweeps[-1].is_dir():
+        return max(status, end_of_sweep(sweeps[-1]))
+    return 2 if _failed else status
 
 
-def exit_status(interrupted: str) -> Callable[[Callable[..., None]], Callable[..., int]]:
+def end_of_sweep(folder: Path) -> int:
+    """Show a sweep's results side by side and name the jobs that failed; the exit status."""
+    from zelo.reporting.sweep import failures, print_jobs, read_jobs, rows
+    from zelo.run_folder import shorter
+
+    try:
+        jobs = read_jobs([folder])
+    except UserError:
+        return 0  # nothing was begun, which has been said
+    lost = failures(jobs)
+    print(f"\n── {len(jobs)} runs in {shorter(folder)} ──")
+    if any(job.numbers for job in jobs):
+        print_jobs(rows(jobs))
+        print(f"zelo compare {shorter(folder)} csv=FILE plot=FILE.png")
+    for line in lost:
+        print(f"not done: {line}", file=sys.stderr)
+    return 2 if lost else 0
+
+
+class JobError(Exception):
+    """A job ended by an error that is no mistake of the user's; its traceback has been printed."""
+
+
+def exit_status(interrupted: str) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
     """Make a command return its exit status, and say of a mistake or an interruption a line."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., int]:
+    def decorate(command: Callable[..., int | None]) -> Callable[..., int]:
         @wraps(command)
         def run(*arguments: Any) -> int:
             try:
-                command(*arguments)
+                return command(*arguments) or 0
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 print(f"\ninterrupted; {interrupted}", file=sys.stderr)
                 return 130
-            return 0
 
         return run
 
@@ -224,6 +267,34 @@ def compare(words: Sequence[str]) -> None:
     print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
     if "plot" in options:
         draw(values, "NDCG@10", Path(options["plot"]))
+
+
+@exit_status(NOTHING)
+def compare_sweeps(words: Sequence[str]) -> None:
+    """Put the runs of sweeps side by side."""
+    from zelo.reporting.sweep import (
+        MEASURES,
+        draw,
+        failures,
+        print_jobs,
+        read_jobs,
+        rows,
+        write_csv,
+    )
+
+    options = dict(word.split("=", 1) for word in words if word.startswith(SWEEP_OPTIONS))
+    jobs = read_jobs([Path(word) for word in words if not word.startswith(SWEEP_OPTIONS)])
+    found = rows(jobs, options["metric"].split(",") if "metric" in options else MEASURES)
+    print_jobs(found)
+    for line in failures(jobs):
+        print(f"! left out: {line}")
+    if "csv" in options:
+        write_csv(Path(options["csv"]), found)
+    if "plot" in options:
+        draw(Path(options["plot"]), found)
+
+
+SWEEP_OPTIONS = ("metric=", "csv=", "plot=")
 
 
 @exit_status(NOTHING)
@@ -306,6 +377,33 @@ def convert(command: str, place: Path, out: Path) -> None:
             print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
 
 
+def homes(words: Sequence[str]) -> list[Path]:
+    """Where a reproduction goes: what `home=FOLDER` says, or a folder named by the time; none where
+    the words say something else."""
+    match list(words):
+        case []:
+            return [Path("outputs") / "reproductions" / time.strftime("%Y-%m-%d_%H-%M-%S")]
+        case [word] if word.startswith("home="):
+            return [Path(word.removeprefix("home=")).expanduser()]
+        case _:
+            return []
+
+
+@exit_status("another home=FOLDER begins anew")
+def reproduce(place: Path, home: Path) -> int:
+    """Run again what a manifest describes; 0 the same, 1 something differs."""
+    from zelo.reproduce import reproduce as again
+
+    found = again(place, home)
+    print("\nthen and now:")
+    for line in (*map(str, found.stages), *found.numbers):
+        print(f"  {line}")
+    for line in found.surroundings:
+        print(f"  ! {line}")
+    print("the same, bit for bit" if found.same else "not the same")
+    return 0 if found.same else 1
+
+
 PRIVATE: list[list[str]] = [[], ["private=true"], ["private=false"]]  # unless said otherwise
 
 
@@ -342,11 +440,14 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
     return build_from(config)
 
 
-_jobs: dict[str, bool] = {}  # folder of each job started in this process → whether all went well
+_failed: list[Path] = []  # folder of the run, if this process has one alone and it failed
 
 
 def job(config: DictConfig) -> float | None:
-    """One run, alone or of a sweep; NDCG@10 of the trained model is what a sweeper maximises."""
+    """One run, alone or of a sweep; NDCG@10 of the trained model is what a sweeper maximises.
+
+    In a sweep a failure is raised, by which launchers and sweepers learn of it: the others go on.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -356,15 +457,20 @@ def job(config: DictConfig) -> float | None:
     sweep = settings.mode is RunMode.MULTIRUN
     if sweep:
         print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
-    folder = settings.runtime.output_dir
-    _jobs[folder] = True
+    folder = Path(settings.runtime.output_dir)
+    group = Path(settings.sweep.dir).name if sweep else None
     try:
-        return execute(config, Path(folder))
+        return execute(config, folder, list(settings.overrides.task), group)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        _jobs[folder] = False
-        # Launchers and sweepers learn of a failure by NaN, and the other jobs of the sweep go on.
-        return float("nan")
+        if sweep:
+            raise
+        _failed.append(folder)
+        return None
+    except Exception as error:
+        if sweep:
+            traceback.print_exc()
+        raise JobError(str(error)) from error
 
 
 def readable(error: BaseException) -> str:

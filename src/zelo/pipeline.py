@@ -12,7 +12,6 @@ is asked where the trained model fails, and everything from distillation on is a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -98,13 +97,13 @@ class Run(Component):
         return stages
 
 
-def run_stages(run: Run, store: Store, folder: Path) -> dict[str, Artifact]:
-    """Run every selected stage that the store does not hold; `folder` is the run's own.
+def run_stages(run: Run, store: Store, tracking: Tracking) -> dict[str, Artifact]:
+    """Run every selected stage that the store does not hold; training is logged by `tracking`.
 
     Returns the artefacts by what they are to the run; of several passes those of the last, and
     `pass_1_metrics`, `pass_1_pairwise`, ... of each.
     """
-    way = Way(run, store, folder)
+    way = Way(run, store, tracking)
     if run.distil is None:
         made = way.one_pass(run.judge)
         return {**made, "report": way.report(made, run.judge.vote)}
@@ -156,11 +155,10 @@ OF_PASS = ("pairwise", "ratings", "trained", "metrics", "appraisal")  # kept of 
 class Way:
     """The stages of one run, each with the options that the run has for it."""
 
-    def __init__(self, run: Run, store: Store, folder: Path) -> None:
+    def __init__(self, run: Run, store: Store, tracking: Tracking) -> None:
         self.run, self.store = run, store
         self.seed = {"seed": run.seed}
-        config = json.dumps(describe(run))
-        self.logger = {"logger": Tracking(tracker=run.logger, folder=folder, config=config)}
+        self.logger = {"logger": tracking}
         self.paid = {
             "ledger": run.home / "ledger.sqlite",
             "budget": run.budget,

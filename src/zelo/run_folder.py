@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.store import Artifact, Store, Used
+from zelo.training.loggers import Tracking
 from zelo.training.train import MODEL
 
 MANIFEST = "manifest.json"
@@ -45,24 +48,33 @@ PACKAGES = [
 ]
 
 
-def execute(config: DictConfig, folder: Path) -> float | None:
+def execute(
+    config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None
+) -> float | None:
     """Run a composed configuration; what it made is in `folder`, which must exist.
 
-    Returns NDCG@10 of the trained model where it was evaluated. Raises `UserError`; the manifest
-    then says so.
+    `overrides` are those that it was composed with, `group` the sweep that it belongs to. Returns
+    NDCG@10 of the trained model where it was evaluated. Raises `UserError`; the manifest then says
+    so.
     """
     started = time.time()
+    how = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "overrides": list(overrides),
+    }
     try:
         run: Run = build_from(config)
         run.trainer.check()
         describe(run.data)  # what is wrong with the data is said before a model is fetched
-    except UserError:
-        if not any(folder.iterdir()):
+    except UserError as error:
+        if group is not None:  # a sweep tells which of its jobs failed
+            write_json(folder / MANIFEST, {"status": "failed", "error": str(error), **how})
+        elif not any(folder.iterdir()):
             folder.rmdir()
         raise
     store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say)
     about = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        **how,
         "seed": run.seed,
         "config": OmegaConf.to_container(config, resolve=True),
         "code": code_version(),
@@ -73,23 +85,27 @@ def execute(config: DictConfig, folder: Path) -> float | None:
     manifest = {"status": "running", "started": started, **about}
     write_json(folder / MANIFEST, manifest)
     status = "failed"
+    tracking = Tracking(
+        tracker=run.logger, folder=folder, config=json.dumps(describe(run)), group=group
+    )
     try:
-        made = run_stages(run, store, folder)
+        made = run_stages(run, store, tracking)
         whole = {name: artifact.path for name, artifact in made.items() if artifact.complete}
         passed = passes(whole, run.evaluation.resamples, run.seed)
         numbers = summary(made["metrics"]) | pass_summary(passed)
+        manifest["results"] = numbers
         copy_out(made, numbers, folder)
-        run.logger.finish(folder, describe(run), numbers)
+        tracking.finish(numbers, made, store.used)
         status = "done"
-    except UserError as error:
-        manifest["error"] = str(error)
+    except Exception as error:
+        manifest["error"] = str(error) if isinstance(error, UserError) else repr(error)
         raise
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
         if status != "done":
-            run.logger.finish(folder, {}, {})
+            tracking.finish({}, {}, store.used)
         manifest |= {"status": status, "seconds": round(time.time() - started, 2)}
         write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
     print_cost(store.used, time.time() - started)
@@ -116,6 +132,7 @@ def stages_and_cost(used: list[Used]) -> dict[str, Any]:
                 "complete": done,
                 "seconds": record.get("seconds"),
                 "counts": record.get("counts", {}),
+                "files": record.get("files"),
             }
         )
     return {"stages": stages}

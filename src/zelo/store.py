@@ -170,6 +170,7 @@ class Store:
                 "seconds": round(time.monotonic() - start, 2),
                 "resumed": resumed,
                 "counts": dict(counts),
+                "files": digests(partial_folder),
             }
             write_json(partial_folder / RECORD, {**about, **record})
             if counts.get("missing"):
@@ -197,6 +198,12 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below `folder`, by its path from there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_files([path]) for path in paths}
 
 
 def provisional(artifact: Artifact) -> Artifact | None:

@@ -42,7 +42,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_recipe_runs_on_a_toy(
-    cli: Cli, tiny_model: Path, decoder: Path, recipe: str, devices: int
+    cli: Cli, tmp_path: Path, tiny_model: Path, decoder: Path, recipe: str, devices: int
 ) -> None:
     """Judges, distilled pairwise model, cycles, Elos, LoRA, export: every stage of it;
     on two processes with activations made anew and scores on both."""
@@ -53,7 +53,7 @@ def test_a_recipe_runs_on_a_toy(
         *(["model.dimensions=[16]"] if recipe == "zembed" else []),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (folder,) = (Path(cli.work) / "outputs" / "runs").iterdir()  # type: ignore[attr-defined]
+    (folder,) = (tmp_path / "work" / "outputs" / "runs").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [stage["stage"] for stage in manifest["stages"]].count("judge") == 2
     if recipe == "zembed":
@@ -68,15 +68,16 @@ def test_a_recipe_runs_on_a_toy(
     assert (folder / "model" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_two_processes_share_one_run_folder_each_in_a_sweep(cli: Cli, toy: list[str]) -> None:
+def test_two_processes_share_one_run_folder_each_in_a_sweep(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
     """A sweep of two jobs, each trained by two processes: two folders, and no more."""
     done = cli(
         "run", "-m", *toy, "trainer.devices=2", "objective=centred_mse,infonce", "model.scale=6.0",
-        "distil=on",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (sweep,) = (Path(cli.work) / "outputs" / "sweeps").iterdir()  # type: ignore[attr-defined]
+    (sweep,) = (tmp_path / "work" / "outputs" / "sweeps").iterdir()
     assert sorted(path.name for path in sweep.iterdir() if path.is_dir()) == ["0", "1"]
-    assert not (Path(cli.work) / "outputs" / "runs").exists()  # type: ignore[attr-defined]
+    assert not (tmp_path / "work" / "outputs" / "runs").exists()
     for job in ("0", "1"):
         assert (sweep / job / "model" / "modules.json").is_file()

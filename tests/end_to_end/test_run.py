@@ -134,40 +134,6 @@ def test_a_cross_encoder_with_a_distilled_judge(cli: Cli, tmp_path: Path, toy: l
     assert "trust_remote_code=True" in (folder / "model" / "README.md").read_text()
 
 
-def test_a_sweep_shares_what_its_runs_have_in_common(
-    cli: Cli, tmp_path: Path, toy: list[str]
-) -> None:
-    done = cli("run", "-m", "experiment=quickstart", "sampler=cycles,dense", "seed=1,2", *toy)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("── run ") == 4
-    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
-    seeds = [json.loads((sweep / str(n) / "manifest.json").read_text())["seed"] for n in range(4)]
-    assert seeds == [1, 2, 1, 2]
-    store = tmp_path / "work" / "outputs" / "store"
-    made = {stage: len(list((store / stage).glob("*/stage.json"))) for stage in STAGES}
-    assert made == {stage: 1 if stage in ("load", "retrieve") else 4 for stage in STAGES}
-
-
-def test_a_failing_run_of_a_sweep_does_not_stop_the_others(
-    cli: Cli, tmp_path: Path, toy: list[str]
-) -> None:
-    done = cli(
-        "run",
-        "-m",
-        "experiment=quickstart",
-        "data.train_queries=500,12",
-        "stages=[load]",
-        *(t for t in toy if "train_queries" not in t),
-    )
-    assert done.returncode == 2
-    assert "raise data.documents or ask for fewer queries" in done.stderr
-    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
-    status = [
-        json.loads((sweep / str(n) / "manifest.json").read_text())["status"] for n in range(2)
-    ]
-    assert status == ["failed", "done"]
-
-
 def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(Path(sys.executable).parent / "zelo"), "run", *arguments],
@@ -221,13 +187,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
     zelo = str(Path(sys.executable).parent / "zelo")
     subprocess.run([zelo, "run", *LONG, *small(tiny_model), f"home={home}"], check=True)
     return home
-
-
-def test_weights_and_biases_offline(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
-    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", "logger=wandb", *toy)
-    (kept,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert kept.stat().st_size > 1000
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("retriever", "lonely"), [("bm25", 3), ("hybrid", 0)])

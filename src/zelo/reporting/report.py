@@ -36,7 +36,7 @@ RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}
 LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
 
 
-@stage(version=3)
+@stage(version=4)
 def report(
     *,
     out: Path,
@@ -49,7 +49,7 @@ def report(
     vote: str,
     **asked: Path,
 ) -> Mapping[str, Any]:
-    """Write `report.html` and the model card `README.md`.
+    """Write `report.html`, its figures as `figures/*.svg`, and the model card `README.md`.
 
     `vote` is that of the judges whose answers were rated. `asked` has the folders `comparisons` and
     `judgments`, numbered where there were several rounds, and `ensemble_comparisons`,
@@ -69,6 +69,16 @@ def report(
     rated = read_table(ratings, "ratings")
     example = matrices_of_one_query(preferences, candidates, ratings)
     found = results(metrics)
+    figures: dict[str, str] = {
+        "systems": plots.ndcg_by_system(found, "NDCG@10"),
+        "elos": plots.elo_distribution(rated["elo"].to_pylist(), rated["stderr"].to_pylist()),
+        "loss": plots.loss_curve(read_table(trained, "losses")["loss"].to_pylist()),
+    }
+    if example:
+        figures["matrices"] = plots.preference_matrices(*example[1:])
+    (out / "figures").mkdir(exist_ok=True)
+    for name, svg in figures.items():
+        write_text(out / "figures" / f"{name}.svg", svg)
     content = {
         "run": run,
         "config": json.dumps(describe(run), indent=2, ensure_ascii=False, default=str),
@@ -92,14 +102,7 @@ def report(
         "start": run.model.weights.path or run.model.weights.name,
         "version": zelo.__version__,
         "python": sys.version.split()[0],
-        "figures": {
-            "systems": data_uri(plots.ndcg_by_system(found, "NDCG@10")),
-            "matrices": data_uri(plots.preference_matrices(*example[1:])) if example else None,
-            "elos": data_uri(
-                plots.elo_distribution(rated["elo"].to_pylist(), rated["stderr"].to_pylist())
-            ),
-            "loss": data_uri(plots.loss_curve(read_table(trained, "losses")["loss"].to_pylist())),
-        },
+        "figures": {name: data_uri(svg) for name, svg in figures.items()},
     }
     write_text(out / "report.html", render("report.html.j2", content))
     write_text(out / "README.md", render("card.md.j2", content))

@@ -4,32 +4,50 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from zelo.artifacts import read_json, read_table, write_json
 from zelo.config import Component, option
+
+if TYPE_CHECKING:
+    from zelo.store import Artifact, Used
+
+SHOWN_METRIC = "NDCG@10"  # of which a tracker gets the value of every query
 
 
 @runtime_checkable
 class Tracker(Protocol):
     """A tracker (`conf/logger/`)."""
 
-    def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
-        """Lightning's logger for the training called `name` in the run folder `folder`."""
+    def lightning(self, run: Tracking, name: str) -> Any:
+        """Lightning's logger for the training called `name`."""
         ...
 
-    def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
-        """Take the results of the run, none where it failed, and close."""
+    def finish(
+        self,
+        run: Tracking,
+        numbers: Mapping[str, float],
+        made: Mapping[str, Artifact],
+        used: Sequence[Used],
+    ) -> None:
+        """Take the results of the run and what its stages took, and close.
+
+        A run that failed has no results and made nothing.
+        """
         ...
 
 
 class Tracking(Component):
-    """A tracker for one run folder: what stages take to log with."""
+    """A tracker for one run: what stages take to log with."""
 
     tracker: Tracker = option(help="where metrics go")
     folder: Path = option(help="the run's own")
     config: str = option("{}", "the run's configuration, as JSON: it is told, not built again")
+    group: str | None = option(None, "the sweep that the run belongs to")
 
     def __call__(self, name: str) -> Any:
         """Lightning's logger for the training called `name`, False on all ranks but the first."""
@@ -37,54 +55,110 @@ class Tracking(Component):
 
         if place()[0] > 0:
             return False  # the first rank logs for all
-        return self.tracker.lightning(self.folder, name, config=json.loads(self.config))
+        return self.tracker.lightning(self, name)
+
+    def finish(
+        self, numbers: Mapping[str, float], made: Mapping[str, Artifact], used: Sequence[Used]
+    ) -> None:
+        """Tell the tracker how the run ended."""
+        self.tracker.finish(self, numbers, made, used)
 
 
 class Csv(Component):
     """`logger=csv`: `logs/NAME/metrics.csv` in the run folder and nothing more."""
 
-    def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
+    def lightning(self, run: Tracking, name: str) -> Any:
         """Logger for one Lightning run, called `name`."""
         from lightning.pytorch.loggers import CSVLogger
 
-        return CSVLogger(str(folder), name="logs", version=name)
+        return CSVLogger(str(run.folder), name="logs", version=name)
 
-    def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
+    def finish(
+        self,
+        run: Tracking,
+        numbers: Mapping[str, float],
+        made: Mapping[str, Artifact],
+        used: Sequence[Used],
+    ) -> None:
         """Results need no other place than the run folder."""
 
 
+class TensorBoard(Component):
+    """`logger=tensorboard`: event files in `logs/NAME` of the run folder."""
+
+    def lightning(self, run: Tracking, name: str) -> Any:
+        """Logger for one Lightning run, called `name`."""
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(str(run.folder), name="logs", version=name)
+
+    def finish(
+        self,
+        run: Tracking,
+        numbers: Mapping[str, float],
+        made: Mapping[str, Artifact],
+        used: Sequence[Used],
+    ) -> None:
+        """Write the results beside the training metrics."""
+        if numbers:
+            logger = self.lightning(run, "results")
+            logger.log_metrics(dict(numbers))
+            logger.finalize("success")
+
+
 class WandB(Component):
-    """`logger=wandb`: Weights & Biases, one run per run folder."""
+    """`logger=wandb`: Weights & Biases, one run per run folder, one group per sweep.
+
+    It is told the configuration, training metrics, what stages took and counted, results, figures
+    and tables of numbers, and which data and model they are of. Texts and weights stay here unless
+    asked for.
+    """
 
     project: str = option("zelo", "project that runs are filed under")
     entity: str | None = option(None, "team or user; default: the key's own")
     mode: str = option(
         "auto", "auto is online with a key, else offline", pattern="^(auto|online|offline)$"
     )
+    id: str | None = option(None, "run to go on with; null: a new one for each run folder")
+    group: str | None = option(None, "runs that belong together; null: those of a sweep do")
+    texts: bool = option(False, "upload the report too, which quotes queries")
+    weights: bool = option(False, "upload the trained model too")
 
-    def lightning(self, folder: Path, name: str, *, config: Mapping[str, Any]) -> Any:
-        """Logger for one Lightning run; its metrics are prefixed by `name`."""
+    def lightning(self, run: Tracking, name: str) -> Any:
+        """Logger for one Lightning run; metrics of any but the shipped model's bear its name."""
         from lightning.pytorch.loggers import WandbLogger
 
-        return WandbLogger(experiment=self._run(folder, config), prefix=name)
+        return WandbLogger(experiment=self._run(run), prefix="" if name == "train" else name)
 
-    def finish(self, folder: Path, config: Mapping[str, Any], summary: Mapping[str, float]) -> None:
+    def finish(
+        self,
+        run: Tracking,
+        numbers: Mapping[str, float],
+        made: Mapping[str, Artifact],
+        used: Sequence[Used],
+    ) -> None:
         """Write the results and close the run, which one that failed early never opened."""
         import wandb
 
-        if not summary and wandb.run is None:
+        if not made and wandb.run is None:
             return
-        run = self._run(folder, config)
-        for name, value in summary.items():
-            run.summary[name] = value
-        run.finish()
+        opened = self._run(run)
+        for name, value in (stage_numbers(used) | dict(numbers)).items():
+            opened.summary[name] = value
+        if made:
+            opened.log(self._media(made))
+            self._file(opened, made, numbers)
+        opened.finish(exit_code=0 if made else 1)
 
-    def _run(self, folder: Path, config: Mapping[str, Any]) -> Any:
-        """The W&B run of this run folder, opened on first use."""
+    def _run(self, run: Tracking) -> Any:
+        """The W&B run of this run folder, opened on first use; a rank's and its stage's are one."""
         import wandb
 
         if wandb.run is not None:
             return wandb.run
+        kept = run.folder / "wandb.json"
+        if not kept.is_file():
+            write_json(kept, {"id": self.id or secrets.token_hex(4)})
         mode = self.mode
         if mode == "auto":
             known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
@@ -92,9 +166,85 @@ class WandB(Component):
         return wandb.init(
             project=self.project,
             entity=self.entity,
-            dir=str(folder),
+            id=read_json(kept)["id"],
+            resume="allow" if mode == "online" else None,
+            group=self.group or run.group,
+            dir=str(run.folder),
             mode=mode,  # type: ignore[arg-type]
-            config=dict(config),
-            name=folder.name,
+            config=json.loads(run.config),
+            name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
             settings=wandb.Settings(silent=True, console="off"),
         )
+
+    def _media(self, made: Mapping[str, Artifact]) -> dict[str, Any]:
+        """Figures and tables of the report, in numbers and ids alone unless texts are asked for."""
+        import wandb
+
+        media: dict[str, Any] = {}
+        for name in ("ratings", "metrics"):
+            folder = made[name]
+            for table in {"ratings": ("judges",), "metrics": ("metrics", "per_query")}[name]:
+                if folder.complete:
+                    rows = read_table(folder.path, table).to_pylist()
+                    if table == "per_query":
+                        rows = [row for row in rows if row["metric"] == SHOWN_METRIC]
+                    columns = list(rows[0]) if rows else []
+                    data = [list(row.values()) for row in rows]
+                    media[f"tables/{table}"] = wandb.Table(columns=columns, data=data)
+        if made["report"].complete:
+            for path in sorted((made["report"].path / "figures").glob("*.svg")):
+                svg = path.read_text(encoding="utf-8")
+                media[f"figures/{path.stem}"] = wandb.Html(svg, inject=False)
+            if self.texts:
+                page = (made["report"].path / "report.html").read_text(encoding="utf-8")
+                media["report"] = wandb.Html(page, inject=False)
+        return media
+
+    def _file(
+        self, opened: Any, made: Mapping[str, Artifact], numbers: Mapping[str, float]
+    ) -> None:
+        """Data and model as artifacts of W&B, the one an input of the run, the other its output.
+
+        Without a connection W&B knows no inputs; the data are then filed beside the model, whose
+        metadata names them either way.
+        """
+        import wandb
+
+        data, trained = made["data"], made["trained"]
+        if not (data.complete and trained.complete):
+            return
+        about = {"fingerprint": data.fingerprint, **data.record["counts"]}
+        name = legal(json.loads(json.dumps(data.record["options"]))["source"].get("name", "data"))
+        dataset = wandb.Artifact(name, type="dataset", metadata=about)
+        with dataset.new_file("data.json") as file:
+            json.dump(about, file)
+        if opened.offline:
+            opened.log_artifact(dataset)
+        else:
+            opened.use_artifact(dataset)
+        about = {"fingerprint": trained.fingerprint, "data": data.fingerprint, **numbers}
+        model = wandb.Artifact(f"{name}-model", type="model", metadata=about)
+        with model.new_file("model.json") as file:
+            json.dump(about, file)
+        if self.weights:
+            model.add_dir(str(trained.path / "model"))
+        opened.log_artifact(model)
+
+
+def stage_numbers(used: Sequence[Used]) -> dict[str, float]:
+    """Seconds and counts of every stage of a run under flat names (`stages/train/steps`)."""
+    numbers: dict[str, float] = {}
+    for entry in used:
+        if not entry.artifact.complete:
+            continue
+        record = entry.artifact.record
+        numbers[f"stages/{entry.label}/seconds"] = record["seconds"]
+        for name, value in record["counts"].items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers[f"stages/{entry.label}/{name}"] = value
+    return numbers
+
+
+def legal(name: str) -> str:
+    """A name as W&B takes it for an artifact."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100] or "data"

@@ -1,0 +1,19 @@
+"""What Hydra tells of a sweep before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+sweeps: list[Path] = []  # folders of the sweeps that this process has started
+
+
+class NoteSweep(Callback):
+    """Keeps the sweep's folder, whose jobs may run in other processes and on other machines."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called once, before the first job."""
+        sweeps.append(Path(config.hydra.sweep.dir))

@@ -1,0 +1,135 @@
+"""Run again what a manifest describes, and say what came out otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from zelo.artifacts import read_json
+from zelo.errors import UserError
+from zelo.run_folder import MANIFEST, execute
+
+TOLD = ("report",)  # stages whose output tells how long the others took
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run, then and now."""
+
+    label: str
+    same_inputs: bool  # the fingerprint: options, inputs, version of the stage
+    differing: list[str] = field(default_factory=list)  # files
+    files: int = 0
+    compared: bool = True  # False: files were not recorded, or tell times
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing is known to differ."""
+        return self.same_inputs and not self.differing
+
+    def __str__(self) -> str:
+        """A line."""
+        if self.differing:
+            said = f"differs in {', '.join(self.differing)}"
+        elif not self.compared:
+            said = "made again, not compared"
+        else:
+            said = f"the same, {self.files} files"
+        return f"{self.label}: {said}{'' if self.same_inputs else ' (from other inputs)'}"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a run came to when it was done again."""
+
+    folder: Path
+    surroundings: list[str]  # what differs in code, packages and machine
+    stages: list[Stage]
+    numbers: list[str]  # results that differ
+
+    @property
+    def same(self) -> bool:
+        """Whether all that was compared is the same, bit for bit."""
+        return all(stage.same for stage in self.stages) and not self.numbers
+
+
+def reproduce(run: Path, home: Path) -> Reproduction:
+    """Do the run that the manifest in `run` describes again, below the empty folder `home`.
+
+    `run` is a run folder or its manifest alone. Nothing of what the run made is read, but answers
+    of judges that its ledger holds are taken from there: they are not paid for twice. Paths in the
+    configuration are taken as they were given, from the working directory. Raises `UserError` where
+    there is no manifest of a run that is done, or `home` is not empty.
+    """
+    manifest = read_manifest(run)
+    if home.exists() and any(home.iterdir()):
+        raise UserError(f"{home}: not empty; name another with home=FOLDER")
+    config = OmegaConf.create(manifest["config"])
+    ledger = Path(str(config.home)) / "ledger.sqlite"
+    config.home = str(home)
+    config.logger = {"_target_": "zelo.training.loggers.Csv"}
+    folder = home / "run"
+    folder.mkdir(parents=True)
+    if ledger.is_file():
+        copy_ledger(ledger, home / "ledger.sqlite")
+    execute(config, folder, manifest.get("overrides", []))
+    again = read_json(folder / MANIFEST)
+    before, after = ({s["label"]: s for s in m["stages"]} for m in (manifest, again))
+    stages = [compared(label, before.get(label, {}), now) for label, now in after.items()]
+    old, new = (m.get("results", {}) for m in (manifest, again))
+    numbers = [
+        f"{name}: {old.get(name)} then, {new.get(name)} now"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+    return Reproduction(folder, surroundings(manifest, again), stages, numbers)
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a run that is done."""
+    path = run if run.is_file() else run / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{run}: no run lies there ({MANIFEST})")
+    try:
+        manifest: dict[str, Any] = read_json(path)
+        status = manifest["status"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the manifest of a run") from None
+    if status != "done":
+        raise UserError(f"{path}: the run is {status}; only one that is done can be compared with")
+    return manifest
+
+
+def copy_ledger(path: Path, target: Path) -> None:
+    """Copy a ledger that others may be writing to."""
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+def compared(label: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Stage:
+    """One stage then and now."""
+    same_inputs = then.get("fingerprint") == now["fingerprint"]
+    old, new = then.get("files"), now.get("files")
+    if now["stage"] in TOLD or old is None or new is None:
+        return Stage(label, same_inputs, compared=False)
+    differing = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return Stage(label, same_inputs, differing, len(new))
+
+
+def surroundings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs in code, packages and machine."""
+    pairs = {
+        "Python": (then["python"], now["python"]),
+        "platform": (then["platform"], now["platform"]),
+    }
+    for name in ("code", "packages"):
+        for key in dict.fromkeys([*then[name], *now[name]]):
+            pairs[key] = then[name].get(key), now[name].get(key)
+    return [f"{key}: {old} then, {new} now" for key, (old, new) in pairs.items() if old != new]

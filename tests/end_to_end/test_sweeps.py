@@ -1,0 +1,114 @@
+"""Sweeps: shared stages, launchers, a search, jobs that fail, results side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from scipy.stats import t
+from tests.conftest import Cli
+from tests.end_to_end.test_run import STAGES
+
+
+def test_a_sweep_shares_what_its_runs_have_in_common(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    done = cli("run", "-m", "experiment=quickstart", "sampler=cycles,dense", "seed=1,2", *toy)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("── run ") == 4
+    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
+    seeds = [json.loads((sweep / str(n) / "manifest.json").read_text())["seed"] for n in range(4)]
+    assert seeds == [1, 2, 1, 2]
+    store = tmp_path / "work" / "outputs" / "store"
+    made = {stage: len(list((store / stage).glob("*/stage.json"))) for stage in STAGES}
+    assert made == {stage: 1 if stage in ("load", "retrieve") else 4 for stage in STAGES}
+
+    # Side by side: means over seeds, as the runs' own files have them.
+    own = [json.loads((sweep / str(n) / "metrics.json").read_text()) for n in range(4)]
+    means = [np.mean([own[n]["zelo/NDCG@10"] for n in pair]) for pair in ((0, 1), (2, 3))]
+    half = t.ppf(0.975, 1) * abs(own[0]["zelo/NDCG@10"] - own[1]["zelo/NDCG@10"]) / 2
+    for sampler, mean in zip(("cycles", "dense"), means, strict=True):
+        assert re.search(rf"sampler={sampler}\s+{mean:.3f} \[", done.stdout)
+    table = cli("compare", str(sweep), "csv=out.csv", "plot=out.png")
+    assert table.returncode == 0, table.stderr
+    with (tmp_path / "work" / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["sampler"], row["measure"], row["runs"]) for row in rows] == [
+        (sampler, measure, "2")
+        for sampler in ("cycles", "dense")
+        for measure in ("zelo/NDCG@10", "gain/NDCG@10")
+    ]
+    assert float(rows[0]["mean"]) == pytest.approx(means[0], abs=1e-4)
+    assert float(rows[0]["high"]) == pytest.approx(means[0] + half, abs=1e-4)
+    assert (tmp_path / "work" / "out.png").stat().st_size > 5000
+    unknown = cli("compare", str(sweep), "metric=zelo/NDCG@9")
+    assert unknown.returncode == 2
+    assert "zelo/NDCG@10" in unknown.stderr  # what there is
+    nothing = cli("compare", str(sweep.parent))
+    assert nothing.returncode == 2
+    assert "no run of a sweep lies there" in nothing.stderr
+
+
+LAUNCHERS = {
+    "serial": [],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+    "submitit": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_failing_run_of_a_sweep_is_named_and_does_not_stop_the_others(
+    cli: Cli, tmp_path: Path, toy: list[str], launcher: str
+) -> None:
+    done = cli(
+        "run",
+        "-m",
+        "experiment=quickstart",
+        "data.train_queries=500,12",
+        "stages=[load]",
+        *(t for t in toy if "train_queries" not in t),
+        *LAUNCHERS[launcher],
+    )
+    assert done.returncode == 2
+    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
+    manifests = [json.loads((sweep / str(n) / "manifest.json").read_text()) for n in range(2)]
+    assert [manifest["status"] for manifest in manifests] == ["failed", "done"]
+    assert "raise data.documents or ask for fewer queries" in manifests[0]["error"]
+    (named,) = re.findall("not done: (.*)", done.stderr)
+    assert named.startswith("0 (experiment=quickstart data.train_queries=500 ")
+    assert named.endswith(manifests[0]["error"])
+
+
+def test_a_search_goes_on_after_a_trial_that_failed(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    done = cli(
+        "run",
+        "-m",
+        "hydra/sweeper=search",
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.sampler.seed=0",
+        "experiment=quickstart",
+        "evaluation.split=dev",
+        "training.learning_rate=tag(log,interval(1e-5,1e-3))",
+        "data.train_queries=choice(12,500)",
+        *(t for t in toy if "train_queries" not in t),
+    )
+    sweep = next((tmp_path / "work" / "outputs" / "sweeps").iterdir())
+    manifests = [json.loads((sweep / str(n) / "manifest.json").read_text()) for n in range(3)]
+    status = [manifest["status"] for manifest in manifests]
+    assert {"failed", "done"} == set(status)
+    assert done.returncode == 2, done.stderr
+    assert len(re.findall("not done: ", done.stderr)) == status.count("failed")
+    found = OmegaConf.load(sweep / "optimization_results.yaml")
+    best = max(
+        json.loads((sweep / str(n) / "metrics.json").read_text())["zelo/NDCG@10"]
+        for n in range(3)
+        if status[n] == "done"
+    )
+    assert found.best_value == pytest.approx(best)
