@@ -34,6 +34,7 @@ NEEDED = {
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
     "refine=on": "distil=on",
+    "cross=on": "objective=mse",
     "judge=distilled": "judge.judges.distilled.folder={0}",
     "sampler=recorded": "sampler.path={0}/p.jsonl",
 }

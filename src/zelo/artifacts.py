@@ -34,8 +34,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         {"system": TEXT, "query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}
     ),
     "candidates": pa.schema({"query_id": TEXT, "doc_id": TEXT, "rank": WHOLE, "score": REAL}),
-    # compare: `doc_a` is shown first; which of the two that is was drawn at random
-    "comparisons": pa.schema({"query_id": TEXT, "doc_a": TEXT, "doc_b": TEXT, "repeat": WHOLE}),
+    # compare, refine, cross: `doc_a` is shown first; which of the two that is was drawn at random.
+    # `query_b` is the query of `doc_b` where it is another one than that of `doc_a`
+    "comparisons": pa.schema(
+        {"query_id": TEXT, "doc_a": TEXT, "doc_b": TEXT, "repeat": WHOLE, "query_b": TEXT}
+    ),
     # judge: score in [−1, 1], −1 for doc_a, null where the judge failed or was not reached, which
     # `status` tells apart; repeat counts the times that a judge was asked before
     "judgments": pa.schema(
@@ -48,12 +51,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             "score": REAL,
             "status": TEXT,
             "reasons": TEXT,
+            "query_b": TEXT,
         }
     ),
-    # rate: `ratings` per document, `fits` per query, `judges` per judge
+    # rate: `ratings` per document, `fits` and `levels` per query, `judges` per judge
     "ratings": pa.schema(
         {"query_id": TEXT, "doc_id": TEXT, "elo": REAL, "stderr": REAL, "target": REAL}
     ),
+    "levels": pa.schema({"query_id": TEXT, "level": REAL, "stderr": REAL}),
     "fits": pa.schema(
         {
             "query_id": TEXT,
@@ -92,8 +97,14 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+OPTIONAL = ("query_b",)  # columns that are null where they are not given, or not in a file
+
+
 def table(name: str, **columns: Any) -> Table:
     """Make a table of the schema called `name` from one sequence per column."""
+    for column in OPTIONAL:
+        if column in SCHEMAS[name].names and column not in columns:
+            columns[column] = pa.nulls(len(next(iter(columns.values()))), TEXT)
     return pa.table(columns, schema=SCHEMAS[name])
 
 
@@ -128,6 +139,9 @@ def read_table(folder: Path, name: str) -> Table:
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be read ({first}); delete its folder and rerun") from None
+    for column in OPTIONAL:
+        if column in SCHEMAS[name].names and column not in content.schema.names:
+            content = content.append_column(column, pa.nulls(len(content), TEXT))
     if content.schema.names != SCHEMAS[name].names:
         raise UserError(
             f"{path}: columns are {content.schema.names}, expected {SCHEMAS[name].names}"

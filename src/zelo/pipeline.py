@@ -1,7 +1,7 @@
 """The stages, in order.
 
     load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → evaluate
-    → [appraise → refine → judge → distil → ...] → report
+    → [appraise → refine → judge → distil → ...] → report; [cross → judge →] before rate
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
@@ -13,6 +13,7 @@ is asked where the trained model fails, and everything from distillation on is a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ from pydantic import field_validator, model_validator
 
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import PairSource, Sampler, compare
+from zelo.comparison.cross import CrossQuery, cross
 from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
@@ -42,7 +44,7 @@ from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.train import MODEL, Model, train
 
 STAGES = (
-    load, retrieve, compare, judge, distil, rate, train, evaluate, appraise, refine, report,
+    load, retrieve, compare, cross, judge, distil, rate, train, evaluate, appraise, refine, report,
 )  # fmt: skip
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
@@ -70,6 +72,7 @@ class Run(Component):
     judge: Ensemble = option(help="who compares")
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
+    cross: CrossQuery | None = option(None, "whether queries get a common level, and how")
     refine: Refinement | None = option(None, "whether failures are learned from, and how")
     rating: Rating = option(help="how comparisons become Elos")
     model: Model = option(help="what is trained")
@@ -85,6 +88,11 @@ class Run(Component):
             raise ValueError(
                 "refine=on teaches the distilled model what the first pass got wrong; it needs "
                 "distil=on"
+            )
+        if self.cross is not None and self.objective.level_free:
+            raise ValueError(
+                "cross=on gives queries a common level, of which this objective learns nothing: "
+                "choose objective=mse, or cross=off"
             )
         return self
 
@@ -211,6 +219,15 @@ class Way:
         options = {"judge": judges, **self.seed}
         return self.store.run(judge, inputs, options, self.paid, label=f"judge{about}")
 
+    @cached_property
+    def across(self) -> dict[str, Artifact]:
+        """What the ensemble says of pairs across queries, which a distilled model cannot read."""
+        if self.run.cross is None:
+            return {}
+        options = {"cross": self.run.cross, "depth": self.run.depth, **self.seed}
+        pairs = self.store.run(cross, self.ranked, options)
+        return {"cross": self.judge(self.run.judge, pairs, {}, " (across queries)")}
+
     def distil(
         self, distillation: Distillation, judgments: Mapping[str, Artifact], about: str
     ) -> Artifact:
@@ -248,7 +265,9 @@ class Way:
             judged[f"judgments{suffix}"] = judgments
             earlier[f"comparisons{suffix}"] = comparisons
         rating = {"rating": run.rating, "vote": judges.vote}
-        ratings = self.store.run(rate, judged, rating, label=f"rate{about}")
+        if self.across:
+            rating["cross_vote"] = run.judge.vote
+        ratings = self.store.run(rate, {**judged, **self.across}, rating, label=f"rate{about}")
         trained = self.store.run(
             train,
             {
@@ -274,7 +293,7 @@ class Way:
             label=f"evaluate{about}",
         )
         outcome = {"ratings": ratings, "trained": trained, "metrics": metrics}
-        return {**earlier, **judged, **self.ranked, **outcome}
+        return {**earlier, **judged, **self.across, **self.ranked, **outcome}
 
     def refine(self, refinement: Refinement, trained: Artifact, about: str) -> Artifact:
         """Pairs where the trained model fails."""

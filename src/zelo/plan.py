@@ -102,6 +102,10 @@ def plan(run: Run) -> Plan:
         for_ensemble = few * size.queries
         comparisons = {"compare (few, for the ensemble)": for_ensemble, "compare": total}
     learned = for_ensemble
+    if run.cross is not None:
+        edges = float(size.queries * run.cross.cycles * run.cross.per_edge)
+        comparisons["cross (between queries)"] = edges
+        for_ensemble += edges
     if (more := run.refine) is not None:
         pairs_of_one, _ = comparisons_of(more.sample, min(more.sample_depth, size.documents))
         comparisons |= {

@@ -18,8 +18,9 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     one_pass = ["compare", "judge", "rate", "train", "evaluate", "judge", "appraise"]
     assert [stage["stage"] for stage in stages] == [
-        *("load", "retrieve", "compare", "judge", "compare", "judge"),
-        *("distil", *one_pass, "refine", "judge", "distil", *one_pass, "report"),
+        *("load", "retrieve", "compare", "judge", "compare", "judge", "distil"),
+        *(*one_pass[:2], "cross", "judge", *one_pass[2:]),  # asked once, used in both passes
+        *("refine", "judge", "distil", *one_pass, "report"),
     ]
     counts = {stage["label"]: stage["counts"] for stage in stages}
     failed = counts["refine, pass 1"]["comparisons"]
@@ -28,6 +29,8 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     assert before < counts["distil, pass 2"]["pairs"] <= before + failed  # some were asked before
     assert counts["judge (the ensemble, failures of pass 1)"]["comparisons"] == failed
     assert counts["judge (the ensemble, the sample)"]["comparisons"] == 5 * 6
+    assert counts["rate, pass 2"]["cross_comparisons"] == counts["cross"]["comparisons"]
+    assert counts["rate, pass 2"]["cross_left_out"] == 0
 
     # The second pass learned from the first one's failures: a known document, and one that is not.
     paths = {stage["label"]: Path(stage["path"]) for stage in stages}

@@ -288,7 +288,8 @@ class PreparedApi:
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
-        asked = prompt.messages(question, self.judge.document_tokens)
+        name = "compare" if question.query_b is None else "cross"
+        asked = prompt.messages(question, self.judge.document_tokens, name=name)
         conversation = asked
         tally = Tally()
         corrected = False

@@ -57,11 +57,15 @@ def judge(
     pairs: dict[str, dict[str, None]] = {}
     for folder in (*earlier.values(), comparisons):
         rows = read_table(folder, "comparisons")
-        names = ("query_id", "doc_a", "doc_b")
-        for query_id, a, b in zip(*(rows[name].to_pylist() for name in names), strict=True):
-            pairs.setdefault(query_id, {}).update({a: None, b: None})
+        names = ("query_id", "doc_a", "query_b", "doc_b")
+        for q, a, r, b in zip(*(rows[name].to_pylist() for name in names), strict=True):
+            pairs.setdefault(q, {})[a] = None
+            pairs.setdefault(q if r is None else r, {})[b] = None
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
     judges = prepare_judges(judge, data, compared, seed)
+    across = any(question.query_b is not None for question in questions)
+    if across:
+        refuse_across(judges)
     polls = [Poll(question) for question in questions]
     with Ledger(ledger) as kept:
         spending = Spending(budget or Budget(), *kept.spent(run))
@@ -78,6 +82,7 @@ def judge(
         score=[answer.score if answer else None for _, _, answer in said],
         status=[answer.status if answer else MISSING for _, _, answer in said],
         reasons=[answer.reasons if answer else "" for _, _, answer in said],
+        query_b=[q.query_b for _, q, _ in said],
     )
     write_table(out, "judgments", judgments)
     for name, n in Counter(name for name, _, answer in said if answer is None).items():
@@ -95,7 +100,7 @@ def judge(
         "usd_now": spending.usd - spent_before,
         "tokens_in": sum(answer.tokens_in for answer in given),
         "tokens_out": sum(answer.tokens_out for answer in given),
-        "consensus": consensus(judgments),
+        "consensus": None if across else consensus(judgments),
         "failures": dict(failures),
         "failed_attempts": {name: dict(kinds) for name, kinds in sums.trouble.items() if kinds},
         "given_up": sums.down,
@@ -115,6 +120,16 @@ def prepare_judges(
     }
     refuse_twins(judges)
     return judges
+
+
+def refuse_across(judges: Mapping[str, PreparedJudge]) -> None:
+    """`UserError` where a judge cannot compare documents of different queries."""
+    for name, prepared in judges.items():
+        if not getattr(prepared, "across", False):
+            raise UserError(
+                f"judge {name}: it compares documents of one query only; choose cross=off, or "
+                f"another judge"
+            )
 
 
 def hold_polls(
@@ -180,7 +195,7 @@ class Poll:
     def scores(self) -> list[float]:
         """Scores as if the comparison had always been shown as it stands."""
         return [
-            answer.score if question.doc_a == self.question.doc_a else -answer.score
+            answer.score if question.ids[0] == self.question.ids[0] else -answer.score
             for _, question, answer in self.said
             if answer is not None and answer.score is not None
         ]
@@ -252,10 +267,10 @@ def read_questions(comparisons: Path, data: Path) -> list[Question]:
     rows = read_table(comparisons, "comparisons")
     wanted = {doc_id for name in ("doc_a", "doc_b") for doc_id in rows[name].to_pylist()}
     queries, documents = query_texts(data), document_texts(data, wanted)
+    names = ("query_id", "doc_a", "doc_b", "repeat", "query_b")
     return [
-        Question(query_id, a, b, repeat, queries[query_id], documents[a], documents[b])
-        for query_id, a, b, repeat in zip(
-            *(rows[name].to_pylist() for name in ("query_id", "doc_a", "doc_b", "repeat")),
-            strict=True,
+        Question(
+            q, a, b, repeat, queries[q], documents[a], documents[b], r, queries[r] if r else ""
         )
+        for q, a, b, repeat, r in zip(*(rows[name].to_pylist() for name in names), strict=True)
     ]

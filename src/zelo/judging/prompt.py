@@ -36,7 +36,9 @@ CONTROL = re.compile(
 )
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 CODES = random.Random(secrets.randbits(128))  # no document's author can know the next
-PLACEHOLDER = re.compile(r"\{(code|limit|query|text_a|text_b|note_query|note_a|note_b|problem)\}")
+PLACEHOLDER = re.compile(
+    r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem)\}"
+)
 
 
 @cache
@@ -64,17 +66,20 @@ def messages(
     `code` is the marker code; by default, and where a text contains it, a new random one.
     """
     query, note_query = shown(question.query, limit)
+    other, note_other = shown(question.other, limit)
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
-    while code is None or any(code in text for text in (query, text_a, text_b)):
+    while code is None or any(code in text for text in (query, other, text_a, text_b)):
         code = f"{CODES.getrandbits(48):012x}"
     values = {
         "code": code,
         "limit": f"{limit:,}",
         "query": query,
+        "other": other,
         "text_a": text_a,
         "text_b": text_b,
         "note_query": note_query,
+        "note_other": note_other,
         "note_a": note_a,
         "note_b": note_b,
     }

@@ -24,7 +24,11 @@ GLANCE = 0.5  # seconds after which one that waits looks whether there is still 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One comparison as it is presented: `doc_a` first, `doc_b` second."""
+    """One comparison as it is presented: `doc_a` first, `doc_b` second.
+
+    `query_b` is the query of `doc_b` where it is another one, `other` its text: the question is
+    then which document serves its own query better.
+    """
 
     query_id: str
     doc_a: str
@@ -33,18 +37,42 @@ class Question:
     query: str  # the text, as are the next two
     text_a: str
     text_b: str
+    query_b: str | None = None
+    other: str = ""
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Texts of each document's query and of the document."""
+        other = self.query if self.query_b is None else self.other
+        return (self.query, self.text_a), (other, self.text_b)
+
+    @property
+    def ids(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Ids of each document's query and of the document."""
+        return (self.query_id, self.doc_a), (self.query_b or self.query_id, self.doc_b)
 
 
 def filed(judge: PreparedJudge, q: Question) -> Question:
-    """The question as the ledger knows it: by its texts and, if its judge goes by ids, by those."""
+    """The question as the ledger knows it: by its texts and, if its judge goes by ids, by those.
+
+    One across queries is known by both, and by the prompt that is written for such.
+    """
+    query = q.query
+    if q.query_b is not None:
+        from zelo.judging.prompt import prompt_hash
+
+        query = f"{prompt_hash('cross')}\0{query}\0{q.other}"
     if not getattr(judge, "goes_by_ids", False):
-        return q
+        return replace(q, query=query)
     a, b = (f"{i}\0{text}" for i, text in ((q.doc_a, q.text_a), (q.doc_b, q.text_b)))
-    return replace(q, query=f"{q.query_id}\0{q.query}", text_a=a, text_b=b)
+    ids = q.query_id if q.query_b is None else f"{q.query_id}\0{q.query_b}"
+    return replace(q, query=f"{ids}\0{query}", text_a=a, text_b=b)
 
 
 def turned(q: Question) -> Question:
     """The same comparison presented the other way round."""
+    if q.query_b is not None:
+        q = replace(q, query_id=q.query_b, query=q.other, query_b=q.query_id, other=q.query)
     return replace(q, doc_a=q.doc_b, doc_b=q.doc_a, text_a=q.text_b, text_b=q.text_a)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Scorer(Component):
 class PreparedScorer:
     """The loaded model."""
 
+    across: ClassVar[bool] = True
     fingerprint: str
     judge: Scorer
     model: Any
@@ -67,11 +68,9 @@ class PreparedScorer:
         """Score each pair of query and document once, and compare."""
         from scipy.special import expit
 
-        pairs = dict.fromkeys(
-            (q.query, text) for q in questions for text in (q.text_a, q.text_b)
-        )  # in order, each once
+        pairs = dict.fromkeys(pair for q in questions for pair in q.pairs)  # in order, each once
         score = dict(zip(pairs, self._scores(list(pairs)), strict=True))
-        gaps = [score[q.query, q.text_a] - score[q.query, q.text_b] for q in questions]
+        gaps = [score[a] - score[b] for a, b in (q.pairs for q in questions)]
         p = expit(self.judge.scale * np.array(gaps, dtype=np.float64))
         return [Answer(1.0 - 2.0 * value) for value in p.tolist()]
 

@@ -64,6 +64,7 @@ class PreparedSimulated:
     """A simulated judge with its hidden scores at hand."""
 
     goes_by_ids: ClassVar[bool] = True
+    across: ClassVar[bool] = True
     fingerprint: str
     scores: Scores
     noise: Noise
@@ -75,8 +76,7 @@ class PreparedSimulated:
 
         if not questions:
             return []
-        s_a = np.array([self.scores[q.query_id, q.doc_a] for q in questions])
-        s_b = np.array([self.scores[q.query_id, q.doc_b] for q in questions])
+        s_a, s_b = (np.array([self.scores[q.ids[side]] for q in questions]) for side in (0, 1))
         u = np.stack([self._uniforms(question) for question in questions])
         noise = self.noise
         gap = s_a - s_b + noise.position_bias + noise.spread * ndtri(u[:, 0])
@@ -92,6 +92,7 @@ class PreparedSimulated:
     def _uniforms(self, question: Question) -> NDArray[np.float64]:
         """Three numbers in (0, 1) drawn from a hash of seed and question."""
         q = question
-        key = "\x1f".join([str(self.seed), q.query_id, q.doc_a, q.doc_b, str(q.repeat)])
+        asked = [q.query_id, q.doc_a, *([q.query_b] if q.query_b else []), q.doc_b, str(q.repeat)]
+        key = "\x1f".join([str(self.seed), *asked])
         raw = hashlib.blake2b(key.encode(), digest_size=24).digest()
         return (np.frombuffer(raw, dtype=">u8").astype(np.float64) + 0.5) / 2.0**64

@@ -37,23 +37,41 @@ class Rating(Component):
 
 
 @stage(version=2)
-def rate(*, out: Path, rating: Rating, vote: str, **judgments: Path) -> Mapping[str, Any]:
+def rate(
+    *,
+    out: Path,
+    rating: Rating,
+    vote: str,
+    cross: Path | None = None,
+    cross_vote: str = "soft",
+    **judgments: Path,
+) -> Mapping[str, Any]:
     """Fit the Elos of every query and write `ratings`, `fits` and `judges`.
 
     `judgments` are folders, one for each round that judges were asked in. The answers of all judges
-    about a comparison are averaged, unless the judges are modelled.
+    about a comparison are averaged, unless the judges are modelled. `cross` has judgments across
+    queries: the level of each query is fitted to them, written as `levels`, and targets are on the
+    common scale.
     """
     from zelo.rating.tables import encode
 
     said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
     single = encode(said, vote, "judgments")
     rated = rate_judgments(said, rating, vote)
-    write_table(out, "ratings", rated.ratings)
+    ratings, counts = rated.ratings, rated.counts
+    if cross is not None:
+        from zelo.rating.levels import leveled
+
+        said_across = read_table(cross, "judgments")
+        ratings, levels, more = leveled(ratings, said_across, rating, cross_vote)
+        write_table(out, "levels", levels)
+        counts |= more
+    write_table(out, "ratings", ratings)
     write_table(out, "fits", rated.fits)
     tally = JudgeTally()
     tally.add(single, elos_of(single, rated.ratings))
     write_table(out, "judges", tally.table(single, rated.judges))
-    return rated.counts
+    return counts
 
 
 def rate_judgments(said: Table, rating: Rating, vote: str) -> Rated:

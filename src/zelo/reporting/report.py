@@ -189,6 +189,9 @@ def caveats(
             "disconnected_queries"
         ],
         "fits did not converge": counts["rate"]["not_converged"],
+        "comparisons across queries are of documents that were not rated": counts["rate"].get(
+            "cross_left_out", 0
+        ),
     }
     said = [f"{number:,} {what}" for what, number in worth_saying.items() if number]
     down = [
