@@ -93,16 +93,17 @@ def assert_same(one: Path, other: Path, rate: float = 1e-4) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "objective"),
+    ("strategy", "make", "objective"),
     [
-        pytest.param(BiEncoder, CentredMSE(), id="bi-encoder"),
-        pytest.param(CrossEncoder, MSE(), id="cross-encoder", marks=pytest.mark.slow),
+        pytest.param("ddp", BiEncoder, CentredMSE(), id="ddp-bi-encoder"),
+        pytest.param("fsdp", BiEncoder, MSE(), id="fsdp-bi-encoder"),  # whose level learns too
+        pytest.param("ddp", CrossEncoder, MSE(), id="ddp-cross-encoder", marks=pytest.mark.slow),
+        pytest.param("fsdp", CrossEncoder, MSE(), id="fsdp-cross-encoder", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_learn_what_one_learns(
-    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], make: Any, objective: Any,
-    strategy: str,
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], strategy: str, make: Any,
+    objective: Any,
 ) -> None:  # fmt: skip
     """Batches of 4 queries, the last of an epoch smaller than that: every step is the same."""
     # A large factor of the cosine would make its rounding, which depends on padding, large too.

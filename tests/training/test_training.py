@@ -26,7 +26,7 @@ from zelo.training.lessons import RatedQuery
 from zelo.training.loader import ResumableLoader
 from zelo.training.losses import centre
 from zelo.training.modules import PairwiseModule, PointwiseModule
-from zelo.training.objectives import CentredMSE
+from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
 
 
@@ -190,6 +190,29 @@ def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> Non
     assert any("layer.1." in name for name in changed)
     with pytest.raises(UserError, match=r"training\.frozen_layers=2: the encoder has 2 layers"):
         bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(frozen_layers=2), 3)
+
+
+def test_a_level_is_matched_learned_and_not_shipped(tiny_model: Path, tmp_path: Path) -> None:
+    """Targets in [0, 1] say how high a query's documents are; cosines all lie above 0."""
+    model = bi_encoder(tiny_model, scale=5.0)
+    module = model.module(MSE(), TrainingOptions(), 10)
+    data = lessons(module, tmp_path, rated(9), 4)
+    batch = next(iter(data.train_dataloader()))
+    before = module(batch)
+    wanted = float(torch.logit(batch.target[batch.mask].mean().clamp(0.01, 0.99)))
+
+    module.match_level([batch])
+    after = module(batch)
+    assert float(after[batch.mask].mean()) == pytest.approx(wanted, abs=1e-4)
+    torch.testing.assert_close(  # the same for all
+        (after - before)[batch.mask],
+        torch.full_like(before[batch.mask], float(module.level.weight)),
+    )
+    module.objective.total(after, batch, None).sum().backward()
+    assert module.level.weight.grad.abs() > 0
+    model.export(module, tmp_path / "model")
+    assert not any("level" in p.name for p in (tmp_path / "model").rglob("*"))
+    assert bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 10).level is None
 
 
 @pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])

@@ -71,7 +71,9 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         mesh = self.device_mesh["data_parallel"]
         for layer in layers(self.backbone):
             fully_shard(layer, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+        for part in self.children():  # the model, and what is trained beside it
+            if any(True for _ in part.parameters()):
+                fully_shard(part, mesh=mesh)
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
@@ -159,7 +161,8 @@ class PointwiseModule(ZeloModule):
         super().__init__(model, training, steps)
         self.objective = objective
         self.ndcg, self.val_loss = MeanMetric(), MeanMetric()
-        self.to_match: Sequence[ScoredBatch] = []  # what the scale of the cosine is matched on
+        self.level: Level | None = None  # of a cosine that has to meet targets in [0, 1]
+        self.to_match: Sequence[ScoredBatch] = []  # what scale or level of a cosine are matched on
         if model[0].transformer_task == "feature-extraction":
             freeze_pooler(self.backbone)
         if objective.level_free:
@@ -188,9 +191,10 @@ class PointwiseModule(ZeloModule):
         return self.predict(batch)[0][0]
 
     def on_fit_start(self) -> None:
-        """Match the scale, on the device that trains."""
+        """Match the scale or the level, on the device that trains."""
         if self.to_match and self.cosine_scale is not None:
-            self.match_scale([self.trainer.strategy.batch_to_device(b) for b in self.to_match])
+            match = self.match_scale if self.level is None else self.match_level
+            match([self.trainer.strategy.batch_to_device(b) for b in self.to_match])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the scale: training that goes on does so with the same."""
@@ -250,9 +254,48 @@ class PointwiseModule(ZeloModule):
         self.val_loss.reset()
         self.ndcg.reset()
 
+    def match_level(self, batches: Sequence[ScoredBatch]) -> None:
+        """Start at the level at which predictions are, on average, as high as targets.
+
+        Cosines of one model lie far above 0; without a level the first thing that it learns is to
+        press all of them down, which no ranking needs.
+        """
+        self.eval()
+        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
+        with torch.no_grad(), half:
+            predictions = torch.cat([self(batch)[batch.mask] for batch in batches])
+        wanted = torch.cat([batch.target[batch.mask] for batch in batches]).mean()
+        assert self.level is not None
+        self.level.move(torch.logit(wanted.clamp(0.01, 0.99)) - predictions.mean())
+
+
+class Level(nn.Module):
+    """One number that is learned, and added to predictions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, predictions: Tensor) -> Tensor:
+        """Predictions on another level."""
+        return predictions + self.weight
+
+    @torch.no_grad()
+    def move(self, by: Tensor) -> None:
+        """Add `by`; of a number that is sharded (FSDP) one rank has all and the others nothing."""
+        from torch.distributed.fsdp import FSDPModule
+
+        if isinstance(self, FSDPModule):
+            self.reshard()  # what a forward pass left put together is a copy
+        shard = self.weight.to_local() if hasattr(self.weight, "to_local") else self.weight
+        shard += by.to(shard)
+
 
 class BiEncoderModule(PointwiseModule):
     """Trains an embedding model so that `scale · cos(q, d)` meets the targets.
+
+    Where these fix a level, one number is learned that is added to all predictions; it does not
+    ship, as it changes no order.
 
     With `dimensions` (Matryoshka, arXiv 2205.13147) the objective is averaged over embeddings cut
     to each of them as well.
@@ -271,6 +314,8 @@ class BiEncoderModule(PointwiseModule):
     ) -> None:
         super().__init__(model, objective, training, steps)
         self.cosine_scale: float = scale
+        if not objective.level_free:
+            self.level = Level()
         self.dimensions = [None, *dimensions]
 
     def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
@@ -284,6 +329,8 @@ class BiEncoderModule(PointwiseModule):
             with torch.autocast(q.device.type, enabled=False):  # cosines lie close together
                 unit = [F.normalize(side[:, :n].float(), dim=1) for side in (q, d)]
                 scores = self.cosine_scale * (unit[0] @ unit[1].T)
+                if self.level is not None:
+                    scores = self.level(scores)
             found.append((scores.gather(1, batch.place), scores.masked_fill(own > 0, -math.inf)))
         return found
 

@@ -55,7 +55,7 @@ class Model(Protocol):
         ...
 
 
-@stage(version=3)
+@stage(version=4)
 def train(
     *,
     out: Path,
@@ -144,7 +144,7 @@ def learn(
         lessons.held_out,
         training.accumulate,
     )
-    if model.scale is None and objective.level_free:
+    if model.scale is None if objective.level_free else module.level is not None:
         rng = stream(seed, "scale")
         some = [lessons.rated[i] for i in rng.permutation(len(lessons.rated))[:MATCHED]]
         parts = range(0, len(some), training.batch)
