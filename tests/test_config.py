@@ -53,6 +53,13 @@ def composed(*overrides: str, name: str = "config") -> Run:
         return build_from(compose(name, overrides=list(overrides)))
 
 
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_a_distilled_judge_needs_no_trainer(command: str, tmp_path: Path) -> None:
+    more = ["data.path=x"] if command == "audit" else []
+    folder = f"judge.judges.distilled.folder={tmp_path}"
+    composed("judge=distilled", folder, *more, name=command)
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
     more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()

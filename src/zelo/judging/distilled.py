@@ -35,7 +35,7 @@ class Distilled(Component):
     made_by: str | None = option(
         None, "fingerprint of the stage that makes the model; null: it is there already"
     )
-    trainer: LightningTrainer = option(LightningTrainer(), "precision and devices")
+    trainer: LightningTrainer | None = option(None, "precision and devices; null: the CPU")
 
     def fingerprint(self) -> str | None:
         """Digest of the weights, where no stage is yet to make them."""
@@ -51,10 +51,11 @@ class Distilled(Component):
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> PreparedDistilled:
         """Load the model; its weights and the precision are the fingerprint."""
+        trainer = self.trainer or LightningTrainer()
         said = ["distilled", digest_files(self._weights())]
-        if self.trainer.precision != "32-true":
-            said.append(self.trainer.precision)
-        return PreparedDistilled(digest(said), self.folder.expanduser(), self.trainer)
+        if trainer.precision != "32-true":
+            said.append(trainer.precision)
+        return PreparedDistilled(digest(said), self.folder.expanduser(), trainer)
 
 
 class PreparedDistilled:
