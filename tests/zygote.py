@@ -9,13 +9,11 @@ and exit status come back, a line each.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import json
 import os
 import socket
 import sys
-import traceback
 
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
@@ -63,18 +61,8 @@ def act(request: dict[str, str], descriptors: list[int]) -> None:
         os.close(descriptor)
     os.chdir(request["folder"])
     sys.argv = ["zelo", *request["words"]]
-    status = 0
-    try:
-        main(list(request["words"]))
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # taking all that was imported apart would take seconds
+    main(list(request["words"]))
+    sys.exit(0)
 
 
 if __name__ == "__main__":
