@@ -179,7 +179,7 @@ def end_of_sweep(folder: Path) -> int:
         return 0  # nothing was begun, which has been said
     lost = failures(jobs)
     print(f"\n── {len(jobs)} runs in {shorter(folder)} ──")
-    if any(job.numbers for job in jobs):
+    if any(job.numbers for job in jobs if job.status == "done"):
         print_jobs(rows(jobs))
         print(f"zelo compare {shorter(folder)} csv=FILE plot=FILE.png")
     for line in lost:
@@ -260,8 +260,7 @@ def compare(words: Sequence[str]) -> None:
     from zelo.evaluation.compare_runs import compare_runs, draw
     from zelo.reporting.results import print_systems
 
-    options = dict(word.split("=", 1) for word in words if word.startswith(("qrels=", "plot=")))
-    paths = [Path(word) for word in words if not word.startswith(("qrels=", "plot="))]
+    options, paths = options_and_paths(words, ("qrels=", "plot="))
     found, tests, values = compare_runs(paths, Path(options["qrels"]))
     queries = len(next(iter(values.values())))
     print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
@@ -282,8 +281,8 @@ def compare_sweeps(words: Sequence[str]) -> None:
         write_csv,
     )
 
-    options = dict(word.split("=", 1) for word in words if word.startswith(SWEEP_OPTIONS))
-    jobs = read_jobs([Path(word) for word in words if not word.startswith(SWEEP_OPTIONS)])
+    options, folders = options_and_paths(words, ("metric=", "csv=", "plot="))
+    jobs = read_jobs(folders)
     found = rows(jobs, options["metric"].split(",") if "metric" in options else MEASURES)
     print_jobs(found)
     for line in failures(jobs):
@@ -294,7 +293,14 @@ def compare_sweeps(words: Sequence[str]) -> None:
         draw(Path(options["plot"]), found)
 
 
-SWEEP_OPTIONS = ("metric=", "csv=", "plot=")
+def options_and_paths(
+    words: Sequence[str], options: tuple[str, ...]
+) -> tuple[dict[str, str], list[Path]]:
+    """What `options` (each with its =) are set to, and the other words as paths."""
+    return (
+        dict(word.split("=", 1) for word in words if word.startswith(options)),
+        [Path(word) for word in words if not word.startswith(options)],
+    )
 
 
 @exit_status(NOTHING)

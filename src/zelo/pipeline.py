@@ -148,7 +148,7 @@ def run_stages(run: Run, store: Store, tracking: Tracking) -> dict[str, Artifact
         if number == passes:
             break
         failed = way.refine(run.refine, made["trained"], about)
-        if failed.complete and not failed.record["counts"]["comparisons"]:
+        if failed.complete and not count(failed):
             break  # nothing to learn from
         more = way.judge(run.judge, failed, compared, f" (the ensemble, failures of pass {number})")
         learned = {**learned, f"judgments_{number + 1}": more}

@@ -108,11 +108,12 @@ def plan(run: Run) -> Plan:
         for_ensemble += edges
     if (more := run.refine) is not None:
         pairs_of_one, _ = comparisons_of(more.sample, min(more.sample_depth, size.documents))
-        comparisons |= {
+        asked = {
             "compare (the sample, for the ensemble)": more.sample_queries * pairs_of_one,
             "refine (for the ensemble, at most)": float(size.queries * (more.passes - 1)),
         }
-        for_ensemble += sum(list(comparisons.values())[-2:])
+        comparisons |= asked
+        for_ensemble += sum(asked.values())
     return Plan(
         size,
         comparisons,

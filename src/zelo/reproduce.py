@@ -94,13 +94,13 @@ def read_manifest(run: Path) -> dict[str, Any]:
     path = run if run.is_file() else run / MANIFEST
     if not path.is_file():
         raise UserError(f"{run}: no run lies there ({MANIFEST})")
-    try:
-        manifest: dict[str, Any] = read_json(path)
-        status = manifest["status"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the manifest of a run") from None
-    if status != "done":
-        raise UserError(f"{path}: the run is {status}; only one that is done can be compared with")
+    manifest: Any = read_json(path)
+    if not (isinstance(manifest, dict) and "status" in manifest):
+        raise UserError(f"{path}: not the manifest of a run")
+    if manifest["status"] != "done":
+        raise UserError(
+            f"{path}: the run is {manifest['status']}; only one that is done can be compared with"
+        )
     return manifest
 
 

@@ -24,7 +24,7 @@ from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.store import Artifact, Store, Used
-from zelo.training.loggers import Tracking
+from zelo.training.loggers import Outcome, Tracking
 from zelo.training.train import MODEL
 
 MANIFEST = "manifest.json"
@@ -95,7 +95,7 @@ def execute(
         numbers = summary(made["metrics"]) | pass_summary(passed)
         manifest["results"] = numbers
         copy_out(made, numbers, folder)
-        tracking.finish(numbers, made, store.used)
+        tracking.finish(Outcome(store.used, numbers, made))
         status = "done"
     except Exception as error:
         manifest["error"] = str(error) if isinstance(error, UserError) else repr(error)
@@ -105,7 +105,7 @@ def execute(
         raise
     finally:
         if status != "done":
-            tracking.finish({}, {}, store.used)
+            tracking.finish(Outcome(store.used))
         manifest |= {"status": status, "seconds": round(time.time() - started, 2)}
         write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
     print_cost(store.used, time.time() - started)

@@ -13,6 +13,7 @@ from tests.conftest import Cli
 from tests.end_to_end.test_run import run_folder
 
 from zelo.artifacts import read_table
+from zelo.training.loggers import legal
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -105,6 +106,11 @@ def test_weights_and_biases_is_told_everything_but_texts(
         if path.is_file():
             content = path.read_bytes()
             assert not any(text in content for text in long), path
+
+
+def test_a_collection_without_a_name_has_one_as_an_artifact() -> None:
+    assert legal(None) == legal("") == "data"
+    assert legal("my data/v2") == "my-data-v2"
 
 
 def test_ranks_and_their_stage_are_one_run_of_weights_and_biases(

@@ -69,8 +69,9 @@ def compare(
     shown: list[tuple[str, str]] = []
     too_few = 0
     texts = query_texts(data, "train")
-    some = sorted(texts, key=lambda query_id: hash_share(texts[query_id]))[:queries]
-    taken = texts if queries is None else dict.fromkeys(some)
+    taken = list(texts)
+    if queries is not None:
+        taken = sorted(taken, key=lambda query_id: hash_share(texts[query_id]))[:queries]
     for query_id in track(taken, "choosing pairs"):
         if given is not None:
             shown += given.get(query_id, [])

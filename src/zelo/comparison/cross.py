@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.compare import present
 from zelo.comparison.crossquery import cross_pairs
 from zelo.config import Component, option
 from zelo.data.texts import query_texts
@@ -42,8 +43,7 @@ def cross(
     flat = [doc_id for docs in pool.values() for doc_id in docs]
     rng = stream(seed, "cross")
     first, second = cross_pairs(offsets, cross.cycles, rng, cross.per_edge)
-    swapped = rng.random(len(first)) < 0.5
-    a, b = np.where(swapped, second, first), np.where(swapped, first, second)
+    a, b = present(np.stack([first, second], 1), rng).T
     write_table(
         out,
         "comparisons",

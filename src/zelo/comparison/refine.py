@@ -14,7 +14,7 @@ from zelo.comparison.compare import Sampler, present
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.evaluation.evaluate import labelled_queries
+from zelo.evaluation.evaluate import labelled_queries, rerank
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage
@@ -62,9 +62,8 @@ def refine(
     asked = {query_id: queries[query_id] for query_id in pool}
     scores = model.score(trained / MODEL, asked, texts, pool, out, trainer)
     rows: list[tuple[str, str, str]] = []
-    for query_id, docs in pool.items():
-        order = [docs[i] for i in np.argsort(-np.array(scores[query_id]), kind="stable")]
-        pairs = failures(order, known[query_id], threshold)
+    for query_id, ranking in rerank(pool, scores).items():
+        pairs = failures([doc_id for doc_id, _ in ranking], known[query_id], threshold)
         rng = stream(seed, "refine", query_id)
         edges = present(np.arange(2 * len(pairs)).reshape(-1, 2), rng)
         flat = [doc_id for pair in pairs for doc_id in pair]

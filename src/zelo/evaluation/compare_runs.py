@@ -13,6 +13,7 @@ from zelo.data.trec import encoded, read_qrels, read_run
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import Values, measure, summarise, values_by_system
 from zelo.evaluation.significance import Difference, against
+from zelo.exports import save_figure
 from zelo.reporting.results import Estimate
 
 MEASURES = ("NDCG@10", "Recall@100", "MRR@10", "MAP@100", "Judged@10")
@@ -82,7 +83,4 @@ def draw(values: Values, metric: str, path: Path) -> None:
     axes.axhline(0, color="gray", linewidth=0.8)
     axes.set(xlabel="% of queries", ylabel=f"{metric} less that of {systems[0]}")
     axes.legend()
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: the figure cannot be written ({error})") from None
+    save_figure(figure, path)

@@ -6,7 +6,6 @@ collections, as in the paper's table 2.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zelo import exports
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import CEILING, values_by_system
@@ -199,14 +199,12 @@ def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 
 
 def write_csv(path: Path, found: Sequence[Row]) -> None:
     """One line per row and system: name, kind, queries, system, value, low, high."""
-    try:
-        file = path.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    with file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["name", "kind", "queries", "system", "value", "low", "high"])
-        for row in found:
-            for system, numbers in row.values.items():
-                cells = [f"{number:.4f}" for number in numbers]
-                writer.writerow([row.name, row.kind, row.queries, system, *cells])
+    exports.write_csv(
+        path,
+        ["name", "kind", "queries", "system", "value", "low", "high"],
+        (
+            [row.name, row.kind, row.queries, system, *(f"{number:.4f}" for number in numbers)]
+            for row in found
+            for system, numbers in row.values.items()
+        ),
+    )

@@ -7,11 +7,11 @@ dealt out as processes become free, and answers come back to the one that writes
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,10 @@ class PreparedDistilled:
 
     def __init__(self, fingerprint: str, folder: Path, trainer: LightningTrainer) -> None:
         self.fingerprint = fingerprint
-        self.reading: Reading | None = None
         self.processes: ProcessPoolExecutor | None = None
+        self.ask: Callable[[list[list[Triple]]], Iterable[list[float]]]  # lots of questions
         if trainer.devices == 1:
-            self.reading = Reading(folder, trainer, 0)
+            self.ask = partial(map, Reading(folder, trainer, 0))
             return
         context = multiprocessing.get_context("spawn")
         numbers: Any = context.Queue()
@@ -75,6 +75,7 @@ class PreparedDistilled:
         self.processes = ProcessPoolExecutor(
             trainer.devices, context, open_reading, (folder, trainer, numbers)
         )
+        self.ask = partial(self.processes.map, read)
         # Here, not where they are asked: they end with the thread that started them.
         for ready in [self.processes.submit(read, []) for _ in range(trainer.devices)]:
             ready.result()
@@ -84,11 +85,9 @@ class PreparedDistilled:
         triples = [(q.query, q.text_a, q.text_b) for q in questions]
         lots = by_length([-len(q.text_a) - len(q.text_b) for q in questions], LOT)
         told = [[triples[i] for i in lot] for lot in lots]
-        reader = map if self.processes is None else self.processes.map
-        ask = read if self.reading is None else self.reading
         scores = [0.0] * len(questions)
         try:
-            for lot, found in zip(lots, reader(ask, told), strict=True):
+            for lot, found in zip(lots, self.ask(told), strict=True):
                 for i, p in zip(lot, found, strict=True):
                     scores[i] = 1.0 - 2.0 * p
         except BrokenProcessPool:
@@ -122,14 +121,11 @@ OPEN: list[Reading] = []  # the one of a process that answers for a device
 
 def open_reading(folder: Path, trainer: LightningTrainer, numbers: Any) -> None:
     """Load the model in a process of its own, on a device that no other has."""
-    import torch
-
-    from zelo.training.ranks import die_with_parent
+    from zelo.training.ranks import die_with_parent, share_cores
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them
-    if trainer.accelerator == "cpu":
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // trainer.devices, 1))
+    share_cores(trainer)
     OPEN.append(Reading(folder, trainer, numbers.get()))
 
 

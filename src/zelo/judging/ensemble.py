@@ -84,24 +84,39 @@ class Preferences:
 def average(judgments: Table, vote: str) -> Preferences:
     """Average the answers to each pair, in whatever order and how often it was shown, and map to
     `p = (1 − mean) / 2` (METHOD, stage 2)."""
-    names = ("query_id", "doc_a", "doc_b", "score")
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for query_id, a, b, score in zip(*(judgments[name].to_pylist() for name in names), strict=True):
-        turned = (query_id, b, a) in groups
-        votes = groups[query_id, b, a] if turned else groups.setdefault((query_id, a, b), [])
+    groups = votes_by_pair(judgments, vote)
+    kept = [(key, votes) for key, votes in groups.items() if votes]
+    return Preferences(
+        query_ids=[q for (q, _, _, _), _ in kept],
+        doc_a=[a for (_, a, _, _), _ in kept],
+        doc_b=[b for (_, _, _, b), _ in kept],
+        p=np.array([mean_preference(votes) for _, votes in kept], dtype=np.float64),
+        answers=np.array([len(votes) for _, votes in kept], dtype=np.int64),
+        unanimous=np.array([agree(votes) for _, votes in kept], dtype=np.bool_),
+        unanswered=[(q, a, b) for (q, a, _, b), votes in groups.items() if not votes],
+    )
+
+
+Pair = tuple[str, str, str, str]  # query and document, of each of the two
+
+
+def votes_by_pair(judgments: Table, vote: str) -> dict[Pair, list[float]]:
+    """Votes on each pair, in the order it was first shown in; none where every judge failed."""
+    names = ("query_id", "doc_a", "query_b", "doc_b", "score")
+    groups: dict[Pair, list[float]] = {}
+    for q, a, r, b, score in zip(*(judgments[name].to_pylist() for name in names), strict=True):
+        r = q if r is None else r
+        turned = (r, b, q, a) in groups
+        votes = groups[r, b, q, a] if turned else groups.setdefault((q, a, r, b), [])
         if score is not None:
             value = float(np.sign(score)) if vote == "sign" else score
             votes.append(-value if turned else value)
-    kept = [(key, votes) for key, votes in groups.items() if votes]
-    return Preferences(
-        query_ids=[key[0] for key, _ in kept],
-        doc_a=[key[1] for key, _ in kept],
-        doc_b=[key[2] for key, _ in kept],
-        p=np.array([(1 - sum(votes) / len(votes)) / 2 for _, votes in kept], dtype=np.float64),
-        answers=np.array([len(votes) for _, votes in kept], dtype=np.int64),
-        unanimous=np.array([agree(votes) for _, votes in kept], dtype=np.bool_),
-        unanswered=[key for key, votes in groups.items() if not votes],
-    )
+    return groups
+
+
+def mean_preference(votes: Sequence[float]) -> float:
+    """P(first ≻ second) by votes in [−1, 1]."""
+    return (1 - sum(votes) / len(votes)) / 2
 
 
 def agree(votes: Sequence[float]) -> bool:

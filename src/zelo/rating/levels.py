@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zelo.artifacts import Table, table
+from zelo.judging.ensemble import mean_preference, votes_by_pair
 from zelo.rating.crossquery import fit_levels
 from zelo.rating.targets import targets
 
@@ -27,11 +29,8 @@ def leveled(
     names = ("query_id", "doc_id")
     keys = list(zip(*(ratings[name].to_pylist() for name in names), strict=True))
     place = {key: row for row, key in enumerate(keys)}
-    query_ids = list(dict.fromkeys(query_id for query_id, _ in keys))
-    sizes: dict[str, int] = {}
-    for query_id, _ in keys:
-        sizes[query_id] = sizes.get(query_id, 0) + 1
-    offsets = np.concatenate([[0], np.cumsum([sizes[q] for q in query_ids])])
+    sizes = Counter(query_id for query_id, _ in keys)  # queries in their order
+    offsets = np.concatenate([[0], np.cumsum(list(sizes.values()))])
     preferences = across(said, vote)
     known = {pair: p for pair, p in preferences.items() if pair[0] in place and pair[1] in place}
     elo = ratings["elo"].to_numpy()
@@ -53,20 +52,15 @@ def leveled(
     }
     return (
         ratings.set_column(column, "target", [target]),
-        table("levels", query_id=query_ids, level=levels.bias, stderr=levels.stderr),
+        table("levels", query_id=list(sizes), level=levels.bias, stderr=levels.stderr),
         counts,
     )
 
 
 def across(said: Table, vote: str) -> dict[tuple[Place, Place], float]:
     """P(first ≻ second) of each comparison across queries that a judge answered."""
-    votes: dict[tuple[Place, Place], list[float]] = {}
-    names = ("query_id", "doc_a", "query_b", "doc_b", "score")
-    for q, a, r, b, score in zip(*(said[name].to_pylist() for name in names), strict=True):
-        if score is None:
-            continue
-        value = float(np.sign(score)) if vote == "sign" else score
-        turned = ((r, b), (q, a)) in votes
-        key = ((r, b), (q, a)) if turned else ((q, a), (r, b))
-        votes.setdefault(key, []).append(-value if turned else value)
-    return {pair: (1 - sum(given) / len(given)) / 2 for pair, given in votes.items()}
+    return {
+        ((q, a), (r, b)): mean_preference(votes)
+        for (q, a, r, b), votes in votes_by_pair(said, vote).items()
+        if votes
+    }

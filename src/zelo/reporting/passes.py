@@ -28,7 +28,7 @@ def passes(made: Mapping[str, Path], resamples: int, seed: int) -> list[Pass]:
     """The passes of a run from `pass_1_appraisal`, `pass_1_metrics`, ...; none if not refined."""
     found: list[Pass] = []
     values: dict[tuple[str, str], Any] = {}
-    while f"pass_{len(found) + 1}_metrics" in made:
+    while {f"pass_{len(found) + 1}_{what}" for what in ("metrics", "appraisal")} <= made.keys():
         number = len(found) + 1
         metrics = made[f"pass_{number}_metrics"]
         per_query = values_by_system(read_table(metrics, "per_query"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zelo import exports
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import TRAINED
@@ -33,7 +33,6 @@ class Job:
     error: str | None
     numbers: dict[str, float]  # of metrics.json
     evaluated: Path | None  # output of the stage `evaluate`
-    seconds: float | None
 
     @property
     def name(self) -> str:
@@ -85,7 +84,8 @@ def read_job(folder: Path) -> Job:
     metrics = folder / "metrics.json"
     stages = {stage["stage"]: stage for stage in manifest.get("stages", [])}
     evaluated = stages.get("evaluate", {})
-    overrides = dict(word.lstrip("+").split("=", 1) for word in manifest.get("overrides", []))
+    words = [word.lstrip("+").partition("=") for word in manifest.get("overrides", [])]
+    overrides = {key: value for key, _, value in words}  # `~key` takes something away: no value
     return Job(
         folder,
         overrides,
@@ -93,7 +93,6 @@ def read_job(folder: Path) -> Job:
         manifest.get("error"),
         read_json(metrics) if metrics.is_file() else {},
         Path(evaluated["path"]) if evaluated.get("complete") else None,
-        manifest.get("seconds"),
     )
 
 
@@ -192,17 +191,16 @@ def shown(one: Cell) -> str:
 
 def write_csv(path: Path, found: Sequence[Row]) -> None:
     """One line per row and measure: what varied, runs, measure, mean, low, high."""
-    try:
-        file = path.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-    with file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*found[0].varied, "runs", "measure", "mean", "low", "high"])
-        for row in found:
-            for one in row.cells:
-                numbers = [f"{value:.4f}" for value in (one.value, one.low, one.high)]
-                writer.writerow([*row.varied.values(), len(row.jobs), one.measure, *numbers])
+    exports.write_csv(
+        path,
+        [*found[0].varied, "runs", "measure", "mean", "low", "high"],
+        (
+            [*row.varied.values(), len(row.jobs), one.measure]
+            + [f"{value:.4f}" for value in (one.value, one.low, one.high)]
+            for row in found
+            for one in row.cells
+        ),
+    )
 
 
 def draw(path: Path, found: Sequence[Row]) -> None:
@@ -224,10 +222,7 @@ def draw(path: Path, found: Sequence[Row]) -> None:
             points(axes, found)
         axes.grid(color="#eaeef2")
         axes.set_axisbelow(True)
-        try:
-            figure.savefig(path, dpi=150)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: the figure cannot be written ({error})") from None
+        exports.save_figure(figure, path)
 
 
 def is_number(text: str) -> bool:

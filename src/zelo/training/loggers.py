@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,7 +17,17 @@ from zelo.config import Component, option
 if TYPE_CHECKING:
     from zelo.store import Artifact, Used
 
+TABLES = {"judges": "ratings", "metrics": "metrics", "per_query": "metrics"}  # and whose they are
 SHOWN_METRIC = "NDCG@10"  # of which a tracker gets the value of every query
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; one that failed has neither results nor anything made."""
+
+    used: Sequence[Used]  # its stages
+    numbers: Mapping[str, float] = field(default_factory=dict)  # results
+    made: Mapping[str, Artifact] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -27,17 +38,8 @@ class Tracker(Protocol):
         """Lightning's logger for the training called `name`."""
         ...
 
-    def finish(
-        self,
-        run: Tracking,
-        numbers: Mapping[str, float],
-        made: Mapping[str, Artifact],
-        used: Sequence[Used],
-    ) -> None:
-        """Take the results of the run and what its stages took, and close.
-
-        A run that failed has no results and made nothing.
-        """
+    def finish(self, run: Tracking, outcome: Outcome) -> None:
+        """Take what the run came to, and close."""
         ...
 
 
@@ -57,11 +59,9 @@ class Tracking(Component):
             return False  # the first rank logs for all
         return self.tracker.lightning(self, name)
 
-    def finish(
-        self, numbers: Mapping[str, float], made: Mapping[str, Artifact], used: Sequence[Used]
-    ) -> None:
+    def finish(self, outcome: Outcome) -> None:
         """Tell the tracker how the run ended."""
-        self.tracker.finish(self, numbers, made, used)
+        self.tracker.finish(self, outcome)
 
 
 class Csv(Component):
@@ -73,13 +73,7 @@ class Csv(Component):
 
         return CSVLogger(str(run.folder), name="logs", version=name)
 
-    def finish(
-        self,
-        run: Tracking,
-        numbers: Mapping[str, float],
-        made: Mapping[str, Artifact],
-        used: Sequence[Used],
-    ) -> None:
+    def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Results need no other place than the run folder."""
 
 
@@ -92,17 +86,11 @@ class TensorBoard(Component):
 
         return TensorBoardLogger(str(run.folder), name="logs", version=name)
 
-    def finish(
-        self,
-        run: Tracking,
-        numbers: Mapping[str, float],
-        made: Mapping[str, Artifact],
-        used: Sequence[Used],
-    ) -> None:
+    def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Write the results beside the training metrics."""
-        if numbers:
+        if outcome.numbers:
             logger = self.lightning(run, "results")
-            logger.log_metrics(dict(numbers))
+            logger.log_metrics(dict(outcome.numbers))
             logger.finalize("success")
 
 
@@ -130,24 +118,19 @@ class WandB(Component):
 
         return WandbLogger(experiment=self._run(run), prefix="" if name == "train" else name)
 
-    def finish(
-        self,
-        run: Tracking,
-        numbers: Mapping[str, float],
-        made: Mapping[str, Artifact],
-        used: Sequence[Used],
-    ) -> None:
+    def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Write the results and close the run, which one that failed early never opened."""
         import wandb
 
+        made = outcome.made
         if not made and wandb.run is None:
             return
         opened = self._run(run)
-        for name, value in (stage_numbers(used) | dict(numbers)).items():
+        for name, value in (stage_numbers(outcome.used) | dict(outcome.numbers)).items():
             opened.summary[name] = value
         if made:
             opened.log(self._media(made))
-            self._file(opened, made, numbers)
+            self._file(opened, made, outcome.numbers)
         opened.finish(exit_code=0 if made else 1)
 
     def _run(self, run: Tracking) -> Any:
@@ -181,16 +164,14 @@ class WandB(Component):
         import wandb
 
         media: dict[str, Any] = {}
-        for name in ("ratings", "metrics"):
-            folder = made[name]
-            for table in {"ratings": ("judges",), "metrics": ("metrics", "per_query")}[name]:
-                if folder.complete:
-                    rows = read_table(folder.path, table).to_pylist()
-                    if table == "per_query":
-                        rows = [row for row in rows if row["metric"] == SHOWN_METRIC]
-                    columns = list(rows[0]) if rows else []
-                    data = [list(row.values()) for row in rows]
-                    media[f"tables/{table}"] = wandb.Table(columns=columns, data=data)
+        for table, source in TABLES.items():
+            if made[source].complete:
+                rows = read_table(made[source].path, table).to_pylist()
+                if table == "per_query":
+                    rows = [row for row in rows if row["metric"] == SHOWN_METRIC]
+                columns = list(rows[0]) if rows else []
+                data = [list(row.values()) for row in rows]
+                media[f"tables/{table}"] = wandb.Table(columns=columns, data=data)
         if made["report"].complete:
             for path in sorted((made["report"].path / "figures").glob("*.svg")):
                 svg = path.read_text(encoding="utf-8")
@@ -210,11 +191,13 @@ class WandB(Component):
         """
         import wandb
 
+        from zelo.training.train import MODEL
+
         data, trained = made["data"], made["trained"]
         if not (data.complete and trained.complete):
             return
         about = {"fingerprint": data.fingerprint, **data.record["counts"]}
-        name = legal(json.loads(json.dumps(data.record["options"]))["source"].get("name", "data"))
+        name = legal(data.record["options"]["source"].get("name"))
         dataset = wandb.Artifact(name, type="dataset", metadata=about)
         with dataset.new_file("data.json") as file:
             json.dump(about, file)
@@ -227,7 +210,7 @@ class WandB(Component):
         with model.new_file("model.json") as file:
             json.dump(about, file)
         if self.weights:
-            model.add_dir(str(trained.path / "model"))
+            model.add_dir(str(trained.path / MODEL))
         opened.log_artifact(model)
 
 
@@ -245,6 +228,6 @@ def stage_numbers(used: Sequence[Used]) -> dict[str, float]:
     return numbers
 
 
-def legal(name: str) -> str:
-    """A name as W&B takes it for an artifact."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100] or "data"
+def legal(name: str | None) -> str:
+    """A name as W&B takes it for an artifact; a folder in BEIR layout may have none."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name or "")[:100] or "data"

@@ -213,10 +213,10 @@ class PointwiseModule(ZeloModule):
         With another one the first thing a model learns is to press cosines together or apart,
         which no ranking needs.
         """
-        self.eval()
-        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
-        with torch.no_grad(), half:
-            predictions = [centre(self(batch), batch.weight)[batch.mask] for batch in batches]
+        predictions = [
+            centre(predicted, batch.weight)[batch.mask]
+            for batch, predicted in zip(batches, self.predicted(batches), strict=True)
+        ]
         targets = [centre(batch.target, batch.weight)[batch.mask] for batch in batches]
         spread = torch.cat(predictions).std()
         wanted = torch.cat(targets).std()
@@ -254,16 +254,21 @@ class PointwiseModule(ZeloModule):
         self.val_loss.reset()
         self.ndcg.reset()
 
+    def predicted(self, batches: Sequence[ScoredBatch]) -> list[Tensor]:
+        """Predictions for batches, without gradients; flash attention in training's precision."""
+        self.eval()
+        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
+        with torch.no_grad(), half:
+            return [self(batch) for batch in batches]
+
     def match_level(self, batches: Sequence[ScoredBatch]) -> None:
         """Start at the level at which predictions are, on average, as high as targets.
 
         Cosines of one model lie far above 0; without a level the first thing that it learns is to
         press all of them down, which no ranking needs.
         """
-        self.eval()
-        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
-        with torch.no_grad(), half:
-            predictions = torch.cat([self(batch)[batch.mask] for batch in batches])
+        pairs = zip(batches, self.predicted(batches), strict=True)
+        predictions = torch.cat([predicted[batch.mask] for batch, predicted in pairs])
         wanted = torch.cat([batch.target[batch.mask] for batch in batches]).mean()
         assert self.level is not None
         self.level.move(torch.logit(wanted.clamp(0.01, 0.99)) - predictions.mean())

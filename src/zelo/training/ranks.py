@@ -117,11 +117,7 @@ def main(file: str) -> None:
     arguments = build(job["arguments"]) | {name: Path(p) for name, p in job["paths"].items()}
     trainer = arguments["trainer"]
     assert isinstance(trainer, LightningTrainer)
-    if trainer.accelerator == "cpu":
-        import torch
-
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(cores // trainer.devices, 1))
+    share_cores(trainer)
     module, _, name = job["function"].partition(":")
     rank = take_place()
     try:
@@ -129,6 +125,14 @@ def main(file: str) -> None:
     except UserError as error:
         (arguments["out"] / f"rank-{rank}.error").write_text(str(error), encoding="utf-8")
         os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
+
+
+def share_cores(trainer: LightningTrainer) -> None:
+    """Leave the other processes of this machine their share of its cores, where these compute."""
+    if trainer.accelerator == "cpu":
+        import torch
+
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // trainer.devices, 1))
 
 
 PLACE = "ZELO_RANK"  # variable of a rank; what other launchers set may be meant for others
