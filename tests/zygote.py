@@ -1,19 +1,23 @@
 """Runs `zelo` commands in processes forked from one that has imported what they import.
 
-Imports take most of the time of a small run. A request on the socket is a JSON line with the
-command's words and folder, and carries the descriptors of its standard output and error; process id
-and exit status come back, a line each.
+Imports take most of the time of a small run, and so does taking them apart at its end. A request on
+the socket is a JSON line with the command's words and folder, and carries the descriptors of its
+standard output and error; process id and exit status come back, a line each.
 
     python -m tests.zygote SOCKET
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
 import socket
 import sys
+import threading
+import traceback
 
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
@@ -28,6 +32,7 @@ def serve(path: str) -> None:
     """Answer requests, one at a time, until the socket's other side is gone for good."""
     for name in HEAVY:
         importlib.import_module(name)
+    gc.freeze()  # collections in a forked process need not visit, and so copy, what is imported
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen()
@@ -61,8 +66,20 @@ def act(request: dict[str, str], descriptors: list[int]) -> None:
         os.close(descriptor)
     os.chdir(request["folder"])
     sys.argv = ["zelo", *request["words"]]
-    main(list(request["words"]))
-    sys.exit(0)
+    status = 0
+    try:
+        main(list(request["words"]))
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # As Python ends, but for taking apart all that was imported, which takes seconds
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
