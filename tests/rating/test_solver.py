@@ -249,19 +249,22 @@ def test_differences_of_twenty_are_recovered(model: str) -> None:
     np.testing.assert_allclose(start.elo, 0, atol=1e-4)
 
 
-def test_a_hard_query_does_not_change_an_easy_one() -> None:
+@pytest.mark.parametrize("n", [3, 8, 17, 30, 64, 100])
+def test_a_hard_query_does_not_change_an_easy_one(n: int) -> None:
     rng = np.random.default_rng(1)
-    easy = Cycles(cycles=3).edges(30, rng)
+    easy = Cycles(cycles=3).edges(n, rng)
     p = rng.random(len(easy))
-    alone = fit(Comparisons(np.zeros(len(easy), int), easy[:, 0], easy[:, 1], p)).elo
+    alone = Comparisons(np.zeros(len(easy), int), easy[:, 0], easy[:, 1], p)
     query = np.r_[np.zeros(len(easy), int), np.ones(999, int)]
     i, j = np.r_[easy[:, 0], np.arange(999)], np.r_[easy[:, 1], np.arange(1, 1000)]
     beside = Comparisons(
         query, i, j, np.r_[p, np.ones(999)], np.r_[np.ones(len(easy)), [1e6] * 999]
     )
-    fitted = fit(beside, prior=0.05)
+    fitted, expected = fit(beside, prior=0.05), fit(alone, prior=0.05)
     assert fitted.converged.all()
-    assert fitted.of(0).tobytes() == alone.tobytes()
+    assert fitted.of(0).tobytes() == expected.elo.tobytes()
+    errors = standard_errors(beside, fitted.elo, prior=0.05)[:n]
+    assert errors.tobytes() == standard_errors(alone, expected.elo, prior=0.05).tobytes()
     assert (np.diff(fitted.of(1)) < 0).all()
 
 

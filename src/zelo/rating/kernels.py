@@ -24,6 +24,10 @@ from numba.extending import intrinsic
 THURSTONE, BRADLEY_TERRY = 0, 1
 MAX_STEPS = 200
 MAX_HALVINGS = 40
+# Between arrays in one piece of memory. Compiled loops check whether their arrays overlap, take
+# those that touch for such, and then add in another order: the last bits of a query's Elos would
+# depend on the size of the largest query beside it.
+APART = 64
 
 # "contract" allows fused multiply-adds; "reassoc" lets sums over documents be taken in lanes.
 ELEMENTWISE = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True, "nogil": True}
@@ -295,7 +299,7 @@ def solve(
     for q in range(first, last):
         most_rows = max(most_rows, row_offsets[q + 1] - row_offsets[q])
         most_documents = max(most_documents, offsets[q + 1] - offsets[q])
-    rows, documents = np.empty((3, most_rows)), np.empty((11, most_documents))
+    rows, documents = np.empty((3, most_rows + APART)), np.empty((11, most_documents + APART))
     for q in range(first, last):
         low, high, n = row_offsets[q], row_offsets[q + 1], offsets[q + 1] - offsets[q]
         i, j, p, weight = i_[low:high], j_[low:high], p_[low:high], weight_[low:high]
@@ -406,7 +410,7 @@ def standard_errors(
     for q in range(first, last):
         most_rows = max(most_rows, row_offsets[q + 1] - row_offsets[q])
         most_documents = max(most_documents, offsets[q + 1] - offsets[q])
-    rows, documents = np.empty((3, most_rows)), np.empty((2, most_documents))
+    rows, documents = np.empty((3, most_rows + APART)), np.empty((2, most_documents + APART))
     for q in range(first, last):
         low, high, n = row_offsets[q], row_offsets[q + 1], offsets[q + 1] - offsets[q]
         i, j, p, weight = i_[low:high], j_[low:high], p_[low:high], weight_[low:high]
