@@ -1,0 +1,109 @@
+"""Runs that differ in a few options, side by side and each against a reference.
+
+    python experiments/arms.py experiments/judges/arms.yaml
+
+The file names what all arms have in common, the seeds, the reference and each arm's options.
+Results are means over seeds, query by query; intervals and tests are over queries. Writes
+results.csv and ndcg.png beside the file; what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from zelo.artifacts import read_json, read_table
+from zelo.evaluation.evaluate import values_by_system
+from zelo.evaluation.significance import Values, against, bootstrap_interval
+from zelo.seeding import stream
+
+METRIC, RESAMPLES = "NDCG@10", 10_000
+HEADER = ["arm", "calls per query", METRIC, "low", "high", "difference", "difference low",
+          "difference high", "p", "p corrected", "queries better", "queries worse"]  # fmt: skip
+
+
+def run(place: Path, options: list[str]) -> dict[str, dict[str, Any]]:
+    """The stages of a run, by name, from its manifest."""
+    manifest = place / "manifest.json"
+    if not manifest.is_file() or read_json(manifest)["status"] != "done":
+        words = ["run", *options, f"hydra.run.dir={place}"]
+        subprocess.run([str(Path(sys.executable).parent / "zelo"), *words], check=True)
+    return {stage["stage"]: stage for stage in read_json(manifest)["stages"]}
+
+
+def main(file: Path) -> None:
+    asked: Any = OmegaConf.to_container(OmegaConf.load(file))
+    found: dict[tuple[str, str], Values] = {}
+    calls = {"start": 0.0}
+    for arm, options in asked["arms"].items():
+        values = []
+        for seed in asked["seeds"]:
+            place = (
+                Path("outputs")
+                / file.parent.name
+                / f"{re.sub(r'[^a-z0-9]+', '-', arm.lower())}-{seed}"
+            )
+            stages = run(place, [*asked["common"], *options, f"seed={seed}"])
+            counts = read_json(Path(stages["judge"]["path"]) / "stage.json")["counts"]
+            queries = read_json(Path(stages["rate"]["path"]) / "stage.json")["counts"]["queries"]
+            calls[arm] = counts["judgments"] / queries
+            per_query = values_by_system(read_table(Path(stages["evaluate"]["path"]), "per_query"))
+            found["start", METRIC] = per_query["start", METRIC]
+            values.append(per_query["zelo", METRIC])
+        found[arm, METRIC] = np.mean(values, axis=0)
+        print(f"{arm}: {found[arm, METRIC].mean():.4f}", flush=True)
+    reference = asked["reference"]
+    others = ["start", *(arm for arm in asked["arms"] if arm != reference)]
+    tests = {t.system: t for t in against(found, reference, others, RESAMPLES, 0)}
+    lines: list[list[Any]] = []
+    for arm in ["start", *asked["arms"]]:
+        value = found[arm, METRIC]
+        low, high = bootstrap_interval(value, stream(0, "interval", arm), RESAMPLES)
+        line = [arm, f"{calls[arm]:.0f}", *(f"{x:.4f}" for x in (value.mean(), low, high))]
+        if arm in tests:
+            t = tests[arm]
+            numbers = (t.difference, t.low, t.high, t.p_value, t.p_corrected)
+            line += [*(f"{x:.4f}" for x in numbers), t.wins, t.losses]
+        lines.append(line + [""] * (len(HEADER) - len(line)))
+    with (file.parent / "results.csv").open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out, lineterminator="\n").writerows([HEADER, *lines])
+    print_table(lines, reference)
+    draw(lines, reference, file.parent / "ndcg.png")
+
+
+def print_table(lines: list[list[Any]], reference: str) -> None:
+    """The README's table."""
+    print(f"| | calls per query | NDCG@10 | against {reference} | p, corrected |")
+    print("|---" * 5 + "|")
+    for arm, calls, value, low, high, d, d_low, d_high, _, p, *_ in lines:
+        gain = f"{float(d):+.3f} [{float(d_low):+.3f}, {float(d_high):+.3f}]" if d else ""
+        cells = (arm, calls, f"{float(value):.3f} [{float(low):.3f}, {float(high):.3f}]", gain, p)
+        print("|", " | ".join(cells), "|")
+
+
+def draw(lines: list[list[Any]], reference: str, path: Path) -> None:
+    """What each arm differs from the reference by."""
+    rows = [line for line in lines if line[5] and line[0] != "start"]
+    figure = Figure(figsize=(7, 0.34 * len(rows) + 1), layout="constrained")
+    axes = figure.add_subplot()
+    for place, line in enumerate(rows):
+        d, low, high = map(float, line[5:8])
+        axes.plot([low, high], [place, place], color="#0969da", linewidth=2, alpha=0.5)
+        axes.plot(d, place, "o", color="#0969da")
+    axes.axvline(0, color="#24292f", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [line[0] for line in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{METRIC} less that of: {reference} (95 % over queries)")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
