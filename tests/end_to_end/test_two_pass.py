@@ -53,6 +53,8 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     assert re.search(r"NDCG@10, pass 2 against pass 1: [+-]0\.\d+", done.stdout)
     page = (folder / "report.html").read_text()
     assert "<h2>Passes</h2>" in page
+    for training in ("train", "train-2", "distil", "distil-2"):  # each pass has a log of its own
+        assert (folder / "logs" / training / "metrics.csv").is_file()
     assert f"{metrics['pass_1/elo_mse']:.3f}" in page
 
     # A model that fails nowhere has nothing to learn: there is no second pass.
@@ -60,6 +62,23 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
     assert [s["label"] for s in stages][-2:] == ["refine, pass 1", "report"]
     assert "Passes" not in done.stdout
+
+
+def test_two_passes_on_a_folder(
+    cli: Cli, tmp_path: Path, tiny_model: Path, beir_folder: Path
+) -> None:
+    folder, done = run_folder(
+        cli, tmp_path, "experiment=two_pass", "data=beir", "judge=graded",
+        f"data.path={beir_folder}", f"weights.path={tiny_model}", "top_k=10", "depth=6", "training.candidates=6",
+        "training.frozen_layers=0", "evaluation.resamples=500", "refine.threshold=1",
+        "refine.sample_queries=5", "refine.sample_depth=4",
+    )  # fmt: skip
+    stages = json.loads((folder / "manifest.json").read_text())["stages"]
+    assert [s["label"] for s in stages if s["stage"] == "train"] == [
+        "train, pass 1", "train, pass 2",
+    ]  # fmt: skip
+    assert "judge (the ensemble, failures of pass 1)" in [s["label"] for s in stages]
+    assert "NDCG@10, pass 2 against pass 1" in done.stdout
 
 
 def test_what_refinement_needs_is_said(cli: Cli, tmp_path: Path, toy: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -65,26 +66,36 @@ class Tracking(Component):
 
 
 class Csv(Component):
-    """`logger=csv`: `logs/NAME/metrics.csv` in the run folder and nothing more."""
+    """`logger=csv`: `logs/NAME/metrics.csv` in the run folder and nothing more.
+
+    A training that goes on, or that of a second pass, writes to `logs/NAME-2` and so on.
+    """
 
     def lightning(self, run: Tracking, name: str) -> Any:
         """Logger for one Lightning run, called `name`."""
         from lightning.pytorch.loggers import CSVLogger
 
-        return CSVLogger(str(run.folder), name="logs", version=name)
+        return CSVLogger(str(run.folder), name="logs", version=unused(run, name))
 
     def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Results need no other place than the run folder."""
 
 
+def unused(run: Tracking, name: str) -> str:
+    """`name`, or it with the first number from 2 on that no training of this run has logged to."""
+    logs = run.folder / "logs"
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(each for each in names if not (logs / each).exists())
+
+
 class TensorBoard(Component):
-    """`logger=tensorboard`: event files in `logs/NAME` of the run folder."""
+    """`logger=tensorboard`: event files in `logs/NAME` of the run folder, numbered as by `Csv`."""
 
     def lightning(self, run: Tracking, name: str) -> Any:
         """Logger for one Lightning run, called `name`."""
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        return TensorBoardLogger(str(run.folder), name="logs", version=name)
+        return TensorBoardLogger(str(run.folder), name="logs", version=unused(run, name))
 
     def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Write the results beside the training metrics."""
