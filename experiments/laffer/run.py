@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json, read_table, table, write_table
-from zelo.cli import composed
 from zelo.data.texts import relevance_grades
 from zelo.evaluation.evaluate import evaluate
 from zelo.evaluation.metrics import evaluate_rankings
+from zelo.launch import composed
 from zelo.reporting.results import comparisons_with_start, results
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream

@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json, read_table, write_json, write_table
-from zelo.cli import composed
 from zelo.data.texts import document_texts, query_texts
 from zelo.evaluation.appraise import measure
 from zelo.judging.ensemble import average
+from zelo.launch import composed
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.weights import Weights
 from zelo.seeding import stream

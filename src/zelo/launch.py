@@ -1,0 +1,138 @@
+"""From the words of a command to configured objects, and to runs: what Hydra does for `zelo`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zelo.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GOES_ON = "the same command goes on where it stopped"
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Compose the configuration by Hydra, run it, and return the exit status."""
+    # Hydra then raises what goes wrong instead of printing its own account of it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    import hydra
+
+    from zelo.config import conf_folder
+    from zelo.hydra_callbacks import sweeps
+
+    decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
+    sys.argv = ["zelo run", *overrides]
+    sweeps.clear()
+    _failed.clear()
+    status = 0
+    try:
+        decorate(job)()
+    except UserError:
+        status = 2  # the job has said it
+    except JobError as crash:
+        status = 1
+        if not sweeps:
+            raise crash.__cause__ or crash from None
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {GOES_ON}", file=sys.stderr)
+        return 130
+    except Exception as error:  # Hydra could not compose a job, or found no trial that is done
+        status = 2
+        print(f"error: {readable(error)}", file=sys.stderr)
+    if sweeps and sweeps[-1].is_dir():
+        return max(status, end_of_sweep(sweeps[-1]))
+    return 2 if _failed else status
+
+
+_failed: list[Path] = []  # folder of the run, if this process has one alone and it failed
+
+
+def job(config: DictConfig) -> float | None:
+    """One run, alone or of a sweep; NDCG@10 of the trained model is what a sweeper maximises.
+
+    In a sweep a failure is raised, by which launchers and sweepers learn of it: the others go on.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from zelo.run_folder import execute
+
+    settings = HydraConfig.get()
+    sweep = settings.mode is RunMode.MULTIRUN
+    if sweep:
+        print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
+    folder = Path(settings.runtime.output_dir)
+    group = Path(settings.sweep.dir).name if sweep else None
+    try:
+        return execute(config, folder, list(settings.overrides.task), group)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if sweep:
+            raise
+        _failed.append(folder)
+        return None
+    except Exception as error:
+        if sweep:
+            traceback.print_exc()
+        raise JobError(str(error)) from error
+
+
+class JobError(Exception):
+    """A job ended by an error that is no mistake of the user's; its traceback has been printed."""
+
+
+def end_of_sweep(folder: Path) -> int:
+    """Show a sweep's results side by side and name the jobs that failed; the exit status."""
+    from zelo.reporting.sweep import failures, print_jobs, read_jobs, rows
+    from zelo.run_folder import shorter
+
+    try:
+        jobs = read_jobs([folder])
+    except UserError:
+        return 0  # nothing was begun, which has been said
+    lost = failures(jobs)
+    print(f"\n── {len(jobs)} runs in {shorter(folder)} ──")
+    if any(job.numbers for job in jobs if job.status == "done"):
+        print_jobs(rows(jobs))
+        print(f"zelo compare {shorter(folder)} csv=FILE plot=FILE.png")
+    for line in lost:
+        print(f"not done: {line}", file=sys.stderr)
+    return 2 if lost else 0
+
+
+def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
+    """Compose a configuration and build what it describes; `UserError` where it is mistaken."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from zelo.config import build_from, conf_folder
+
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config = compose(name, overrides=list(overrides))
+            for key, value in more.items():
+                OmegaConf.update(config, key, value)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(readable(error)) from None
+    return build_from(config)
+
+
+def readable(error: BaseException) -> str:
+    """Hydra's account of a mistake in the command line, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    if first.startswith("Could not override '"):
+        key = first.split("'")[1]
+        return f"{key}: no such option; `zelo run --cfg job` prints those that there are"
+    rest = takewhile(lambda line: not line.startswith(("Config search", "full_key:")), lines[1:])
+    return " ".join([re.sub(r"^In '[^']+': ", "", first), *rest])
