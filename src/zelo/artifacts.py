@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zelo.errors import UserError
@@ -129,11 +130,12 @@ def write_parts(folder: Path, name: str, parts: Iterable[Table]) -> int:
     return rows
 
 
-def read_table(folder: Path, name: str) -> Table:
-    """Read `folder/name.parquet`; `UserError` where it is missing, damaged or of another schema."""
+def read_table(folder: Path, name: str, where: pc.Expression | None = None) -> Table:
+    """Read `folder/name.parquet`, the rows `where` something holds or all; `UserError` where it is
+    missing, damaged or of another schema."""
     path = folder / f"{name}.parquet"
     try:
-        content = pq.read_table(path)
+        content = pq.read_table(path, filters=where)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the stage that writes it") from None
     except (pa.ArrowException, OSError) as error:

@@ -31,6 +31,7 @@ usage:
   zelo audit LOG.jsonl [judge=OPTION] [budget.usd=..] how good a live system's results are
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
+  zelo inspect RUN --query ID                         one query: documents, Elos, what judges said
   zelo reproduce RUN [home=FOLDER]                    run a manifest again and say what differs
   zelo publish RUN|MODEL repo=OWNER/NAME [private=..] a trained model on the Hugging Face Hub
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
@@ -114,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case ["reproduce", *_]:
             print("usage: zelo reproduce RUN|MANIFEST [home=FOLDER]", file=sys.stderr)
             sys.exit(2)
+        case ["inspect", *rest]:
+            sys.exit(inspect(rest))
         case ["publish", place, repo, *rest] if repo.startswith("repo=") and rest in PRIVATE:
             sys.exit(publish(Path(place), repo.removeprefix("repo="), PRIVATE.index(rest) < 2))
         case ["publish", *_]:
@@ -346,6 +349,28 @@ def reproduce(place: Path, home: Path) -> int:
         print(f"  ! {line}")
     print("the same, bit for bit" if found.same else "not the same")
     return 0 if found.same else 1
+
+
+@exit_status(NOTHING)
+def inspect(words: Sequence[str]) -> None:
+    """Print what a run knows of a query."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        "zelo inspect", description="One query's documents, comparisons, and what judges said."
+    )
+    parser.add_argument("run", type=Path, help="a run folder (outputs/runs/...)")
+    parser.add_argument("--query", required=True, help="id of the query")
+    parser.add_argument("--documents", type=int, default=20, help="so many, the best; 0: all")
+    parser.add_argument(
+        "--comparisons", type=int, default=10, help="so many, the most surprising; 0: all"
+    )
+    given = parser.parse_args(words)
+    from zelo.finished import FinishedRun
+    from zelo.reporting.one_query import one_query, show
+
+    found = one_query(FinishedRun.at(given.run.expanduser()), given.query)
+    show(found, given.documents or None, given.comparisons or None)
 
 
 PRIVATE: list[list[str]] = [[], ["private=true"], ["private=false"]]  # unless said otherwise

@@ -21,6 +21,7 @@ from zelo.comparison.graphs import Cycles
 from zelo.data.lines import json_objects
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
+from zelo.finished import FinishedRun
 from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}
@@ -175,7 +176,9 @@ def export_zbench(run: Path, out: Path) -> dict[str, int]:
     to their places and others to those that are free. Where a place has no answer the mean of the
     others stands there, and its thought says so; a pair without any answer is left out and counted.
     """
-    data, judgments, ratings = stage_folders(run)
+    done = FinishedRun.at(run)
+    data, ratings = done.last("load"), done.last("rate")
+    judgments = done.inputs("rate", "judgments")
     said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
     rated: dict[str, dict[str, float]] = {}
     for row in read_table(ratings, "ratings").to_pylist():
@@ -206,23 +209,6 @@ def export_zbench(run: Path, out: Path) -> dict[str, int]:
         "pairs": len(pairs),
         "pairs_without_answer": left_out,
     }
-
-
-def stage_folders(run: Path) -> tuple[Path, list[Path], Path]:
-    """Folders of the collection, the judgments that were rated, and the ratings of a run."""
-    manifest = run / "manifest.json"
-    if not manifest.is_file():
-        raise UserError(f"{run}: no manifest.json; a run folder is needed (outputs/runs/...)")
-    found: dict[str, list[dict[str, Any]]] = {}
-    for entry in read_json(manifest).get("stages", []):
-        if entry["complete"]:
-            found.setdefault(entry["stage"], []).append(entry)
-    for stage in ("load", "judge", "rate"):
-        if stage not in found:
-            raise UserError(f"{run}: its stage {stage} has not run; run it first")
-    rounds = [e for e in found["judge"] if e["label"] != "judge (the ensemble)"]
-    folders = [Path(entry["path"]) for entry in rounds]
-    return Path(found["load"][0]["path"]), folders, Path(found["rate"][0]["path"])
 
 
 def scored_pairs(
