@@ -3,8 +3,8 @@
     python experiments/arms.py experiments/judges/arms.yaml
 
 The file names what all arms have in common, the seeds, the reference and each arm's options.
-Results are means over seeds, query by query; intervals and tests are over queries. Writes
-results.csv and ndcg.png beside the file; what is done already is not done again.
+Results are means over seeds, query by query; intervals and tests are over queries. Writes a
+CSV and a PNG of the file's name beside it; what is done already is not done again.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ HEADER = ["arm", "calls per query", METRIC, "low", "high", "difference", "differ
 
 
 def run(place: Path, options: list[str]) -> dict[str, dict[str, Any]]:
-    """The stages of a run, by name, from its manifest."""
+    """The stages of a run, by label, from its manifest."""
     manifest = place / "manifest.json"
     if not manifest.is_file() or read_json(manifest)["status"] != "done":
         words = ["run", *options, f"hydra.run.dir={place}"]
         subprocess.run([str(Path(sys.executable).parent / "zelo"), *words], check=True)
-    return {stage["stage"]: stage for stage in read_json(manifest)["stages"]}
+    return {stage["label"]: stage for stage in read_json(manifest)["stages"]}
 
 
 def main(file: Path) -> None:
@@ -46,15 +46,11 @@ def main(file: Path) -> None:
     for arm, options in asked["arms"].items():
         values = []
         for seed in asked["seeds"]:
-            place = (
-                Path("outputs")
-                / file.parent.name
-                / f"{re.sub(r'[^a-z0-9]+', '-', arm.lower())}-{seed}"
-            )
+            name = re.sub(r"[^a-z0-9]+", "-", arm.lower())
+            place = Path("outputs") / file.parent.name / file.stem / f"{name}-{seed}"
             stages = run(place, [*asked["common"], *options, f"seed={seed}"])
-            counts = read_json(Path(stages["judge"]["path"]) / "stage.json")["counts"]
-            queries = read_json(Path(stages["rate"]["path"]) / "stage.json")["counts"]["queries"]
-            calls[arm] = counts["judgments"] / queries
+            asked_for = [s["counts"]["judgments"] for s in stages.values() if s["stage"] == "judge"]
+            calls[arm] = sum(asked_for) / stages["rate"]["counts"]["queries"]
             per_query = values_by_system(read_table(Path(stages["evaluate"]["path"]), "per_query"))
             found["start", METRIC] = per_query["start", METRIC]
             values.append(per_query["zelo", METRIC])
@@ -73,10 +69,10 @@ def main(file: Path) -> None:
             numbers = (t.difference, t.low, t.high, t.p_value, t.p_corrected)
             line += [*(f"{x:.4f}" for x in numbers), t.wins, t.losses]
         lines.append(line + [""] * (len(HEADER) - len(line)))
-    with (file.parent / "results.csv").open("w", newline="", encoding="utf-8") as out:
+    with file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as out:
         csv.writer(out, lineterminator="\n").writerows([HEADER, *lines])
     print_table(lines, reference)
-    draw(lines, reference, file.parent / "ndcg.png")
+    draw(lines, reference, file.with_suffix(".png"))
 
 
 def print_table(lines: list[list[Any]], reference: str) -> None:

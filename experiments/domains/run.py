@@ -34,7 +34,7 @@ COLLECTIONS: dict[str, tuple[str, list[str], list[str]]] = {
     "cosqa": ("code", [], ["training.max_steps=60"]),
     "cuad": ("legal", [], ["training.max_steps=60"]),
 }
-RETRIEVERS = ("bm25", "dense", "hybrid")
+RETRIEVERS = ("hybrid", "bm25", "dense")  # the first one's runs hold those of the others
 DEPTH = 10  # candidates that are compared, trained on and reranked
 TRAINING = [
     "stages=[load,retrieve,compare,judge,rate,train]", f"depth={DEPTH}", "training.batch=4",
@@ -76,8 +76,14 @@ def main(collections: Path, names: list[str]) -> None:
             out = OUT / f"{name}-{retriever}"
             if not (out / "evaluation.json").is_file():
                 weights = f"{{_target_:zelo.models.weights.Weights,name:{model}}}"
-                zelo("evaluate", *data, f"retriever={retriever}", f"domain={domain}",
-                     f"depth={DEPTH}", f"out={out}", reranker("start", "${weights}"),
+                run = OUT / f"{name}-hybrid" / "runs" / f"{retriever}.trec"
+                first = (
+                    [f"retriever={retriever}"]
+                    if retriever == "hybrid"
+                    else ["retriever=run", f"retriever.path={run}", f"retriever.name={retriever}"]
+                )
+                zelo("evaluate", *data, *first, f"domain={domain}", f"depth={DEPTH}",
+                     f"out={out}", reranker("start", "${weights}"),
                      reranker("zelo", weights))  # fmt: skip
             folders[retriever].append(out)
     lines: list[list[Any]] = []

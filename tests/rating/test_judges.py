@@ -8,7 +8,7 @@ from zelo.comparison.graphs import Cycles
 from zelo.rating import Comparisons, fit
 from zelo.rating.judges import JudgeFit, agreement, fit_judges
 
-SCALE, BIAS = np.array([2.0, 1.0, 0.5]), np.array([0.4, 0.0, -0.3])
+SCALE, BIAS = np.array([12.0, 6.0, 3.0]) / 7, np.array([0.4, 0.0, -0.3])
 
 
 def simulated(
@@ -43,7 +43,7 @@ def test_bias_and_discrimination_are_recovered(fitted: tuple) -> None:
     assert found.converged
     np.testing.assert_allclose(found.scale, SCALE, rtol=0.1)
     np.testing.assert_allclose(found.bias, BIAS, atol=0.06)
-    assert np.exp(np.log(found.scale).mean()) == pytest.approx(1)
+    assert found.scale.mean() == pytest.approx(1)
     assert (np.abs(found.bias - BIAS) < 4 * found.bias_stderr).all()
     assert (np.abs(np.log(found.scale / SCALE)) < 4 * found.log_scale_stderr).all()
 
@@ -74,6 +74,29 @@ def test_judges_that_are_alike_are_found_alike() -> None:
     found = fit_judges(Comparisons(np.zeros(len(i), int), i, j, p), judge)
     assert (np.abs(np.log(found.scale)) < 3 * found.log_scale_stderr).all()
     assert (np.abs(found.bias) < 3 * found.bias_stderr).all()
+
+
+def test_a_judge_that_guesses_is_left_aside_and_the_elos_keep_their_scale() -> None:
+    rng = np.random.default_rng(2)
+    queries, n = 40, 16
+    truth = rng.normal(0, 0.7, (queries, n))
+    truth -= truth.mean(1, keepdims=True)
+    rows = []
+    for q in range(queries):
+        for a, b in Cycles(cycles=3).edges(n, rng):
+            d = truth[q, a] - truth[q, b]
+            steady = (1 + erf(d + rng.normal(0, 0.05, 2))) / 2  # two judges that say how sure
+            rows += [(q, a, b, p, k) for k, p in enumerate((*steady, rng.random()))]
+    query, i, j, p, judge = map(np.array, zip(*rows, strict=True))
+    comparisons = Comparisons(query, i, j, p)
+    found = fit_judges(comparisons, judge, prior=0.05)
+    assert found.scale[2] < 0.05
+    good = judge < 2
+    without = fit(Comparisons(query[good], i[good], j[good], p[good]), prior=0.05).elo
+    assert np.corrcoef(found.elo, truth.ravel())[0, 1] > 0.99
+    # The mean answer of the three moves with the Elos as a judge of scale 1 does: two thirds as
+    # fast as that of the two good ones, whose Elos are two thirds as far apart.
+    assert found.elo.std() / without.std() == pytest.approx(2 / 3, rel=0.05)
 
 
 def test_no_answer_says_nothing() -> None:

@@ -3,12 +3,16 @@
 Judge k prefers the document it is shown first with probability `P(s_k (e_i − e_j) + h_k)`, where
 `P` is that of the model, `h_k` its position bias (a home advantage; 0: none) and `s_k > 0` its
 discrimination (a judge of scale 2 tells documents apart like one of scale 1 does at twice the
-difference). The geometric mean of the scales is 1, which fixes the scale of the Elos.
+difference). The mean of the scales is 1, which fixes the scale of the Elos: it is that of the
+judges' averaged answers, whatever one of them is like. (With a geometric mean a judge that guesses,
+of a scale near 0, would make all Elos vanish.)
 
 Maximising over Elos and judges at once would exaggerate the scales, since each Elo fits its own
 few comparisons too well (Neyman and Scott, 1948). The judges are therefore fitted to the marginal
 likelihood by EM: the Elos are averaged over, in their Laplace approximation, and the variance of
-their Gaussian prior is estimated with the rest.
+their Gaussian prior is estimated with the rest. That prior takes answers for coin flips: where they
+are steadier than that, it pulls Elos to 0 by more than they deserve. The Elos are therefore fitted
+once more to the judges that were found, under the prior that was asked for.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ class JudgeFit:
     bias_stderr: Reals  # (K,)
     scale: Reals  # (K,) s_k
     log_scale_stderr: Reals  # (K,) standard error of log s_k
-    prior: float  # precision of the Elos' prior, estimated
+    prior: float  # precision of the Elos' prior that was estimated with the judges
     iterations: int
     converged: bool
 
@@ -48,18 +52,20 @@ def fit_judges(
     judge: ArrayLike,
     judges: int | None = None,
     model: str = "thurstone",
+    prior: float | None = None,
     tolerance: float = 1e-4,
 ) -> JudgeFit:
     """Elos, position bias and discrimination of judges from their single answers.
 
-    In `comparisons` document `i` is the one shown first and `p` is what one judge said; `judge`
+    `prior` is the precision of the Gaussian prior on an Elo; None: as it was estimated. In
+    `comparisons` document `i` is the one shown first and `p` is what one judge said; `judge`
     (M,) says which, 0..K−1. A bias is seen only where which document is shown first was drawn at
     random, and a scale only where judges answer about the same queries. Stops when no bias or log
     scale changes by more than `tolerance` in a step of EM.
 
     Raises `ValueError` where a judge is out of range.
     """
-    checked(model, 1.0)
+    checked(model, 1.0 if prior is None else prior)
     data = _Data(comparisons, whole("judge", judge), judges, model)
     elo, scale, bias = np.zeros(data.documents), np.ones(data.judges), np.zeros(data.judges)
     if len(comparisons) == 0:  # nothing is known of anyone
@@ -68,17 +74,19 @@ def fit_judges(
     converged, steps = False, 0
     while not converged and steps < MAX_STEPS:
         steps += 1
-        elo, variance = _posterior(data, elo, scale, bias)
+        elo, variance = _posterior(data, elo, scale, bias, 1.0)
         now = _judges_given(data, data.differences(elo), variance, scale, bias)
         change = max(np.abs(np.log(now[0] / scale)).max(), np.abs(now[1] - bias).max())
         (scale, bias), converged = now, bool(change <= tolerance)
-    elo, _ = _posterior(data, elo, scale, bias)
-    stderr, judge_stderr = _standard_errors(data, elo, scale, bias)
     # The Elos were fitted with a prior of variance 1, which is now put into their scale.
-    level = float(np.exp(np.log(scale).mean()))
+    level = float(scale.mean())
+    estimated = 1 / level**2
+    scale, prior = scale / level, estimated if prior is None else prior
+    elo, _ = _posterior(data, elo * level, scale, bias, prior)
+    stderr, judge_stderr = _standard_errors(data, elo, scale, bias, prior)
     return JudgeFit(
-        elo * level, stderr * level, bias, judge_stderr[data.judges :], scale / level,
-        judge_stderr[: data.judges], 1 / level**2, steps, converged,
+        elo, stderr, bias, judge_stderr[data.judges :], scale, judge_stderr[: data.judges],
+        estimated, steps, converged,
     )  # fmt: skip
 
 
@@ -133,15 +141,17 @@ class _Data:
         return slope, curvature
 
 
-def _posterior(data: _Data, elo: Reals, scale: Reals, bias: Reals) -> tuple[Reals, Reals]:
+def _posterior(
+    data: _Data, elo: Reals, scale: Reals, bias: Reals, prior: float
+) -> tuple[Reals, Reals]:
     """Elos (D,) of highest posterior, and the posterior variance (M,) of each difference."""
     s, h = scale[data.judge], bias[data.judge]
     for _ in range(NEWTON_STEPS):
         slope, curvature = data.derivatives(s * data.differences(elo) + h)
-        gradient = elo.copy()
+        gradient = prior * elo
         np.add.at(gradient, data.first, s * slope)
         np.subtract.at(gradient, data.second, s * slope)
-        inverses = [_inverse(data, q, s * s * curvature) for q in range(len(data.rows) - 1)]
+        inverses = [_inverse(data, q, s * s * curvature, prior) for q in range(len(data.rows) - 1)]
         step = -np.concatenate(
             [
                 inverse @ gradient[first:last]
@@ -165,16 +175,16 @@ def _posterior(data: _Data, elo: Reals, scale: Reals, bias: Reals) -> tuple[Real
     return elo, np.maximum(variance, 0.0)
 
 
-def _inverse(data: _Data, q: int, curvature: Reals) -> Reals:
-    """Inverse Hessian (n, n) of the Elos of query `q`, prior of variance 1, zero-sum subspace."""
+def _inverse(data: _Data, q: int, curvature: Reals, prior: float) -> Reals:
+    """Inverse Hessian (n, n) of the Elos of query `q`, on the zero-sum subspace."""
     low, high = data.rows[q], data.rows[q + 1]
     n = int(data.offsets[q + 1] - data.offsets[q])
     place = data.i[low:high] * n + data.j[low:high]
     adjacency = np.bincount(place, curvature[low:high], n * n).reshape(n, n)
     adjacency += adjacency.T
-    matrix = np.diag(adjacency.sum(1) + 1.0) - adjacency
+    matrix = np.diag(adjacency.sum(1) + prior) - adjacency
     stiff = matrix.diagonal().max()  # see kernels.standard_errors
-    return np.asarray(np.linalg.inv(matrix + stiff / n) - 1 / (n * (1.0 + stiff)))
+    return np.asarray(np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff)))
 
 
 def _judges_given(
@@ -209,7 +219,9 @@ def _judges_given(
     return np.clip(scale + step[:, 0], scale / 2, 2 * scale), bias + np.clip(step[:, 1], -1, 1)
 
 
-def _standard_errors(data: _Data, elo: Reals, scale: Reals, bias: Reals) -> tuple[Reals, Reals]:
+def _standard_errors(
+    data: _Data, elo: Reals, scale: Reals, bias: Reals, prior: float
+) -> tuple[Reals, Reals]:
     """Of the Elos (D,), and of log scales and biases (2 K,), each allowing for the other.
 
     Elos of different queries meet only through the judges, so that the judges' information is what
@@ -230,12 +242,12 @@ def _standard_errors(data: _Data, elo: Reals, scale: Reals, bias: Reals) -> tupl
         moved = (curvature[rows] * s[rows])[:, None] * columns[rows]
         np.add.at(pull, data.i[rows], moved)
         np.subtract.at(pull, data.j[rows], moved)
-        inverse = _inverse(data, q, s * s * curvature)
+        inverse = _inverse(data, q, s * s * curvature, prior)
         information -= pull.T @ inverse @ pull
         inverses.append(inverse)
         pulls.append(inverse @ pull)
     # A common factor of all scales is the scale of the Elos, and no property of the judges.
-    free = np.linalg.svd(np.ones((1, k)))[2][1:].T
+    free = np.linalg.svd(scale[None])[2][1:].T  # steps of log s that leave the mean of s as it is
     basis = np.zeros((2 * k, 2 * k - 1))
     basis[:k, : k - 1], basis[k:, k - 1 :] = free, np.eye(k)
     judges = basis @ np.linalg.inv(basis.T @ information @ basis) @ basis.T

@@ -36,7 +36,7 @@ class Rating(Component):
     )
 
 
-@stage(version=2)
+@stage(version=3)
 def rate(
     *,
     out: Path,
@@ -119,7 +119,9 @@ def rate_encoded(encoded: Encoded, rating: Rating) -> Rated:
     if rating.joint_judges:
         from zelo.rating.judges import fit_judges
 
-        judges = fit_judges(comparisons, encoded.judge, len(encoded.judges), rating.model)
+        judges = fit_judges(
+            comparisons, encoded.judge, len(encoded.judges), rating.model, rating.prior
+        )
         elo, stderr = judges.elo, judges.stderr
         iterations = np.full(comparisons.queries, judges.iterations)
         converged = np.full(comparisons.queries, judges.converged)
