@@ -1,10 +1,10 @@
 """How good should a hard-negative miner be, where positives are incomplete? (the paper's figure 1)
 
-    python experiments/laffer/run.py
+    python experiments/laffer/run.py [OVERRIDE ...]
 
 Trains an embedding model on (query, labelled document, mined negative) for miners of rising
-quality, and by zELO on the same queries. Writes results.csv and laffer.png beside this file; what
-is done already is not done again.
+quality, and by zELO on the same queries; overrides are for all of them. Writes results.csv and
+laffer.png beside this file; what is done already is not done again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from zelo.training.loggers import Csv, Tracking
 from zelo.training.train import train
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "laffer"
-DATA = ["experiment=quickstart", "data.train_queries=500", "data.dev_queries=100", "top_k=30"]
+DATA = ["experiment=quickstart", "data.documents=1200", "data.train_queries=400",
+        "data.dev_queries=100", "top_k=30", "model.max_tokens=64"]  # fmt: skip
 POOL = 30  # candidates that a miner chooses from
 UNLABELLED = (0.0, 0.5)  # share of the training queries whose relevant document has no label
 QUALITY = (0.0, 0.5, 0.8, 0.95, 1.0)  # correlation of a miner's scores with the truth
@@ -172,4 +173,5 @@ def draw(lines: list[list[Any]], start: float) -> None:
 
 
 if __name__ == "__main__":
+    DATA += sys.argv[1:]
     main()
