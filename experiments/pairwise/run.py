@@ -2,7 +2,7 @@
 
     python experiments/pairwise/run.py [OVERRIDE ...]
 
-Distils the ensemble into models of 2 and 6 layers from 50 to 800 judged pairs, one of each query,
+Distils the ensemble into models of 2, 4, 6 layers from 100 to 1,600 judged pairs, one of each query,
 and into the largest from as many pairs of fewer queries; agreement is measured on queries that none
 learned from. Writes results.csv and agreement.png beside this file; what is done already is not
 done again.
@@ -34,13 +34,13 @@ from zelo.training.distil import distil, module_of
 from zelo.training.loggers import Csv, Tracking
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "pairwise"
-DATA = ["experiment=quickstart", "distil=on", "data.train_queries=1000", "data.dev_queries=100",
+DATA = ["experiment=quickstart", "distil=on", "data.train_queries=2000", "data.dev_queries=100",
         "data.test_queries=100", "judge.vote=sign", "distil.model.max_query_tokens=24",
         "distil.model.max_tokens=96"]  # fmt: skip
-LAYERS = (2, 6)
-PAIRS = (50, 200, 800)
-PER_QUERY = (1, 4)  # of 800 pairs
-HELD_OUT, ASKED = 150, 4  # queries, and pairs of each, that agreement is measured on
+LAYERS = (2, 4, 6)
+PAIRS = (100, 400, 1600)
+PER_QUERY = (1, 4, 16)  # of 1,600 pairs
+HELD_OUT, ASKED = 350, 4  # queries, and pairs of each, that agreement is measured on
 
 
 def judged(pairs: int) -> tuple[Path, Path]:
