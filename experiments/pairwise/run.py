@@ -2,10 +2,10 @@
 
     python experiments/pairwise/run.py [OVERRIDE ...]
 
-Distils the ensemble into models of 2, 4, 6 layers from 100 to 1,600 judged pairs, one of each query,
-and into the largest from as many pairs of fewer queries; agreement is measured on queries that none
-learned from. Writes results.csv and agreement.png beside this file; what is done already is not
-done again.
+Distils the ensemble into models of 2, 4 and 6 layers from 100 to 1,600 judged pairs, one of each
+query, and into the largest from as many pairs of fewer queries; agreement is measured on queries
+that none learned from. Writes results.csv and agreement.png beside this file; what is done already
+is not done again.
 """
 
 from __future__ import annotations
