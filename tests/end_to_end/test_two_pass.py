@@ -78,7 +78,19 @@ def test_two_passes_on_a_folder(
     assert [s["label"] for s in stages if s["stage"] == "train"] == [
         "train, pass 1", "train, pass 2",
     ]  # fmt: skip
-    assert "judge (the ensemble, failures of pass 1)" in [s["label"] for s in stages]
+    by_label = {stage["label"]: stage for stage in stages}
+    assert "judge (the ensemble, failures of pass 1)" in by_label
+    # What is exported is what the last ratings were made from, not all that was ever asked.
+    exported = cli("export", str(folder), f"out={tmp_path / 'zbench'}")
+    assert exported.returncode == 0, exported.stderr
+    pairs = json.loads((tmp_path / "zbench" / "ai_scores.json").read_text())["scored_pairs"]
+    asked = by_label["judge (the distilled model), pass 2"]["counts"]["comparisons"]
+    assert len(pairs) == asked
+    work = tmp_path / "work"
+    rated = read_table(work / by_label["rate, pass 2"]["path"], "ratings").to_pylist()
+    lines = (tmp_path / "zbench" / "annotated.jsonl").read_text().splitlines()
+    scores = {d["id"]: d["score"] for line in lines for d in json.loads(line)["documents"]}
+    assert scores == {row["doc_id"]: row["elo"] for row in rated}
     assert "NDCG@10, pass 2 against pass 1" in done.stdout
 
 
