@@ -10,7 +10,6 @@ CSV and a PNG of the file's name beside it; what is done already is not done aga
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from omegaconf import OmegaConf
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.evaluate import values_by_system
 from zelo.evaluation.significance import Values, against, bootstrap_interval, holm
+from zelo.exports import write_csv
 from zelo.seeding import stream
 
 METRIC, RESAMPLES = "NDCG@10", 10_000
@@ -72,8 +72,7 @@ def main(file: Path) -> None:
             numbers = (t.difference, t.low, t.high, t.p_value, corrected[arm])
             line += [t.baseline, *(f"{x:.4f}" for x in numbers), t.wins, t.losses]
         lines.append(line + [""] * (len(HEADER) - len(line)))
-    with file.with_suffix(".csv").open("w", newline="", encoding="utf-8") as out:
-        csv.writer(out, lineterminator="\n").writerows([HEADER, *lines])
+    write_csv(file.with_suffix(".csv"), HEADER, lines)
     print_table(lines)
     draw(lines, file.with_suffix(".png"))
 

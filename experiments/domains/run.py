@@ -11,7 +11,6 @@ what is done already is not done again.
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -22,22 +21,24 @@ from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json
 from zelo.evaluation.macro_average import against_baseline, read_evaluations, rows
+from zelo.exports import write_csv
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "domains"
 # Collection → domain, options of its training: about 60 steps of 4 queries. med and cacm have
 # labels of test queries alone: half of these are trained on, the others tested
 COLLECTIONS: dict[str, tuple[str, list[str], list[str]]] = {
-    "scifact": ("STEM", [], ["training.max_steps=60"]),
-    "cranfield": ("STEM", [], ["training.epochs=2", "training.max_steps=60"]),
-    "cacm": ("STEM", ["data.train_share=0.5"], ["training.epochs=8", "training.max_steps=60"]),
-    "med": ("medical", ["data.train_share=0.5"], ["training.epochs=15", "training.max_steps=60"]),
-    "cosqa": ("code", [], ["training.max_steps=60"]),
-    "cuad": ("legal", [], ["training.max_steps=60"]),
+    "scifact": ("STEM", [], []),
+    "cranfield": ("STEM", [], ["training.epochs=2"]),
+    "cacm": ("STEM", ["data.train_share=0.5"], ["training.epochs=8"]),
+    "med": ("medical", ["data.train_share=0.5"], ["training.epochs=15"]),
+    "cosqa": ("code", [], []),
+    "cuad": ("legal", [], []),
 }
 RETRIEVERS = ("hybrid", "bm25", "dense")  # the first one's runs hold those of the others
 DEPTH = 10  # candidates that are compared, trained on and reranked
 TRAINING = [
     "stages=[load,retrieve,compare,judge,rate,train]", f"depth={DEPTH}", "training.batch=4",
+    "training.max_steps=60",
     "training.candidates=null", "training.frozen_layers=3", "training.learning_rate=2e-5",
     "model.max_tokens=128", "model.train_max_tokens=96",
 ]  # fmt: skip
@@ -97,12 +98,8 @@ def main(collections: Path, names: list[str]) -> None:
             if v.system == "zelo":
                 print(f"{retriever}: zELO − start, average of collections: {v.difference:+.4f} "
                       f"[{v.low:+.4f}, {v.high:+.4f}], p = {v.p_value:.4f}")  # fmt: skip
-    with (HERE / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["first stage", "kind", "name", "queries", "system", "NDCG@10", "low", "high"]
-        )
-        writer.writerows(lines)
+    header = ["first stage", "kind", "name", "queries", "system", "NDCG@10", "low", "high"]
+    write_csv(HERE / "results.csv", header, lines)
     print_table(lines)
     draw(lines)
 

@@ -9,7 +9,6 @@ laffer.png beside this file; what is done already is not done again.
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from zelo.artifacts import read_json, read_table, table, write_table
 from zelo.data.texts import relevance_grades
 from zelo.evaluation.evaluate import evaluate
 from zelo.evaluation.metrics import evaluate_rankings
+from zelo.exports import write_csv
 from zelo.launch import composed
 from zelo.reporting.results import comparisons_with_start, results
 from zelo.retrieval.ranking import candidates_from
@@ -147,9 +147,7 @@ def main() -> None:
             metrics = contrastive(at, OUT / f"{share}-{quality}", labelled, ranking)
             lines.append(row("contrastive", share, quality, miner, hit, metrics))
             print(*lines[-1], flush=True)
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([HEADER, *lines])
+    write_csv(HERE / "results.csv", HEADER, lines)
     draw(lines, start.value)
 
 

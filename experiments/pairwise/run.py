@@ -10,7 +10,6 @@ is not done again.
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from matplotlib.figure import Figure
 from zelo.artifacts import read_json, read_table, write_json, write_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.evaluation.appraise import measure
+from zelo.exports import write_csv
 from zelo.judging.ensemble import average
 from zelo.launch import composed
 from zelo.models.pairwise import PairwiseReranker
@@ -130,11 +130,9 @@ def main() -> None:
         )
         print(*lines[-1], flush=True)
     print(f"the judges are unanimous in {unanimous(many):.1%} of the pairs")
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["layers", "pairs", "pairs per query", "agreement", "low", "high",
-                         "unanimous pairs", "seconds of training"])  # fmt: skip
-        writer.writerows(lines)
+    header = ["layers", "pairs", "pairs per query", "agreement", "low", "high", "unanimous pairs",
+              "seconds of training"]  # fmt: skip
+    write_csv(HERE / "results.csv", header, lines)
     draw(lines)
 
 

@@ -11,6 +11,8 @@ from zelo.artifacts import read_json
 from zelo.errors import UserError
 from zelo.store import RECORD
 
+MANIFEST = "manifest.json"
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -23,11 +25,9 @@ class FinishedRun:
     @classmethod
     def at(cls, folder: Path) -> FinishedRun:
         """The run in `folder`; `UserError` where there is none."""
-        manifest = folder / "manifest.json"
+        manifest = folder / MANIFEST
         if not manifest.is_file():
-            raise UserError(
-                f"{folder}: no manifest.json; a run folder is needed (outputs/runs/...)"
-            )
+            raise UserError(f"{folder}: no {MANIFEST}; a run folder is needed (outputs/runs/...)")
         content = read_json(manifest)
         return cls(folder, content, [s for s in content.get("stages", []) if s["complete"]])
 

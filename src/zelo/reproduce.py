@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from zelo.artifacts import read_json
 from zelo.errors import UserError
-from zelo.run_folder import MANIFEST, execute
+from zelo.finished import MANIFEST
+from zelo.run_folder import execute
 
 TOLD = ("report",)  # stages whose output tells how long the others took
 

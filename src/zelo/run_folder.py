@@ -19,6 +19,7 @@ import zelo
 from zelo.artifacts import write_json
 from zelo.config import build_from, describe
 from zelo.errors import UserError
+from zelo.finished import MANIFEST
 from zelo.pipeline import STAGE_NAMES, Run, run_stages
 from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
@@ -27,7 +28,6 @@ from zelo.store import Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.train import MODEL
 
-MANIFEST = "manifest.json"
 PACKAGES = [
     "torch",
     "lightning",

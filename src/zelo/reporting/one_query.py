@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,12 +88,14 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         known = read_table(data, "queries")["query_id"]
         some = ", ".join(known.slice(0, NAMED).to_pylist())
         raise UserError(f"{query_id}: no such query; there are {len(known):,}: {some}, ...")
-    ranks = ranks_of(run, query_id)
+    ranks = ranks_of(run, query_id, this)
     rated = read_table(run.last("rate"), "ratings", this).to_pylist() if run.has("rate") else []
     elos = {row["doc_id"]: (row["elo"], row["stderr"]) for row in rated}
-    ids = list(
-        dict.fromkeys([*elos, *(doc_id for ranking in ranks.values() for doc_id in ranking)])
-    )
+    folders = run.inputs("rate", "judgments") if run.has("rate") else []
+    judged = [r for folder in folders for r in read_table(folder, "judgments", this).to_pylist()]
+    asked_about = [row[side] for row in judged for side in ("doc_a", "doc_b")]
+    ranked = [doc_id for ranking in ranks.values() for doc_id in ranking]
+    ids = list(dict.fromkeys([*elos, *ranked, *asked_about]))
     texts, grades = document_texts(data, set(ids)), relevance_grades(data).get(query_id, {})
     documents = {
         doc_id: Document(
@@ -107,12 +108,10 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         for doc_id in ids
     }
     order = sorted(documents.values(), key=place)
-    model = run.manifest["config"]["rating"]["model"]
-    folders = run.inputs("rate", "judgments") if run.has("rate") else []
-    pairs = pairs_of(folders, query_id, documents, model)
+    pairs = pairs_of(judged, documents, run.manifest["config"]["rating"]["model"])
     metrics = {}
     if run.has("evaluate"):
-        ndcg = (this) & (pc.field("metric") == "NDCG@10")
+        ndcg = this & (pc.field("metric") == "NDCG@10")
         rows = read_table(run.last("evaluate"), "per_query", ndcg).to_pylist()
         metrics = {row["system"]: row["value"] for row in rows}
     text, split = found[0]["text"], found[0]["split"]
@@ -120,9 +119,8 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
     return OneQuery(query_id, split, text, order, pairs, metrics, missed)
 
 
-def ranks_of(run: FinishedRun, query_id: str) -> dict[str, dict[str, int]]:
+def ranks_of(run: FinishedRun, query_id: str, this: pc.Expression) -> dict[str, dict[str, int]]:
     """System → document id → rank: the first stage, and the models where they were evaluated."""
-    this = pc.field("query_id") == query_id
     rows = read_table(run.last("retrieve"), "candidates", this).to_pylist()
     found = {FIRST: {row["doc_id"]: row["rank"] for row in rows}}
     if run.has("evaluate"):
@@ -143,25 +141,24 @@ def place(document: Document) -> tuple[float, float]:
 
 
 def pairs_of(
-    folders: Sequence[Path], query_id: str, documents: Mapping[str, Document], model: str
+    judged: Sequence[Mapping[str, Any]], documents: Mapping[str, Document], model: str
 ) -> list[Pair]:
     """The rated comparisons of a query, the most surprising first."""
     found: dict[frozenset[str], Pair] = {}
-    for folder in folders:
-        for row in read_table(folder, "judgments", pc.field("query_id") == query_id).to_pylist():
-            a, b = documents[row["doc_a"]], documents[row["doc_b"]]
-            # Where no judge answered there may be no Elo
-            a_higher = (a.elo or 0.0) >= (b.elo or 0.0)
-            higher, lower = (a, b) if a_higher else (b, a)
-            key = frozenset((a.doc_id, b.doc_id))
-            if key not in found:
-                gap = (higher.elo or 0.0) - (lower.elo or 0.0)
-                found[key] = Pair(higher, lower, float(CDF[model](np.array(gap))))
-            score = row["score"]
-            p = None if score is None else (1 - score) / 2
-            if p is not None and not a_higher:
-                p = 1 - p
-            found[key].said.append(Said(row["judge"], p, a_higher, row["status"], row["reasons"]))
+    for row in judged:
+        a, b = documents[row["doc_a"]], documents[row["doc_b"]]
+        # Where no judge answered there may be no Elo
+        a_higher = (a.elo or 0.0) >= (b.elo or 0.0)
+        higher, lower = (a, b) if a_higher else (b, a)
+        key = frozenset((a.doc_id, b.doc_id))
+        if key not in found:
+            gap = (higher.elo or 0.0) - (lower.elo or 0.0)
+            found[key] = Pair(higher, lower, float(CDF[model](np.array(gap))))
+        score = row["score"]
+        p = None if score is None else (1 - score) / 2
+        if p is not None and not a_higher:
+            p = 1 - p
+        found[key].said.append(Said(row["judge"], p, a_higher, row["status"], row["reasons"]))
     return sorted(found.values(), key=lambda pair: -pair.surprise)
 
 

@@ -13,7 +13,7 @@ from zelo import exports
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import TRAINED
-from zelo.run_folder import MANIFEST
+from zelo.finished import MANIFEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
