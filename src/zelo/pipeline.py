@@ -12,7 +12,7 @@ is asked where the trained model fails, and everything from distillation on is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -105,13 +105,17 @@ class Run(Component):
         return stages
 
 
-def run_stages(run: Run, store: Store, tracking: Tracking) -> dict[str, Artifact]:
+def run_stages(
+    run: Run, store: Store, tracking: Tracking, overrides: Sequence[str] = ()
+) -> dict[str, Artifact]:
     """Run every selected stage that the store does not hold; training is logged by `tracking`.
+
+    `overrides` are the words that `run` was composed with, which the report quotes.
 
     Returns the artefacts by what they are to the run; of several passes those of the last, and
     `pass_1_metrics`, `pass_1_pairwise`, ... of each.
     """
-    way = Way(run, store, tracking)
+    way = Way(run, store, tracking, overrides)
     if run.distil is None:
         made = way.one_pass(run.judge)
         return {**made, "report": way.report(made, run.judge.vote)}
@@ -163,8 +167,10 @@ OF_PASS = ("pairwise", "ratings", "trained", "metrics", "appraisal")  # kept of 
 class Way:
     """The stages of one run, each with the options that the run has for it."""
 
-    def __init__(self, run: Run, store: Store, tracking: Tracking) -> None:
-        self.run, self.store = run, store
+    def __init__(
+        self, run: Run, store: Store, tracking: Tracking, overrides: Sequence[str]
+    ) -> None:
+        self.run, self.store, self.overrides = run, store, overrides
         self.seed = {"seed": run.seed}
         self.logger = {"logger": tracking}
         self.paid = {
@@ -324,7 +330,8 @@ class Way:
 
     def report(self, made: Mapping[str, Artifact], vote: str) -> Artifact:
         """The page and the model card."""
-        return self.store.run(report, made, {"run": self.run, "vote": vote})
+        options = {"run": self.run, "vote": vote}
+        return self.store.run(report, made, options, {"overrides": self.overrides})
 
 
 def count(comparisons: Artifact) -> int:

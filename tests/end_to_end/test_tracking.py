@@ -91,7 +91,7 @@ def test_weights_and_biases_is_told_everything_but_texts(
     assert found["summary"]["stages/judge/judgments"] == judged
     media = {"/".join(key.split("/")[:2]) for row in found["history"] for key in row}
     assert {"tables/metrics", "tables/per_query", "tables/judges"} <= media
-    assert {f"figures/{name}" for name in ("systems", "elos", "loss", "matrices")} <= media
+    assert {f"figures/{name}" for name in ("systems", "elos", "loss", "after")} <= media
     dataset, model = found["artifacts"]["dataset"], found["artifacts"]["model"]
     assert model["data"] == dataset["fingerprint"] == stages["load"]["fingerprint"]
     assert model["zelo/NDCG@10"] == pytest.approx(metrics["zelo/NDCG@10"])

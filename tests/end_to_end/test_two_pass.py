@@ -52,7 +52,7 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     assert "Passes" in done.stdout
     assert re.search(r"NDCG@10, pass 2 against pass 1: [+-]0\.\d+", done.stdout)
     page = (folder / "report.html").read_text()
-    assert "<h2>Passes</h2>" in page
+    assert "<h3>Passes</h3>" in page
     for training in ("train", "train-2", "distil", "distil-2"):  # each pass has a log of its own
         assert (folder / "logs" / training / "metrics.csv").is_file()
     assert f"{metrics['pass_1/elo_mse']:.3f}" in page

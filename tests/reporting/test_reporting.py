@@ -4,7 +4,10 @@ import json
 import re
 import shutil
 import subprocess
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,11 +16,16 @@ from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
 from zelo.judging.ensemble import average
 from zelo.reporting import plots
+from zelo.reporting.figures import most_compared
 from zelo.reporting.judges import Panel
-from zelo.reporting.report import caveats, matrices_of_one_query, report
+from zelo.reporting.report import caveats, report
 from zelo.reporting.results import Comparison, Estimate
 from zelo.store import RECORD
 
+HOSTILE = (
+    "<svg onload=alert(1)><a href='javascript:alert(2)'>x</a></svg>\u202e"
+    "</p></li></ol></details></style><style>*{display:none}</style><script src=//x/y.js></script>"
+)
 EVIL = "</figcaption><script>document.title='stolen'</script><img src=http://x/y> $x^2$ {{ 7*7 }}"
 
 
@@ -55,13 +63,13 @@ def test_matrices_are_sorted_by_elo(tmp_path: Path) -> None:
         target=[0.0] * 3,
     )
     write_table(tmp_path, "ratings", elos)
-    found = matrices_of_one_query(average(judgments, "soft"), tmp_path, tmp_path)
+    found = most_compared(average(judgments, "soft"), tmp_path, tmp_path)
     assert found is not None
-    query_id, before, after = found
     nan = np.nan
-    assert query_id == "q"
-    np.testing.assert_allclose(before, [[nan, 0.4, nan], [0.6, nan, 0.2], [nan, 0.8, nan]])
-    np.testing.assert_allclose(after, [[nan, 0.8, nan], [0.2, nan, 0.6], [nan, 0.4, nan]])
+    assert found.query_id == "q"
+    assert found.elo == [-1.0, 0.0, 1.0]
+    np.testing.assert_allclose(found.matrix, [[nan, 0.4, nan], [0.6, nan, 0.2], [nan, 0.8, nan]])
+    np.testing.assert_allclose(found.sorted, [[nan, 0.8, nan], [0.2, nan, 0.6], [nan, 0.4, nan]])
 
 
 @pytest.mark.parametrize(
@@ -93,9 +101,15 @@ def test_what_went_less_than_well_is_said() -> None:
 
 
 def test_the_same_figure_is_the_same_file() -> None:
-    drawn = [plots.elo_distribution([0.0, 1.0, -1.0], [0.1, 0.2, 0.1]) for _ in range(2)]
+    drawn = [plots.histogram([0.0, 1.0, -1.0], "Elo") for _ in range(2)]
     assert drawn[0] == drawn[1]
     assert "<svg" in drawn[0]
+
+
+def test_a_figure_of_many_queries_or_steps_stays_small() -> None:
+    many = np.random.default_rng(0).normal(size=100_000)
+    assert len(plots.gains(many, "NDCG@10")) < 300_000
+    assert len(plots.loss_curve(np.abs(many).tolist())) < 1_000_000
 
 
 @pytest.fixture
@@ -107,6 +121,9 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
 
     queries = beir_folder / "queries.jsonl"
     queries.write_text(queries.read_text().replace("history of apples", EVIL.replace('"', "'")))
+    corpus = beir_folder / "corpus.jsonl"
+    first = "apples history about apple number 0"
+    corpus.write_text(corpus.read_text().replace(first, json.dumps(HOSTILE)[1:-1]))
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         run = build_from(
             compose(
@@ -175,6 +192,20 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             log_scale_stderr=[0.1],
         ),
     )
+    write(
+        folders["ratings"],
+        "fits",
+        table(
+            "fits",
+            query_id=[query],
+            documents=[2],
+            comparisons=[8],
+            unanswered=[2],
+            components=[1],
+            iterations=[3],
+            converged=[True],
+        ),
+    )
     write(folders["trained"], "losses", table("losses", step=[1, 2], loss=[0.5, 0.4]))
     rows = [(s, m) for s in ("bm25", "start", "zelo") for m in ("NDCG@10", "Recall@10")]
     write(
@@ -188,6 +219,31 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             low=[0.4] * 6,
             high=[0.6] * 6,
             queries=[8] * 6,
+        ),
+    )
+    tested = "q-apples-theory"
+    orders = [("start", docs), ("zelo", docs[::-1])]
+    write(
+        folders["metrics"],
+        "rankings",
+        table(
+            "rankings",
+            system=[system for system, _ in orders for _ in docs],
+            query_id=[tested] * 4,
+            doc_id=[doc_id for _, order in orders for doc_id in order],
+            rank=[1, 2] * 2,
+            score=[0.5, 0.25] * 2,
+        ),
+    )
+    write(
+        folders["metrics"],
+        "per_query",
+        table(
+            "per_query",
+            system=["start", "zelo"],
+            query_id=[tested] * 2,
+            metric=["NDCG@10"] * 2,
+            value=[0.25, 0.75],
         ),
     )
     one = {
@@ -231,8 +287,24 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
         write_json(folders[name] / RECORD, {"stage": of, "seconds": 1.0, "counts": count})
     out = tmp_path / "out"
     out.mkdir()
-    report(out=out, run=run, vote="soft", **folders)
+    words = ["data=beir", "judge=[a,b]"]
+    report(out=out, run=run, vote="soft", overrides=words, **folders)
     return out / "report.html"
+
+
+class Links(HTMLParser):
+    """What a page refers to, and what it is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.to += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
 def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> None:
@@ -241,9 +313,12 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     assert "{{ 7*7 }}" in html
     assert "<script" not in html
     assert "<b>&" not in html
-    assert not re.findall(
-        r"""(?:src|href)=["']?(?!data:)[^"' >]+""", html.replace("src=http://x/y", "")
-    )
+    links = Links()
+    links.feed(html)
+    assert links.to
+    assert all(to.startswith(("#", "data:")) for to in links.to)
+    assert not {"script", "svg", "iframe", "object", "form"} & links.tags
+    assert not [name for name in links.attributes if name.startswith("on")]
     for shown in ("&lt;script&gt;j", "75.0%", "+0.12", "1.50", "1.22", "4,321"):
         assert shown in html
     text = " ".join(re.sub("<[^>]*>", " ", html).split())
@@ -258,15 +333,18 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     assert "judge down was given up: unauthorised &lt;b&gt;" in text
     for part in (
         "Results",
+        "Queries won and lost",
         "Judges",
-        "Comparisons of one query",
         "Elos",
+        "The query with the most comparisons",
+        "Calibration",
         "Training",
         "What it cost",
+        "Reproduce",
         "Configuration",
     ):
         assert f"{part}</" in html
-    assert html.count("<img") == 4
+    assert html.count("<img") == 8
     assert "not significantly different" in html
     card = (page.parent / "README.md").read_text(encoding="utf-8")
     learned = json.loads(card.split("```json\n")[1].split("```")[0])
@@ -277,32 +355,97 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     )
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_browser_shows_it(page: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "page.png"
-    browser = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    dumped = subprocess.run(
-        [*browser, "--dump-dom", page.as_uri()],
+def test_won_and_lost_queries_stand_side_by_side(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    won = html[html.index("Won most") : html.index("Lost most")]
+    assert "theory of apples" in won
+    assert "NDCG@10 0.25 → 0.75" in won
+    ids = re.findall(r'class="id">([^<]+)<', won)
+    assert ids == ["d0-apples", "d3-apples", "d3-apples", "d0-apples"]
+    assert "other model: 2" in won
+    assert "&lt;svg onload=alert(1)&gt;" in won
+    assert "No query lost." in html
+    assert "zelo run data=beir &#39;judge=[a,b]&#39;" in html
+
+
+def browser(profile: Path, address: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """What a real browser makes of a page."""
+    fixed = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--hide-scrollbars", f"--user-data-dir={profile}",
+    ]  # fmt: skip
+    return subprocess.run(
+        ["chromium", *fixed, *options, address],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
-    ).stdout
-    assert "<title>zELO on &lt;b&gt;&amp;</title>" in dumped
-    subprocess.run(
-        [*browser, f"--screenshot={picture}", "--window-size=900,2600", page.as_uri()],
-        capture_output=True,
-        timeout=120,
-        check=True,
     )
+
+
+needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+
+
+@needs_browser
+def test_a_browser_shows_it_and_has_nothing_to_complain_of(page: Path, tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.headers["Host"], self.path))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        everything_comes_here = f"--host-resolver-rules=MAP * 127.0.0.1:{server.server_port}"
+        told = ["--enable-logging=stderr", "--v=0", everything_comes_here, "--dump-dom"]
+        shown = browser(tmp_path / "profile", "http://a.test/report.html", *told)
+        server.shutdown()
+    assert "<title>zELO on &lt;b&gt;&amp;</title>" in shown.stdout
+    assert "Lost most</h3>" in shown.stdout
+    assert "CONSOLE" not in shown.stderr
+    # The browser itself looks for the time and for updates
+    of_page = [request for request in asked if not request[0].endswith(OF_THE_BROWSER)]
+    assert of_page == [("a.test", "/report.html")]
+
+
+OF_THE_BROWSER = ("google.com", "googleapis.com", "gvt1.com")
+
+SCHEMES = {"light": (1, (255, 255, 255), (9, 105, 218)), "dark": (0, (13, 17, 23), (68, 147, 248))}
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", [1000, 500])
+def test_it_is_drawn_light_and_dark_wide_and_narrow(
+    page: Path, tmp_path: Path, scheme: str, width: int
+) -> None:
     from matplotlib.image import imread
 
+    number, paper, accent = SCHEMES[scheme]
+    picture = tmp_path / "page.png"
+    browser(
+        tmp_path / "profile",
+        page.as_uri(),
+        f"--blink-settings=preferredColorScheme={number}",
+        f"--screenshot={picture}",
+        f"--window-size={width},6000",
+    )
     pixels = imread(picture)[..., :3]
-    # Blue of the Elo histogram: the pictures are drawn, not just linked.
-    assert (np.abs(pixels - np.array([9, 105, 218]) / 255).max(axis=2) < 0.02).sum() > 500
+    assert pixels.shape[1] == width
+
+    def share(color: tuple[int, int, int]) -> float:
+        return float((np.abs(pixels - np.array(color) / 255).max(axis=2) < 0.02).mean())
+
+    assert share(paper) > 0.5
+    assert share(accent) > 0.0005  # of the figures: they are drawn, not just linked
+    assert share(SCHEMES["dark" if scheme == "light" else "light"][1]) < 0.02
+    right = pixels[:, -4:]
+    assert np.ptp(right, axis=(0, 1)).max() < 0.02  # nothing sticks out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,31 +14,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-import zelo
 from zelo.artifacts import Table, read_json, read_table, write_text
 from zelo.config import describe
-from zelo.data.texts import query_texts
-from zelo.judging.ensemble import Preferences, average
+from zelo.data.texts import query_texts, relevance_grades
+from zelo.evaluation.calibration import Pairs, calibrate
+from zelo.evaluation.evaluate import TRAINED
+from zelo.judging.ensemble import average
+from zelo.reporting.changes import changes
 from zelo.reporting.judges import Panel, matrix, panel
 from zelo.reporting.passes import passes
 from zelo.reporting.results import comparisons_with_start, label, results
-from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.ranking import rankings_from
+from zelo.seeding import stream
 from zelo.store import RECORD, stage
+from zelo.versions import code_version, package_versions
 
 if TYPE_CHECKING:
     from zelo.judging.protocol import Judge
     from zelo.pipeline import Run
-    from zelo.reporting.plots import Matrix
 
 TEMPLATES = Path(__file__).parent
 RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}
 
 
+DEPTH = 10  # documents of a ranking whose scores are calibrated
 LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
 
 
-@stage(version=4)
+@stage(version=5)
 def report(
     *,
     out: Path,
@@ -47,16 +54,19 @@ def report(
     metrics: Path,
     run: Run,
     vote: str,
+    overrides: Sequence[str] = (),
     **asked: Path,
 ) -> Mapping[str, Any]:
     """Write `report.html`, its figures as `figures/*.svg`, and the model card `README.md`.
 
-    `vote` is that of the judges whose answers were rated. `asked` has the folders `comparisons` and
+    `vote` is that of the judges whose answers were rated, `overrides` are the words of the command
+    that the page tells how to repeat. `asked` has the folders `comparisons` and
     `judgments`, numbered where there were several rounds, and `ensemble_comparisons`,
     `ensemble_judgments` and `pairwise` where a distilled model answered; of several passes also
     what each made (`pass_1_metrics`, ...) and what the ensemble was asked for them.
     """
-    from zelo.reporting import plots
+    from zelo.reporting import figures
+    from zelo.reporting.settled import settled
 
     folders = dict.fromkeys([data, candidates, *asked.values(), ratings, trained, metrics])
     records = [read_json(folder / RECORD) for folder in folders]
@@ -67,17 +77,18 @@ def report(
     said, panels = read_panels(asked)
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
-    example = matrices_of_one_query(preferences, candidates, ratings)
+    example = figures.most_compared(preferences, candidates, ratings)
     found = results(metrics)
-    figures: dict[str, str] = {
-        "systems": plots.ndcg_by_system(found, "NDCG@10"),
-        "elos": plots.elo_distribution(rated["elo"].to_pylist(), rated["stderr"].to_pylist()),
-        "loss": plots.loss_curve(read_table(trained, "losses")["loss"].to_pylist()),
+    stable = settled(said, vote, run.rating, run.seed)
+    calibration = score_calibration(data, metrics, counts["evaluate"]["split"], run.seed)
+    won, lost = changes(data, metrics)
+    drawn = {
+        **figures.of_results(metrics, found, calibration),
+        **figures.of_elos(rated, example, stable, RATING_MODELS[run.rating.model]),
+        **figures.of_training(trained),
     }
-    if example:
-        figures["matrices"] = plots.preference_matrices(*example[1:])
     (out / "figures").mkdir(exist_ok=True)
-    for name, svg in figures.items():
+    for name, svg in drawn.items():
         write_text(out / "figures" / f"{name}.svg", svg)
     content = {
         "run": run,
@@ -91,7 +102,14 @@ def report(
         "label": label,
         "compared": comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),
-        "query": query_texts(data)[example[0]] if example else None,
+        "won": won,
+        "lost": lost,
+        "calibration": calibration,
+        "calibration_depth": DEPTH,
+        "settled": stable,
+        "query": query_texts(data)[example.query_id] if example else None,
+        "example": example,
+        "fits": steps_of_fits(read_table(ratings, "fits")),
         "rating_model": RATING_MODELS[run.rating.model],
         "caveats": caveats(counts, records, panels),
         "panels": panels,
@@ -100,9 +118,12 @@ def report(
         "modelled": run.rating.joint_judges,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
         "start": run.model.weights.path or run.model.weights.name,
-        "version": zelo.__version__,
+        "command": shlex.join(["zelo", "run", *overrides]),
+        "code": code_version(),
+        "packages": package_versions(),
         "python": sys.version.split()[0],
-        "figures": {name: data_uri(svg) for name, svg in figures.items()},
+        "platform": platform.platform(),
+        "figures": {name: data_uri(svg) for name, svg in drawn.items()},
     }
     write_text(out / "report.html", render("report.html.j2", content))
     write_text(out / "README.md", render("card.md.j2", content))
@@ -134,30 +155,25 @@ def summed(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def matrices_of_one_query(
-    preferences: Preferences, candidates: Path, ratings: Path
-) -> tuple[str, Matrix, Matrix] | None:
-    """The query with the most comparisons: its id, `P(row ≻ column)` before and after sorting.
+def score_calibration(data: Path, metrics: Path, split: str, seed: int) -> dict[str, Any]:
+    """How reliable the trained model's scores are across queries: chosen on a random half of the
+    evaluated queries and tested on the other, as `calibrate` returns it."""
+    wanted = pc.field("system") == TRAINED
+    ranking = rankings_from(read_table(metrics, "rankings", wanted)).get(TRAINED, {})
+    grades = relevance_grades(data, split)
+    order = stream(seed, "report", "halves").permutation(len(ranking))
+    ids = sorted(ranking)
+    halves = [
+        Pairs.of({ids[i]: ranking[ids[i]] for i in half}, grades, DEPTH)
+        for half in np.array_split(order, 2)
+    ]
+    return calibrate(TRAINED, *halves)
 
-    Both (n, n), NaN where a pair was not compared. None where nothing was compared.
-    """
-    if not preferences.query_ids:
-        return None
-    query_ids, counts = np.unique(np.array(preferences.query_ids, dtype=object), return_counts=True)
-    chosen = str(query_ids[counts.argmax()])
-    rows = [row for row in read_table(ratings, "ratings").to_pylist() if row["query_id"] == chosen]
-    elo = {row["doc_id"]: row["elo"] for row in rows}
-    first = [d for d in candidates_from(read_table(candidates, "candidates"))[chosen] if d in elo]
-    first += [d for d in elo if d not in first]  # compared, but no candidates: recorded pairs
-    place = {doc_id: i for i, doc_id in enumerate(first)}
-    matrix = np.full((len(first), len(first)), np.nan)
-    for query_id, a, b, p in zip(
-        preferences.query_ids, preferences.doc_a, preferences.doc_b, preferences.p, strict=True
-    ):
-        if query_id == chosen:
-            matrix[place[a], place[b]], matrix[place[b], place[a]] = p, 1 - p
-    order = sorted(range(len(first)), key=lambda i: -elo[first[i]])
-    return chosen, matrix, matrix[np.ix_(order, order)]
+
+def steps_of_fits(fits: Table) -> dict[str, int]:
+    """Newton steps of the fits of a run: their median and their most; empty where none was."""
+    steps = fits["iterations"].to_numpy()
+    return {"iterations": int(np.median(steps)), "most": int(steps.max())} if len(steps) else {}
 
 
 def kind(judge: Judge) -> str:
@@ -217,5 +233,5 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["exp"] = math.exp
+    environment.filters |= {"exp": math.exp, "zip": zip}
     return environment.get_template(template).render(content)
