@@ -30,6 +30,11 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of the true architecture."""
+    return write_model(tmp_path_factory.mktemp("tiny"))
+
+
+def write_model(folder: Path) -> Path:
     """MiniLM's architecture and tokenizer, two narrow layers, random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -41,7 +46,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec is not None
     assert spec.origin is not None
     real = Path(spec.origin).parent / "model"
-    folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
@@ -80,6 +84,11 @@ TOPICS = ["apples", "rivers", "engines", "planets", "poems", "bridges", "violins
 
 @pytest.fixture
 def beir_folder(tmp_path: Path) -> Path:
+    """A small collection in BEIR layout."""
+    return write_topics(tmp_path / "collection")
+
+
+def write_topics(folder: Path) -> Path:
     """Eight topics with four documents each; eight training and eight test queries."""
     documents = {
         f"d{i}-{topic}": f"{topic} {kind} about {topic[:-1]} number {i}"
@@ -98,7 +107,7 @@ def beir_folder(tmp_path: Path) -> Path:
         best = 0 if kind == "history" else 1
         for i in range(4):
             rows[split].append((query_id, f"d{i}-{topic}", 2 if i == best else 1))
-    return write_beir(tmp_path / "collection", documents, queries, rows)
+    return write_beir(folder, documents, queries, rows)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """An OpenAI-compatible chat endpoint on loopback that goes wrong at set rates.
 
 `python -m tests.judging.endpoint OPTIONS` serves until it is killed and prints its address first.
-It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each) and answers
-with half their difference.
+It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each, or with
+`--words` counts the query's words in them) and answers with half their difference.
 GET /counts gives how often each fault happened and how often each question was answered in full.
 """
 
@@ -76,7 +76,8 @@ class Endpoint:
         roles = [message["role"] for message in messages]
         if roles == ["system", "user", "assistant", "user"]:
             self.corrected += "could not be read" in messages[3]["content"]
-        a, b = worths(messages[1]["content"])
+        read = shared_words if self.options.words else worths
+        a, b = read(messages[1]["content"])
         question = f"{a} {b}"
         fault = self.fault(question)
         if fault:
@@ -201,6 +202,19 @@ def worths(prompt: str) -> tuple[str, str]:
     return a, b
 
 
+PARTS = re.compile(r"\[\[(?:query|document [AB]) [^\n]*\]\]\n(.*?)\n\[\[end of", re.DOTALL)
+
+
+def shared_words(prompt: str) -> tuple[str, str]:
+    """What the documents in a prompt are worth: by how many of the query's words they hold."""
+    query, a, b = (set(re.findall(r"\w+", text.lower())) for text in PARTS.findall(prompt)[:3])
+    # Short words say little, and so does one word of many
+    return tuple(  # type: ignore[return-value]
+        f"{sum(len(w) - 2 for w in query & words if len(w) > 3) / (4 + len(words) / 50):.3f}"
+        for words in (a, b)
+    )
+
+
 def score(a: str, b: str) -> float:
     """The score that a question is answered with."""
     return round(max(-1.0, min(1.0, (float(b) - float(a)) / 2)), 6)
@@ -242,6 +256,7 @@ def main() -> None:
     parser.add_argument("--retry-after", type=float, default=None)
     parser.add_argument("--hang", type=float, default=5.0, help="seconds of a time-out")
     parser.add_argument("--key", default="", help="the only key that is let in")
+    parser.add_argument("--words", action="store_true", help="judge by shared words")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)

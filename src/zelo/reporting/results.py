@@ -167,9 +167,11 @@ def print_evaluation(folder: Path) -> None:
     """Print what `zelo evaluate` wrote into a folder."""
     about = read_json(folder / "evaluation.json")
     tests = [Difference(**row) for row in read_json(folder / "comparisons.json")]
-    title = f"{about['queries']} {about['split']} queries, mean and 95 % interval"
-    print_systems(title, results(folder), tests)
-    if truth := about.get("truth"):
+    truth = about.get("truth")
+    queries = about["queries"] or truth["queries"]  # without labels, those that have Elos
+    split = "" if about["split"] == "all" else f"{about['split']} "
+    print_systems(f"{queries} {split}queries, mean and 95 % interval", results(folder), tests)
+    if truth:
         print(
             f"Elos of {truth['queries']:,} of {truth['asked']:,} queries, from "
             f"{truth['comparisons']:,} comparisons, {truth['unanswered']:,} of them unanswered"

@@ -1,0 +1,60 @@
+"""Runs what a page of the documentation tells its reader to run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code: `sh` and `python` are run, `python` with a title is a file."""
+
+    language: str
+    title: str
+    code: str
+    line: int
+
+
+def blocks(page: str) -> list[Block]:
+    """All blocks of code of a page, in their order."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [
+        Block(found[1], found[2] or "", found[3], text.count("\n", 0, found.start()) + 1)
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def follow(page: str, folder: Path, **environment: str) -> list[str]:
+    """Do in `folder` what a page says; what each block printed."""
+    said = []
+    for block in blocks(page):
+        if block.title:
+            (folder / block.title).write_text(block.code, encoding="utf-8")
+            continue
+        if block.language not in ("sh", "python"):
+            continue
+        command = {"sh": ["bash", "-euo", "pipefail"], "python": [sys.executable]}[block.language]
+        done = subprocess.run(
+            command,
+            input=block.code,
+            cwd=folder,
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"docs/{page}:{block.line}\n{done.stdout}\n{done.stderr}"
+        said.append(done.stdout)
+    return said

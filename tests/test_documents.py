@@ -1,0 +1,72 @@
+"""The documentation is built without a warning, and what it tells its reader to run, runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.documents import DOCS, blocks, follow
+from tests.judging.endpoint import running
+
+KEY = "sk-tutorial-1234"
+
+
+def test_the_tutorial(tmp_path: Path) -> None:
+    with running(words=True) as endpoint:
+        address = {"OPENAI_BASE_URL": endpoint.base_url}
+        said = follow("tutorial.md", tmp_path, OPENAI_API_KEY=KEY, **address)
+        counts = endpoint.counts()
+    text = "\n".join(said)
+    assert re.search(r"test queries +12 ", said[2])
+    assert "12 queries, mean and 95 % interval" in text
+    assert "NDCG@10, trained against starting model" in text
+    assert "NDCG@10 (exp Elo)" in text
+    assert text.count('"score"') == 2  # two lines, ranked
+    assert counts["requests"] == len(counts["answered"])  # nothing was asked twice
+    assert (tmp_path / "outputs/runs/help/report.html").is_file()
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_parts_of_ones_own(tmp_path: Path) -> None:
+    said = follow("extending.md", tmp_path)
+    assert "anchors: 2" in said[-1]
+    report = (tmp_path / "outputs/runs/own/report.html").read_text()
+    for name in ("stars.Star", "shortest.Length", "huber.Huber", "symmetric.Uncased"):
+        assert name in report
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=DOCS.parent,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    options = (tmp_path / "configuration/index.html").read_text()
+    for group in (DOCS.parent / "conf").iterdir():
+        if group.is_dir() and group.name not in ("experiment", "hydra"):
+            for path in group.glob("*.yaml"):
+                assert f"{group.name}={path.stem}" in options
+    method = (tmp_path / "method/index.html").read_text()
+    assert "<math" in method
+    assert "\\frac" not in method
+    for page in tmp_path.rglob("*.html"):
+        fetched = re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)', page.read_text()
+        )
+        assert not fetched, page
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_blocks_are_run_or_say_that_they_are_not(page: str) -> None:
+    fences = (DOCS / page).read_text(encoding="utf-8").count("\n```")
+    assert fences == 2 * len(blocks(page))
+    assert {block.language for block in blocks(page)} <= {"sh", "python", "console"}
