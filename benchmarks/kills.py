@@ -3,8 +3,9 @@
     python benchmarks/kills.py                   every command; about a quarter of an hour
     python benchmarks/kills.py "zelo rate"       one of them
 
-Each command is run undisturbed. Then, twenty times, it is started in a folder that is as it was then,
-killed with SIGKILL at a moment drawn at random from the time that it took, and run again to its end. The script ends with an error unless, each time,
+Each command is run undisturbed. Then, twenty times, it is started in a folder that is as it was
+then, killed with SIGKILL at a moment drawn at random from the time that it took, and run again to
+its end. The script ends with an error unless, each time,
 
 - every file that it left has the content of the undisturbed one (but for those that tell times),
 - no temporary and no unfinished file is left,

@@ -36,6 +36,7 @@ class Component(BaseModel):
         protected_namespaces=(),
         validate_default=True,
         arbitrary_types_allowed=True,
+        allow_inf_nan=False,
     )
 
 
@@ -95,7 +96,10 @@ def build_from(config: DictConfig) -> Any:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "configuration"
         raise UserError(f"{key}: {str(error).splitlines()[0]}; set it with {key}=VALUE") from None
-    return build(plain)
+    built = build(plain)
+    if not isinstance(built, Component):
+        raise UserError(f"{TARGET}: missing; the configuration says of no class what it is")
+    return built
 
 
 def build(node: Any, path: str = "") -> Any:
@@ -124,10 +128,10 @@ def _construct(target: str, values: dict[str, Any], path: str) -> Any:
 
 
 def _locate(target: str, path: str) -> type[Component]:
-    module, _, name = target.rpartition(".")
+    module, _, name = str(target).rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{path}.{TARGET}={target}: no such class ({error})") from None
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise UserError(f"{path}.{TARGET}={target}: not a zelo.config.Component")

@@ -8,6 +8,9 @@ class UserError(Exception):
     with exit status 2. It says what was wrong, where (file, line, field, query id) and what to do.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+
 
 def in_words(error: BaseException) -> str:
     """An unexpected error on one line."""

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zelo.errors import UserError
+from zelo.errors import UserError, in_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -124,6 +124,8 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
                 OmegaConf.update(config, key, value)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(readable(error)) from None
+    except (ValueError, TypeError, AttributeError, AssertionError) as error:  # Hydra's, of a word
+        raise UserError(f"{' '.join(overrides)}: cannot be composed ({in_words(error)})") from None
     return build_from(config)
 
 

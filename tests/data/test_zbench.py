@@ -124,7 +124,7 @@ def test_a_document_id_may_mean_another_text_for_another_query(tmp_path: Path) -
         (
             '{"query": {"id": "z", "query": "x"}, '
             '"documents": [{"id": "d", "content": "c", "score": "high"}]}',
-            r":2: score of document 'd' is not a number",
+            r":2: score of document 'd' must be a finite number, found 'high'",
         ),
     ],
 )

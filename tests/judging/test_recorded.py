@@ -101,10 +101,10 @@ def test_the_pairs_that_are_recorded_are_asked_about_once_as_they_were_shown(
     [
         ([{"query_id": "q", "doc_a": "a", "score": 1.0}], "and either p or score are needed"),
         ([{**ROWS[0], "p": 0.9}], "and either p or score are needed"),
-        ([{**ROWS[0], "doc_a": 7}], "doc_a is a number: quote ids"),
-        ([ROWS[0], {**ROWS[0], "doc_b": None}], "doc_b is empty in a row"),
+        ([{**ROWS[0], "doc_a": 7}], "doc_a must be text, found int64: quote ids"),
+        ([ROWS[0], {**ROWS[0], "doc_b": None}], "row 1: doc_b is empty"),
         ([ROWS[0], {**ROWS[0], "score": 1.5}], "row 1: score is 1.5, not between -1 and 1"),
-        ([{**ROWS[0], "score": "much"}], "score must be double, found string"),
+        ([{**ROWS[0], "score": "much"}], "score must be a number, found string"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(

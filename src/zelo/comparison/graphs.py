@@ -54,8 +54,13 @@ class Regular(Component):
             return all_pairs(n)
         if degree == 2:
             return Cycles(cycles=1).edges(n, rng)
+        rest = n - 1 - degree
         while True:
-            graph = networkx.random_regular_graph(degree, n, seed=int(rng.integers(2**63)))
+            # Of a graph of almost all pairs the few that are left out are quicker to draw.
+            drawn = min(degree, rest)
+            graph = networkx.random_regular_graph(drawn, n, seed=int(rng.integers(2**63)))
+            if drawn < degree:
+                graph = networkx.complement(graph)
             if networkx.is_connected(graph):
                 return np.array(graph.edges, dtype=np.int64)
 
@@ -112,6 +117,8 @@ class TopPairs(Component):
         everything = all_pairs(n)
         if self.pairs >= len(everything):
             return everything
+        if 2 * self.pairs > len(everything):  # most of them: k would hardly matter
+            return everything[rng.choice(len(everything), self.pairs, replace=False)]
         chosen: dict[tuple[int, int], None] = {}
         while len(chosen) < self.pairs:
             # Widen k so that the pairs still wanted exist below it.

@@ -140,6 +140,8 @@ class LabelledSource(Component):
         a label is given twice, of a query in two splits, or names what there is not.
         """
         query_ids = {query_id for query_id, _ in queries}
+        if "" in query_ids:
+            raise UserError(f"{sources[1]}: a query has an empty id")
         grades: dict[tuple[str, str], int] = {}
         split_of: dict[str, str] = {}
         named: dict[str, str] = {}  # document → where it was named first
@@ -199,6 +201,8 @@ def document_tables(
     for part in parts(documents, PART):
         empty = False
         for document in part:
+            if not document.doc_id:
+                raise UserError(f"{source}: a document has an empty id ({document.text[:40]!r})")
             missing.pop(document.doc_id, None)
         columns = zip(*part, strict=True)
         yield table("documents", **dict(zip(Document._fields, columns, strict=True)))

@@ -126,7 +126,7 @@ def row_of(record: dict[str, Any], where: str) -> Row:
         raise UserError(
             f"{where}: a number is needed as the label of each document, found {grade!r}"
         )
-    if any(float(g) != int(g) for g in grades):
+    if any(isinstance(g, float) and not g.is_integer() for g in grades):
         raise UserError(
             f"{where}: labels must be whole numbers, found {grade!r}: what a score is worth is not "
             f"known; write 0 or 1"

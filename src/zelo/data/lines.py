@@ -50,7 +50,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in numbered_lines(path):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not JSON ({error})") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: expected an object, found {type(record).__name__}")

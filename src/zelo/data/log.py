@@ -76,7 +76,14 @@ class Log(LabelledSource):
     def load(self) -> Collection:
         """The drawn queries, all to be judged, and what was returned for them."""
         lines = self.lines()
-        documents = {doc.doc_id: doc for line in lines for doc in line.results}
+        documents: dict[str, Document] = {}
+        for line in lines:
+            for doc in line.results:
+                if documents.setdefault(doc.doc_id, doc) != doc:
+                    raise UserError(
+                        f"{self.path}: query {line.query_id!r}: {doc.doc_id!r} is the id of two "
+                        f"documents; give each one of its own"
+                    )
         return self.collection(
             self.path.name.partition(".")[0],
             documents.values(),

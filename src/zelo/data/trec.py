@@ -30,6 +30,7 @@ from zelo.store import digest, digest_files
 
 BLANK = re.compile(r"\s")
 TOPIC = re.compile(r"<top(?:ic)?\b([^>]*)>(.*?)</top(?:ic)?>", re.DOTALL | re.IGNORECASE)
+OPENING = re.compile(r"<top(?:ic)?\b[^>]*>", re.IGNORECASE)
 NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^<\s]+)", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
 TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.IGNORECASE)
@@ -112,6 +113,11 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
     seen: dict[str, int] = {}
     if lines and lines[0][1].lstrip().startswith("<"):
         text = "\n".join(line for _, line in lines)
+        begun, whole = len(OPENING.findall(text)), sum(1 for _ in TOPIC.finditer(text))
+        if begun != whole:
+            raise UserError(
+                f"{path}: {begun} topics begin and {whole} end: each <top> needs its </top>"
+            )
         found = []
         for count, match in enumerate(TOPIC.finditer(text), start=1):
             number = ATTRIBUTE.search(match[1]) or NUMBER.search(match[2])
@@ -174,7 +180,7 @@ def as_score(value: object, where: str) -> float:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             score = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             score = math.nan
         if not math.isnan(score):
             return score
@@ -204,12 +210,23 @@ def json_rows(path: Path) -> Iterator[tuple[str, str, str, object]]:
             continue
         try:
             for row in record["candidates"]:
-                yield where, str(record["query"]["qid"]), str(row["docid"]), row["score"]
+                query_id, doc_id = record["query"]["qid"], row["docid"]
+                yield (
+                    where,
+                    as_id(query_id, "qid", where),
+                    as_id(doc_id, "docid", where),
+                    row["score"],
+                )
         except (KeyError, TypeError) as error:
             raise UserError(
                 f'{where}: expected {{"query": {{"qid"}}, "candidates": [{{"docid", "score"}}]}} '
                 f"({type(error).__name__}: {error})"
             ) from None
+
+
+def as_id(value: object, name: str, where: str) -> str:
+    """An id: text, or a whole number, as RankLLM writes them."""
+    return text_field({name: str(value) if type(value) is int else value}, name, where)
 
 
 def write_run(path: Path, ranking: Ranking, tag: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from zelo.artifacts import Table, read_json, read_table, replacing, write_json
 from zelo.comparison.graphs import Cycles
-from zelo.data.lines import json_objects
+from zelo.data.lines import json_objects, text_field
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.finished import FinishedRun
@@ -28,6 +28,8 @@ FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anth
 NO_ANSWER = "No answer of this judge: the mean of the others stands here."
 SWAPPED = "(SWAPPED)\n"  # how zbench marks a thought about (b, a); its score is turned back
 WHOLE_SCORE = re.compile(r"<score>\s*([-+][01])\s*</score>\s*$")  # zbench reads it as 0
+
+LARGEST = 1e12  # Elo that is taken for one
 
 Pair = tuple[str, str, str]
 
@@ -67,6 +69,11 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
         for document in line["documents"]:
             doc_id = named(query_id, document["id"])
             metadata = document.get("metadata") or {}
+            if doc_id in corpus and corpus[doc_id]["text"] != document["content"]:
+                raise UserError(
+                    f"{dataset}: query {query_id!r}: document {doc_id!r} has two texts; give each "
+                    f"an id of its own"
+                )
             corpus[doc_id] = {"_id": doc_id, "title": "", "text": document["content"],
                               "metadata": metadata}  # fmt: skip
             if "score" in document:
@@ -118,8 +125,12 @@ def checked(line: dict[str, Any], where: str) -> dict[str, Any]:
         texts = [line["query"]["id"], line["query"]["query"]]
         for document in line["documents"]:
             texts += [document["id"], document["content"]]
-            if type(document.get("score", 0)) not in (int, float):
-                raise UserError(f"{where}: score of document {document['id']!r} is not a number")
+            score = document.get("score", 0)
+            if type(score) not in (int, float) or not abs(score) <= LARGEST:
+                raise UserError(
+                    f"{where}: score of document {document['id']!r} must be a finite number, found "
+                    f"{score!r:.40}"
+                )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{where}: not a line of zbench ({type(error).__name__}: {error}); expected "
@@ -127,6 +138,8 @@ def checked(line: dict[str, Any], where: str) -> dict[str, Any]:
         ) from None
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: ids and texts must be strings")
+    for text in texts:
+        text_field({"ids and texts": text}, "ids and texts", where)
     return line
 
 
@@ -146,6 +159,7 @@ def read_ai_scores(
                 raise UserError(f"{where}: {query_id!r}, {a!r} or {b!r} is not in dataset.jsonl")
             for judge, field in FIELDS.items():
                 thought, score = str(scored[field]["thought"]), scored[field]["score"]
+                text_field({field: thought}, field, where)
                 if type(score) not in (int, float) or not -1 <= score <= 1:
                     raise UserError(f"{where}: {field} is {score!r}, not between -1 and 1")
                 swapped = thought.startswith(SWAPPED)

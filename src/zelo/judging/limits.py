@@ -112,7 +112,7 @@ def retry_after(headers: object) -> float | None:
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
         if seconds == seconds:
             return min(max(seconds, 0.0), 3600.0)

@@ -61,12 +61,19 @@ def filed(judge: PreparedJudge, q: Question) -> Question:
     if q.query_b is not None:
         from zelo.judging.prompt import prompt_hash
 
-        query = f"{prompt_hash('cross')}\0{query}\0{q.other}"
+        query = joined(prompt_hash("cross"), query, q.other)
     if not getattr(judge, "goes_by_ids", False):
         return replace(q, query=query)
-    a, b = (f"{i}\0{text}" for i, text in ((q.doc_a, q.text_a), (q.doc_b, q.text_b)))
-    ids = q.query_id if q.query_b is None else f"{q.query_id}\0{q.query_b}"
-    return replace(q, query=f"{ids}\0{query}", text_a=a, text_b=b)
+    a, b = joined(q.doc_a, q.text_a), joined(q.doc_b, q.text_b)
+    if q.query_b is None:
+        return replace(q, query=joined(q.query_id, query), text_a=a, text_b=b)
+    # `query` is joined already
+    return replace(q, query=f"{joined(q.query_id, q.query_b)}\0{query}", text_a=a, text_b=b)
+
+
+def joined(*parts: str) -> str:
+    """Parts as one text that no other parts give: what separates them is escaped in them."""
+    return "\0".join(part.replace("\1", "\1\1").replace("\0", "\1\2") for part in parts)
 
 
 def turned(q: Question) -> Question:

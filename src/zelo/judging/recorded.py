@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from zelo.artifacts import Table
 from zelo.config import Component, option
+from zelo.data.arrow import is_text, read_json_lines, reading, valid
 from zelo.errors import UserError
 from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question, turned
 from zelo.store import digest, digest_files
@@ -108,15 +109,22 @@ def read_preferences(path: Path) -> Table:
             f"{', '.join(rows.column_names)}"
         )
     columns = {}
-    for name, kind in (*((i, pa.string()) for i in IDS), (given[0], pa.float64())):
-        try:
-            columns[name] = rows[name].cast(kind)
-        except pa.ArrowException:
-            raise UserError(f"{path}: {name} must be {kind}, found {rows[name].type}") from None
-        if name in IDS and (pa.types.is_integer(rows[name].type) or columns[name].null_count):
-            what = "empty in a row" if columns[name].null_count else "a number: quote ids"
-            raise UserError(f"{path}: {name} is {what}")
-    value = columns.pop(given[0])
+    for name in (*IDS, "judge", "reasons"):
+        if name not in rows.column_names:
+            continue
+        column, kind = rows[name], rows[name].type
+        if not (is_text(kind) or pa.types.is_null(kind)):
+            hint = ": quote ids" if name in IDS else ""
+            raise UserError(f"{path}: {name} must be text, found {kind}{hint}")
+        columns[name] = column.cast(pa.string())
+        if name in IDS and column.null_count:
+            row = pc.index(column.is_null(), True).as_py()
+            raise UserError(f"{path}: row {row}: {name} is empty")
+    try:
+        value = rows[given[0]].cast(pa.float64())
+    except pa.ArrowException:
+        found = rows[given[0]].type
+        raise UserError(f"{path}: {given[0]} must be a number, found {found}") from None
     low, high = (0.0, 1.0) if given[0] == "p" else (-1.0, 1.0)
     inside = pc.and_kleene(pc.greater_equal(value, low), pc.less_equal(value, high))
     outside = pc.index(pc.fill_null(pc.invert(inside), False), True).as_py()
@@ -127,23 +135,18 @@ def read_preferences(path: Path) -> Table:
         )
     score = value if given[0] == "score" else pc.subtract(1.0, pc.multiply(value, 2.0))
     for name, otherwise in (("judge", "recorded"), ("reasons", "")):
-        has = name in rows.column_names
-        columns[name] = rows[name] if has else pa.array([otherwise] * len(rows), pa.string())
+        if name not in columns:
+            columns[name] = pa.array([otherwise] * len(rows), pa.string())
     return pa.table({**columns, "score": score})
 
 
 def read_rows(path: Path) -> Table:
     """A table in Parquet or JSON lines; `UserError` where the file is missing or neither."""
     path = existing(path)
-    try:
+    with reading(path):
         if path.name.endswith((".jsonl", ".jsonl.gz")):
-            from pyarrow import json
-
-            return json.read_json(path)
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
+            return read_json_lines(path, (*IDS, "judge", "reasons"))
+        return valid(pq.read_table(path), path)
 
 
 def existing(path: Path) -> Path:

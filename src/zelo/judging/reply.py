@@ -11,13 +11,12 @@ from typing import Any
 NUMBER = r"[+\-\u2212\u2013]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+\-]?\d+)?"
 # A line of its own, since reasons may quote what a document claims about its score.
 LABELLED = re.compile(
-    rf"^(?:[^\S\n]|[\"'*_`#>-])*(?:(?:the|my|final)\s+)*score\b[\"'*_`]*\s*(?:[:=]|\bis\b)"
+    rf"^(?:[^\S\n]|[\"'*_`#>-])*(?:(?:the|my|final)[^\S\n]+){{0,3}}score\b[\"'*_`]*\s*(?:[:=]|\bis\b)"
     rf"[\s\"'*_`]*({NUMBER}|-?nan|-?inf(?:inity)?)[\"'*_`.]*[^\S\n]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 BARE = re.compile(rf"\s*({NUMBER})\s*[.]?\s*")
 START = re.compile(r"\{")
-DECODER = json.JSONDecoder()
 LONGEST = 50_000  # characters that are read of a reply
 
 
@@ -94,6 +93,17 @@ def number(value: Any) -> float | None:
         except ValueError:
             return None
     return None
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one that gives several scores gives none."""
+    found = dict(pairs)
+    if len({number(value) for name, value in pairs if name == "score"}) > 1:
+        found["score"] = None
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=once)
 
 
 def objects(text: str) -> list[dict[str, Any]]:

@@ -100,7 +100,7 @@ class Wire:
             return Outcome("connection", redact(str(error), self.key)), None
         try:
             content = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if status != 200 or (isinstance(content, dict) and content.get("error")):
             # A gateway that gave up waiting does not know what the model did.
@@ -145,7 +145,7 @@ class Wire:
         code = str(error.get("code") or error.get("type") or "")
         message = str(error.get("message") or code)
         text = redact(f"{status} {message}".strip(), self.key)[:300]
-        if status == 200 and str(code).isdigit():
+        if status == 200 and re.fullmatch("[0-9]{3}", code):
             status = int(code)
         if code == "insufficient_quota" or status in (401, 402, 403, 404):
             return Outcome("unauthorised", text)

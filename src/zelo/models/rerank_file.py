@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zelo.artifacts import read_json
 from zelo.data.lines import decoded, numbered_lines
 from zelo.errors import UserError
 
@@ -26,7 +27,8 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
             continue
         try:
             record = json.loads(text)
-        except ValueError as error:
+            json.dumps(record, ensure_ascii=False).encode()  # as it is written back
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file}:{number}: not JSON ({error})") from None
         field = next((name for name in FIELDS if isinstance(record.get(name), str)), None)
         if field is None:
@@ -71,10 +73,17 @@ def is_cross_encoder(model: Path) -> bool:
     """Whether a folder says so: by sentence-transformers' file or by its architecture."""
     kind = model / "config_sentence_transformers.json"
     if kind.is_file():
-        says = json.loads(kind.read_text(encoding="utf-8")).get("model_type", "SentenceTransformer")
-        return bool(says == "CrossEncoder")
+        return bool(settings(kind).get("model_type") == "CrossEncoder")
     if (model / "modules.json").is_file():
         return False
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    names = config.get("architectures") or [""]
-    return str(names[0]).endswith(("ForSequenceClassification", "ForCausalLM"))
+    names = settings(model / "config.json").get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    return name.endswith(("ForSequenceClassification", "ForCausalLM"))
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """What a JSON file of a model says; `UserError` where it is no object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object; the model is damaged")
+    return content

@@ -14,6 +14,10 @@ Reals = NDArray[np.float64]
 Wholes = NDArray[np.int64]
 
 
+HEAVIEST = 1e12  # comparisons that one may stand for: sums of squares keep their precision
+FARTHEST = 1e6  # Elo that may be known of a difference
+
+
 class ComparisonError(ValueError):
     """A comparison that cannot be rated: in which row and of which query, and why."""
 
@@ -38,8 +42,8 @@ class Comparisons:
     tensors on the same device where `p` is one.
 
     Raises `ComparisonError`, a `ValueError` that names query and row, for a self-comparison, an
-    index out of range, a preference outside [0, 1] or NaN, a negative or infinite weight, or a
-    known part that is no number; `ValueError` for a query without documents.
+    index out of range, a preference outside [0, 1] or NaN, a weight that is negative or above 1e12,
+    or a known part that is no number or beyond ±1e6; `ValueError` for a query without documents.
     """
 
     sizes: Wholes  # (Q,)
@@ -179,6 +183,8 @@ class Comparisons:
             "weight is not a number of at least 0": ~(
                 (self.weight >= 0) & np.isfinite(self.weight)
             ),
+            f"weight is above {HEAVIEST:g}": self.weight > HEAVIEST,
+            f"known part of the difference is above {FARTHEST:g}": np.abs(self.known) > FARTHEST,
             "known part of the difference is not a number": ~np.isfinite(self.known),
         }
         for problem, bad in problems.items():

@@ -91,6 +91,8 @@ def derivatives(e: Reals, rankings: Sequence[Wholes], prior: float) -> tuple[flo
 
 
 def _sizes(query: Wholes, rankings: Sequence[Wholes]) -> Wholes:
+    if len(query) and query.min() < 0:
+        raise ValueError(f"row {int(query.argmin())}: query {query.min()} is out of range")
     sizes = np.zeros(int(query.max(initial=-1)) + 1, np.int64)
     for q, ranking in zip(query, rankings, strict=True):
         sizes[q] = max(sizes[q], ranking.max(initial=-1) + 1)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from zelo.artifacts import SCHEMAS, Table, read_table, replacing, write_table
 from zelo.config import Component, option
+from zelo.data.arrow import is_text, read_json_lines, reading, valid
 from zelo.errors import UserError
 from zelo.progress import Progress
 from zelo.rating.rate import JudgeTally, Rating, rate_encoded
@@ -102,20 +103,17 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
     A file longer than `WHOLE` rows is read in blocks, for which the rows of a query must stand
     together; `at_once` refuses such a file.
     """
-    try:
+    with reading(path):
+        texts = (*REQUIRED, "judge")
         if path.name.endswith((".jsonl", ".jsonl.gz")):
-            from pyarrow import json
-
-            return iter([(0, json.read_json(path))] if path.stat().st_size else []), None
-        names = [n for n in pq.read_schema(path).names if n in (*REQUIRED, *OPTIONAL)]
+            whole = path.stat().st_size
+            return iter([(0, read_json_lines(path, texts))] if whole else []), None
+        schema = pq.read_schema(path)
+        names = [name for name in schema.names if name in (*REQUIRED, *OPTIONAL)]
+        valid(schema.empty_table(), path)
         # Ids repeat: as codes of a dictionary they take a tenth of the time and memory.
-        ids = [name for name in names if name in (*REQUIRED, "judge")]
+        ids = [name for name in names if name in texts and is_text(schema.field(name).type)]
         file = pq.ParquetFile(path, read_dictionary=ids)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found") from None
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
     rows = file.metadata.num_rows
     if rows <= WHOLE:
         return guarded(((0, file.read(columns=names)) for _ in range(min(rows, 1))), path), rows
@@ -129,10 +127,10 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
 
 def guarded(blocks: Iterator[tuple[int, Table]], path: Path) -> Iterator[tuple[int, Table]]:
     """`blocks`, with one line in place of what Arrow says of a damaged file."""
-    try:
-        yield from blocks
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    with reading(path):
+        for first_row, block in blocks:
+            block.validate(full=True)
+            yield first_row, block
 
 
 def whole_queries(file: Any, names: list[str], path: Path) -> Iterator[tuple[int, Table]]:

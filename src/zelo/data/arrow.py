@@ -1,0 +1,59 @@
+"""JSON lines and Parquet by Arrow, checked where Arrow guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from zelo.artifacts import Table
+from zelo.errors import UserError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say what Arrow finds wrong with a file on one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason})") from None
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
+
+
+def read_json_lines(path: Path, texts: tuple[str, ...]) -> Table:
+    """A table of JSON lines; `texts` that look like times, which Arrow would read as such, are
+    text. Raises what `reading` catches."""
+    from pyarrow import json
+
+    found = json.read_json(path)
+    guessed = [
+        name for name in found.column_names
+        if name in texts and pa.types.is_temporal(found[name].type)
+    ]  # fmt: skip
+    if guessed:
+        schema = pa.schema([(name, pa.string()) for name in guessed])
+        found = json.read_json(path, parse_options=json.ParseOptions(explicit_schema=schema))
+    return valid(found, path)
+
+
+def valid(content: Table, path: Path) -> Table:
+    """`content`, every text of which is whole characters, and no column of which is there twice."""
+    content.validate(full=True)
+    names = content.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: column {', '.join(twice)} is there more than once")
+    return content
+
+
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type is text, or codes of text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
