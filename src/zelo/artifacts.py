@@ -6,10 +6,12 @@ renamed, so that a reader never sees half of it. Ids are strings and come back a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -98,6 +100,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+NO_SPACE = os.strerror(errno.ENOSPC)
 OPTIONAL = ("query_b",)  # columns that are null where they are not given, or not in a file
 
 
@@ -151,6 +156,17 @@ def read_table(folder: Path, name: str, where: pc.Expression | None = None) -> T
     return content
 
 
+def parquet_batches(path: Path, size: int, columns: list[str] | None = None) -> Iterator[Any]:
+    """Rows of a Parquet file, `size` at a time; `UserError` where it is missing or damaged."""
+    try:
+        yield from pq.ParquetFile(path).iter_batches(size, columns=columns)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run the stage that writes it") from None
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({first}); delete its folder and rerun") from None
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all."""
     with replacing(path) as temporary:
@@ -159,14 +175,18 @@ def write_json(path: Path, content: Any) -> None:
         )
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; `UserError` where the file is missing or not JSON."""
+def read_json(path: Path, *keys: str) -> Any:
+    """Read JSON; `UserError` where the file is missing, not JSON, or not an object with `keys`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); delete it and rerun") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path}: damaged, no {', '.join(missing)} in it; delete it and rerun")
+    return content
 
 
 def write_text(path: Path, content: str) -> None:
@@ -178,11 +198,39 @@ def write_text(path: Path, content: str) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with writing_below(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_below(path: Path) -> Iterator[None]:
+    """Say on one line that a disk is full or may not be written to, whatever a library makes of
+    it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in NO_ROOM or NO_SPACE in str(error) or full(path):
+            why = os.strerror(number if number in NO_ROOM and number else errno.ENOSPC)
+            raise UserError(
+                f"{path}: cannot be written ({why}); mend that and run the same command again"
+            ) from None
+        raise
+
+
+def full(path: Path) -> bool:
+    """Whether there is next to no room where `path` lies."""
+    try:
+        return shutil.disk_usage(path if path.is_dir() else path.parent).free < 65_536
+    except OSError:
+        return False

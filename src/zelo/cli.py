@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import zelo
-from zelo.errors import UserError
+from zelo.errors import UserError, of_the_system
 from zelo.launch import GOES_ON, composed, run
 
 HELP = """\
@@ -65,8 +68,31 @@ options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit: 0 done, 2 a mistake that the user can mend, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    match list(arguments):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a batch queue, a terminal that is closed
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        try:
+            dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # its reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(141)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {NOTHING}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        print(f"error: {of_the_system(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that the words name."""
+    match arguments:
         case ["run", *rest]:
             sys.exit(run(rest))
         case ["rate", file, *rest] if not file.startswith("-"):
@@ -146,6 +172,11 @@ def exit_status(interrupted: str) -> Callable[[Callable[..., int | None]], Calla
             except KeyboardInterrupt:
                 print(f"\ninterrupted; {interrupted}", file=sys.stderr)
                 return 130
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                print(f"error: {of_the_system(error)}", file=sys.stderr)
+                return 2
 
         return run
 

@@ -12,6 +12,12 @@ class UserError(Exception):
         super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
 
 
+def of_the_system(error: OSError) -> str:
+    """What the system refused, and where, on one line."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
 def in_words(error: BaseException) -> str:
     """An unexpected error on one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -28,7 +28,7 @@ class FinishedRun:
         manifest = folder / MANIFEST
         if not manifest.is_file():
             raise UserError(f"{folder}: no {MANIFEST}; a run folder is needed (outputs/runs/...)")
-        content = read_json(manifest)
+        content = read_json(manifest, "status", "config")
         return cls(folder, content, [s for s in content.get("stages", []) if s["complete"]])
 
     def has(self, stage: str) -> bool:

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zelo.errors import UserError, in_words
+from zelo.errors import UserError, in_words, of_the_system
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,6 +44,8 @@ def run(overrides: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GOES_ON}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:  # Hydra could not compose a job, or found no trial that is done
         status = 2
         print(f"error: {readable(error)}", file=sys.stderr)
@@ -73,10 +75,14 @@ def job(config: DictConfig) -> float | None:
     group = Path(settings.sweep.dir).name if sweep else None
     try:
         return execute(config, folder, list(settings.overrides.task), group)
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        if isinstance(error, OSError):
+            error = UserError(of_the_system(error))
         print(f"error: {error}", file=sys.stderr)
         if sweep:
-            raise
+            raise error from None
         _failed.append(folder)
         return None
     except Exception as error:

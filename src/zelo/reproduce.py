@@ -74,9 +74,10 @@ def reproduce(run: Path, home: Path) -> Reproduction:
     config.home = str(home)
     config.logger = {"_target_": "zelo.training.loggers.Csv"}
     folder = home / "run"
-    folder.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     if ledger.is_file():
         copy_ledger(ledger, home / "ledger.sqlite")
+    folder.mkdir()
     execute(config, folder, manifest.get("overrides", []))
     again = read_json(folder / MANIFEST)
     before, after = ({s["label"]: s for s in m["stages"]} for m in (manifest, again))
@@ -102,7 +103,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: the run is {manifest['status']}; only one that is done can be compared with"
         )
-    return manifest
+    return read_json(path, "config", "stages", "packages", "code")  # type: ignore[no-any-return]
 
 
 def copy_ledger(path: Path, target: Path) -> None:
@@ -110,8 +111,15 @@ def copy_ledger(path: Path, target: Path) -> None:
     import sqlite3
     from contextlib import closing
 
-    with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(target)) as new:
-        old.backup(new)
+    try:
+        with closing(sqlite3.connect(path)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+    except sqlite3.Error as error:
+        target.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: the ledger cannot be copied ({error}); mend it, or move it away: then what "
+            f"judges answered is asked again"
+        ) from None
 
 
 def compared(label: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Stage:

@@ -7,13 +7,15 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from zelo.artifacts import write_json
+from zelo.artifacts import read_json, write_json, writing_below
 from zelo.config import build_from, describe
 from zelo.errors import UserError
 from zelo.finished import MANIFEST
@@ -26,6 +28,8 @@ from zelo.training.loggers import Outcome, Tracking
 from zelo.training.train import MODEL
 from zelo.versions import code_version, package_versions
 
+OUTPUTS = ("report.html", "metrics.json", "runs", MODEL)  # what is copied out of the store
+
 
 def execute(
     config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None
@@ -36,7 +40,7 @@ def execute(
     NDCG@10 of the trained model where it was evaluated. Raises `UserError`; the manifest then says
     so.
     """
-    started = time.time()
+    started, began = time.time(), time.monotonic()
     how = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "overrides": list(overrides),
@@ -62,18 +66,48 @@ def execute(
         "packages": package_versions(),
     }
     manifest = {"status": "running", "started": started, **about}
+    with alone(folder):
+        return _execute(run, store, folder, manifest, group, began)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only run that writes into a folder; `UserError` where another one does."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{folder}: another run is writing into it; name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _execute(
+    run: Run,
+    store: Store,
+    folder: Path,
+    manifest: dict[str, Any],
+    group: str | None,
+    began: float,
+) -> float | None:
+    """What `execute` does in a folder of its own."""
+    clear(folder, manifest["config"])
     write_json(folder / MANIFEST, manifest)
     status = "failed"
     tracking = Tracking(
         tracker=run.logger, folder=folder, config=json.dumps(describe(run)), group=group
     )
     try:
-        made = run_stages(run, store, tracking, overrides)
+        made = run_stages(run, store, tracking, manifest["overrides"])
         whole = {name: artifact.path for name, artifact in made.items() if artifact.complete}
         passed = passes(whole, run.evaluation.resamples, run.seed)
         numbers = summary(made["metrics"]) | pass_summary(passed)
         manifest["results"] = numbers
-        copy_out(made, numbers, folder)
+        with writing_below(folder):
+            copy_out(made, numbers, folder)
         tracking.finish(Outcome(store.used, numbers, made))
         status = "done"
     except Exception as error:
@@ -85,14 +119,31 @@ def execute(
     finally:
         if status != "done":
             tracking.finish(Outcome(store.used))
-        manifest |= {"status": status, "seconds": round(time.time() - started, 2)}
-        write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
-    print_cost(store.used, time.time() - started)
+        manifest |= {"status": status, "seconds": round(time.monotonic() - began, 2)}
+        with suppress(UserError) if status != "done" else nullcontext():  # what came first is said
+            write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
+    print_cost(store.used, time.monotonic() - began)
     if made["metrics"].complete:
         print_results(made["metrics"])
     print_passes(passed)
     print_paths(made, folder)
     return ndcg_of_trained(made["metrics"])
+
+
+def clear(folder: Path, config: Any) -> None:
+    """Remove what a run of another configuration left in a folder, which would pass for this one's;
+    the store still has it."""
+    try:
+        before = read_json(folder / MANIFEST, "config")["config"]
+    except UserError:
+        return  # there was none, or it came to nothing
+    if before == json.loads(json.dumps(config)):
+        return
+    left = [path for name in OUTPUTS if (path := folder / name).exists()]
+    if left:
+        say(f"{shorter(folder)}: what a run of another configuration left there is replaced")
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def stages_and_cost(used: list[Used]) -> dict[str, Any]:

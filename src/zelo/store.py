@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zelo.artifacts import read_json, write_json
+from zelo.artifacts import TEMPORARY, read_json, write_json
 from zelo.config import describe
 from zelo.errors import UserError
 
@@ -74,8 +74,18 @@ class Artifact:
     @property
     def record(self) -> dict[str, Any]:
         """Seconds, counts and options of the run that made it."""
-        content: dict[str, Any] = read_json(self.path / RECORD)
+        content: dict[str, Any] = read_json(self.path / RECORD, "counts", "seconds", "inputs")
         return content
+
+    def check(self) -> None:
+        """`UserError` where a file is not as the stage left it."""
+        for name, digest in self.record.get("files", {}).items():
+            path = self.path / name
+            if not path.is_file() or digest_files([path]) != digest:
+                raise UserError(
+                    f"{path}: not as its stage left it; delete the folder {self.path} and run "
+                    f"again, which makes it anew"
+                )
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,8 @@ class Store:
         fingerprint = digest({"stage": stage.name, "version": stage.version, **record})
         artifact = Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint)
         made = False
+        if artifact.complete:
+            artifact.check()
         if stage.name not in self.selected and not artifact.complete:
             artifact = provisional(artifact) or artifact
         if stage.name in self.selected and artifact.complete:
@@ -162,6 +174,8 @@ class Store:
             resumed = partial_folder.exists()
             self.say(f"{label}: going on where it stopped" if resumed else f"{label} ...")
             partial_folder.mkdir(exist_ok=True)
+            for left in partial_folder.rglob(f".*{TEMPORARY}"):  # by a process that was killed
+                left.unlink()
             start = time.monotonic()
             counts = make(out=partial_folder)
             about = {
@@ -209,7 +223,9 @@ def digests(folder: Path) -> dict[str, str]:
 def provisional(artifact: Artifact) -> Artifact | None:
     """What was last kept in place of `artifact` because something is missing in it."""
     note = _provisional_note(artifact)
-    return _renamed(artifact, read_json(note)["fingerprint"]) if note.exists() else None
+    return (
+        _renamed(artifact, read_json(note, "fingerprint")["fingerprint"]) if note.exists() else None
+    )
 
 
 def keep_provisional(artifact: Artifact, made: Path) -> Artifact:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ import pyarrow as pa
 
 from zelo.artifacts import Table
 from zelo.errors import UserError
+
+LONGEST_LINE = 2**24  # bytes
 
 
 @contextmanager
@@ -22,7 +26,7 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not found") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason})") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{path}: neither Parquet nor JSON lines ({first})") from None
 
@@ -32,14 +36,19 @@ def read_json_lines(path: Path, texts: tuple[str, ...]) -> Table:
     text. Raises what `reading` catches."""
     from pyarrow import json
 
-    found = json.read_json(path)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        first = next((line for line in file if line.strip()), b"").lstrip(b"\xef\xbb\xbf \t")
+    if first[:1] != b"{":  # of which Arrow's reader may not return
+        raise UserError(f"{path}: the first line must be a JSON object, found {first[:40]!r}")
+    options = json.ReadOptions(block_size=LONGEST_LINE)
+    found = json.read_json(path, options)
     guessed = [
         name for name in found.column_names
         if name in texts and pa.types.is_temporal(found[name].type)
     ]  # fmt: skip
     if guessed:
         schema = pa.schema([(name, pa.string()) for name in guessed])
-        found = json.read_json(path, parse_options=json.ParseOptions(explicit_schema=schema))
+        found = json.read_json(path, options, json.ParseOptions(explicit_schema=schema))
     return valid(found, path)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from zelo.artifacts import Table, read_table, table
+from zelo.artifacts import Table, parquet_batches, read_table, table
 
 PART = 10_000  # documents that are held at once
 
@@ -29,7 +29,8 @@ class Corpus:
     def at(cls, data: Path) -> Corpus:
         """The documents of the loaded collection in a folder."""
         path = data / "documents.parquet"
-        return cls(pq.read_table(path, columns=["doc_id"])["doc_id"].combine_chunks(), path)
+        ids = [batch["doc_id"] for batch in parquet_batches(path, PART, ["doc_id"])]
+        return cls(pa.chunked_array(ids, pa.string()).combine_chunks(), path)
 
     @classmethod
     def of(cls, documents: Mapping[str, str]) -> Corpus:
@@ -61,7 +62,7 @@ class Corpus:
     def parts(self, size: int = PART) -> Iterator[list[str]]:
         """Texts, `size` at a time."""
         if isinstance(self.source, Path):
-            batches = pq.ParquetFile(self.source).iter_batches(size, columns=["title", "text"])
+            batches = parquet_batches(self.source, size, ["title", "text"])
         else:
             batches = self.source.select(["title", "text"]).to_batches(size)
         for batch in batches:
@@ -88,7 +89,7 @@ def document_texts(data: Path, wanted: Set[str] | None = None) -> dict[str, str]
         return dict(zip(documents["doc_id"].to_pylist(), joined(documents), strict=True))
     found: dict[str, str] = {}
     ids = pa.array(sorted(wanted), pa.string())
-    for batch in pq.ParquetFile(data / "documents.parquet").iter_batches(PART):
+    for batch in parquet_batches(data / "documents.parquet", PART):
         rows = batch.filter(pc.is_in(batch["doc_id"], ids))
         found |= zip(rows["doc_id"].to_pylist(), joined(rows), strict=True)
     return found

@@ -41,6 +41,9 @@ from zelo.progress import Progress
 
 FIRST_BATCH, LONGEST_BATCH = 32, 5.0  # questions, seconds: what a kill may cost a local judge
 POLL = 0.05  # seconds
+LEAST_ROOM = 4 * 2**20  # bytes on the ledger's disk below which nothing more is asked
+PATIENCE = 120.0  # seconds that what is in flight is waited for when the ledger cannot be written
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -166,8 +169,15 @@ class Session:
                 alive = True
                 while alive or not self.came.empty():
                     alive = thread.is_alive()
+                    self._room()
                     self._write()
                     progress.show(self.result.new, self._note())
+        except UserError as error:
+            self._call(self.stop.set)
+            self._come_home(thread)
+            left = len(self.unwritten)
+            lost = f"; {left:,} answers that were paid for are lost" if left else ""
+            raise UserError(f"{error}; what was in flight was waited for{lost}") from None
         except BaseException:
             self._call(self.stop.set)
             with contextlib.suppress(UserError):
@@ -183,9 +193,28 @@ class Session:
         if self.interrupted:
             raise KeyboardInterrupt
 
+    def _room(self) -> None:
+        """`UserError` where what is in flight may soon not fit on the disk."""
+        if (free := self.ledger.free()) < LEAST_ROOM:
+            raise UserError(
+                f"{self.ledger.path}: only {free // 1024:,} KiB are left on its disk, and answers "
+                f"that are paid for must fit there; make room and run the same command again"
+            )
+
+    def _come_home(self, thread: threading.Thread) -> None:
+        """Write what is still in flight, as far as that can be done."""
+        end, alive = time.monotonic() + PATIENCE, True
+        while alive and time.monotonic() < end:
+            alive = thread.is_alive()
+            with contextlib.suppress(UserError):
+                self._write()
+        with contextlib.suppress(UserError):
+            self._write()
+
     @contextlib.contextmanager
     def _on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C lets what is in flight come home; a second one does not wait for it."""
+        """Ctrl-C lets what is in flight come home, as what ends a job does; a second one does not
+        wait for it."""
 
         def stop(number: int, frame: object) -> None:
             if self.interrupted:
@@ -199,11 +228,12 @@ class Session:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, stop)
+        before = {number: signal.signal(number, stop) for number in INTERRUPTS}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         """Have the asking thread call a function, if it is still there."""

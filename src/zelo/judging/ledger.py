@@ -7,11 +7,13 @@ of the three texts in presented order, and repeat number; what was asked once is
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from zelo.errors import UserError
 from zelo.judging.protocol import Answer, Question
@@ -50,6 +52,18 @@ KEEP_SPENT = "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)"
 KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
+CHECKED = 2**27  # bytes of a ledger that is read through when it is opened
+PAGES = 200  # of 4 KiB that wait in the file beside the ledger, at most
+
+
+def damaged(path: Path, what: object) -> str:
+    """What to do about a ledger that cannot be read."""
+    return (
+        f"{path}: the ledger is damaged ({' '.join(str(what).split())}); keep the file, and get "
+        f"out of it what can be got: sqlite3 {path} .recover | sqlite3 NEW"
+    )
+
+
 class Ledger:
     """A durable map from questions to answers; a context manager."""
 
@@ -58,14 +72,22 @@ class Ledger:
         self._hashes: dict[str, bytes] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists() or not path.stat().st_size
             self._connection = sqlite3.connect(path, timeout=60)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES}")
             self._connection.execute(TABLE)
             self._connection.execute(SPENT)
             self._connection.commit()
+            wrong = None
+            if not new and path.stat().st_size < CHECKED:
+                wrong = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         except (sqlite3.Error, OSError) as error:
             raise UserError(f"{path}: the ledger cannot be opened ({error})") from None
+        if wrong and wrong[0] != "ok":
+            self._connection.close()
+            raise UserError(damaged(path, wrong[0]))
 
     def __enter__(self) -> Ledger:
         return self
@@ -81,11 +103,11 @@ class Ledger:
     def find(self, judge: str, questions: Sequence[Question]) -> list[Answer | None]:
         """The answer kept for each question, or None."""
         some = "SELECT 1 FROM answers WHERE judge = ? LIMIT 1"
-        if self._connection.execute(some, (judge,)).fetchone() is None:
+        if self._row(some, (judge,)) is None:
             return [None] * len(questions)
         found: list[Answer | None] = []
         for question in questions:
-            row = self._connection.execute(FIND, self._key(judge, question)).fetchone()
+            row = self._row(FIND, self._key(judge, question))
             found.append(Answer(*row) if row else None)
         return found
 
@@ -125,19 +147,28 @@ class Ledger:
 
     def spent(self, run: str) -> tuple[int, float]:
         """Requests and USD that a run spent so far, whatever ended it."""
-        row = self._connection.execute(
-            "SELECT calls, usd FROM spent WHERE run = ?", (run,)
-        ).fetchone()
+        row = self._row("SELECT calls, usd FROM spent WHERE run = ?", (run,))
         return (row[0], row[1]) if row else (0, 0.0)
 
     def mean_tokens(self, judge: str) -> tuple[int, float, float]:
         """Answers of a judge whose tokens are known, and their mean tokens read and written."""
-        row = self._connection.execute(
+        row = self._row(
             "SELECT count(*), avg(tokens_in), avg(tokens_out) FROM answers "
             "WHERE judge = ? AND tokens_in > 0",
             (judge,),
-        ).fetchone()
-        return row[0], row[1] or 0.0, row[2] or 0.0
+        )
+        return (row[0], row[1] or 0.0, row[2] or 0.0) if row else (0, 0.0, 0.0)
+
+    def _row(self, query: str, values: Sequence[object]) -> Any:
+        """The first row that a query finds; `UserError` where the file is damaged."""
+        try:
+            return self._connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise UserError(damaged(self.path, error)) from None
+
+    def free(self) -> int:
+        """Bytes that are left where the ledger lies."""
+        return shutil.disk_usage(self.path.parent).free
 
     def _key(self, judge: str, q: Question) -> Key:
         return (judge, self._hash(q.query), self._hash(q.text_a), self._hash(q.text_b), q.repeat)

@@ -320,7 +320,7 @@ def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
     """Load a folder that `save_cross_encoder` wrote; its head's code is the installed one."""
     from sentence_transformers import CrossEncoder as Stock
 
-    from zelo.models.embedding import loading, quiet_transformers
+    from zelo.models.embedding import loaded_from, loading, quiet_transformers, with_words
     from zelo.models.segments import SegmentHead
 
     quiet_transformers()
@@ -330,7 +330,10 @@ def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
         _module_classes = {"segments.SegmentHead": SegmentHead}  # noqa: RUF012
 
     stock = Loader if with_own_head else Stock
-    return stock(str(folder), local_files_only=True, model_kwargs=loading(attention)).float()
+    with loaded_from(folder):
+        model = stock(str(folder), local_files_only=True, model_kwargs=loading(attention))
+        with_words(getattr(model, "tokenizer", None))
+    return model.float()
 
 
 def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zelo.errors import UserError, in_words
 from zelo.models.batching import by_length
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ def load_embedding_model(
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
     quiet_transformers()
-    model = SentenceTransformer(str(folder), model_kwargs=loading(attention), local_files_only=True)
+    with loaded_from(folder):
+        options = loading(attention)
+        model = SentenceTransformer(str(folder), model_kwargs=options, local_files_only=True)
+        with_words(getattr(model[0], "tokenizer", None))
     if pooling is not None:
         pool = Pooling(model[0].get_embedding_dimension(), pooling_mode=pooling)
         model = SentenceTransformer(
@@ -40,6 +45,27 @@ def load_embedding_model(
     if max_tokens is not None:
         model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model.float()
+
+
+@contextmanager
+def loaded_from(folder: Path) -> Iterator[None]:
+    """Say on one line what libraries make of a model's folder that is damaged or not whole."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{folder}: the model cannot be loaded ({in_words(error)})") from None
+
+
+def with_words(tokenizer: Any) -> None:
+    """`ValueError` where a tokenizer has no vocabulary: every text would be the same to its model.
+
+    That is what libraries make of a folder whose tokenizer is missing.
+    """
+    words = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else ["none is needed"]
+    if not set(words) - set(getattr(tokenizer, "all_special_tokens", [])):
+        raise ValueError("its tokenizer has no vocabulary: are its files there?")
 
 
 def loading(attention: str | None) -> dict[str, Any]:

@@ -20,6 +20,8 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
 
     A line that begins with `{` is an object with a text; any other is a document itself.
     """
+    if file == "-" and sys.stdin is None:
+        raise UserError("standard input is closed; name a file in place of -")
     lines = decoded(sys.stdin.buffer, file) if file == "-" else numbered_lines(Path(file))
     for number, text in lines:
         if not text.lstrip().startswith("{"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from zelo.artifacts import read_json, replacing, write_json
+from zelo.errors import UserError, in_words
+from zelo.progress import say
 
+CHECKPOINTS = "checkpoints"  # folder within the stage's output
 WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
 
 
@@ -29,6 +33,34 @@ class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
+
+
+def drop_damaged(out: Path, tokens: str) -> None:
+    """Remove what a training in `out` would go on from, where it cannot be read: it is made anew.
+
+    Checkpoints go together, since one says what the others mean.
+    """
+    from zelo.models.tokens import TokenFile
+
+    folder = out / CHECKPOINTS
+    keys = {"best.json": ("best", "step"), "begun.json": ("accumulate", "fsdp")}
+    try:
+        for path in sorted(folder.glob("*.ckpt")):
+            if path.is_file():  # sharded ones are folders
+                torch.load(path, map_location="cpu", weights_only=True)
+        for path in sorted(folder.glob("*.json")):
+            read_json(path, *keys.get(path.name, ()))
+        if (folder / "best.json").exists() and not (folder / "best.ckpt").exists():
+            raise UserError("best.ckpt is missing")
+    except Exception as error:
+        say(f"the training begins anew, a checkpoint cannot be read: {in_words(error)}")
+        shutil.rmtree(folder)
+    try:
+        for path in sorted((out / tokens).glob("*.arrow")):
+            TokenFile(path)
+    except Exception as error:
+        say(f"texts are tokenised again, their file cannot be read: {in_words(error)}")
+        shutil.rmtree(out / tokens)
 
 
 class Keeper(Callback):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from zelo.artifacts import read_table
+from zelo.artifacts import read_table, writing_below
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
@@ -55,11 +55,13 @@ def distil(
     `judgments` are folders of the ensemble's answers, one for each time that it was asked.
     """
     from zelo.models.tokens import write_tokens
-    from zelo.training.fit import CHECKPOINTS, load_fitted
+    from zelo.training.checkpoints import CHECKPOINTS, drop_damaged
+    from zelo.training.fit import load_fitted
     from zelo.training.readers import TOKENS
 
     if training.held_out:
         raise UserError("distil.training.held_out: only the model that is shipped is validated")
+    drop_damaged(out, TOKENS)
     said = answers(judgments, vote)
     queries, documents = query_texts(data), document_texts(data, {*said.doc_a, *said.doc_b})
     triples = [
@@ -87,9 +89,10 @@ def distil(
     )
     trained = module_of(model, training, steps, seed)
     fitted = load_fitted(trained, out)
-    if trained.adapted is not None:
-        merge(trained.adapted, out / MODEL / "adapter")
-    trained.model.eval().save(out / MODEL)
+    with writing_below(out / MODEL):
+        if trained.adapted is not None:
+            merge(trained.adapted, out / MODEL / "adapter")
+        trained.model.eval().save(out / MODEL)
     for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
     return {"pairs": pairs, "steps": steps, "final_loss": fitted["final_loss"]}

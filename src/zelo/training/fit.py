@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.errors import UserError
 from zelo.progress import Progress
-from zelo.training.checkpoints import WATCHED, Keeper
+from zelo.training.checkpoints import CHECKPOINTS, WATCHED, Keeper
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.ranks import place
 
-CHECKPOINTS, FITTED = "checkpoints", "fitted.json"
+FITTED = "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
 
 
@@ -96,7 +96,7 @@ def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTraine
     now = {"accumulate": training.accumulate, "fsdp": sharded}
     about = folder / "begun.json"
     if (folder / "last.ckpt").exists() and about.is_file():
-        begun = read_json(about)
+        begun = read_json(about, "accumulate", "fsdp")
         if begun != now:
             raise UserError(
                 f"training: it was begun with training.accumulate={begun['accumulate']} and "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from zelo.artifacts import writing_below
 from zelo.data.texts import document_texts, query_texts
 from zelo.models.weights import Weights
 from zelo.seeding import stream
@@ -73,9 +74,11 @@ def train(
 
     `judgments` are what objectives that learn from comparisons read.
     """
-    from zelo.training.fit import CHECKPOINTS, load_fitted
+    from zelo.training.checkpoints import CHECKPOINTS, drop_damaged
+    from zelo.training.fit import load_fitted
     from zelo.training.readers import TOKENS
 
+    drop_damaged(out, TOKENS)
     lessons = Lessons(data, ratings, judgments, training, objective)
 
     def module() -> Any:
@@ -100,7 +103,8 @@ def train(
     )
     trained = module()
     fitted = load_fitted(trained, out)
-    model.export(trained.eval(), out / MODEL)
+    with writing_below(out / MODEL):
+        model.export(trained.eval(), out / MODEL)
     for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
     held_out = {"held_out": len(lessons.held_out)} if lessons.held_out else {}
