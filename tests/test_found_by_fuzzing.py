@@ -89,7 +89,7 @@ def test_ids_of_a_log_that_meet_when_they_are_told_apart(tmp_path: Path) -> None
 def test_a_topic_without_an_end(tmp_path: Path) -> None:
     text = "<top><num> Number: 1 <title> a </top>\n<top><num> Number: 2 <title> b"
     path = file(tmp_path, "topics.txt", text)
-    refused(lambda: list(read_topics(path)), "2 topics begin and 1 end")
+    refused(lambda: list(read_topics(path)), "topic 2 begins and does not end")
 
 
 @pytest.mark.parametrize("bad", [None, True, ["d"], "\ud800"])

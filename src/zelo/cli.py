@@ -35,7 +35,7 @@ usage:
   zelo data describe data=OPTION [KEY=VALUE ...]      what a collection holds, and what looks wrong
   zelo rate FILE [rating=OPTION] [KEY=VALUE ...]      Elos of a Parquet or JSONL file of comparisons
   zelo inspect RUN --query ID                         one query: documents, Elos, what judges said
-  zelo reproduce RUN [home=FOLDER]                    run a manifest again and say what differs
+  zelo reproduce RUN [home=FOLDER] [trust=true]       run a manifest again and say what differs
   zelo publish RUN|MODEL repo=OWNER/NAME [private=..] a trained model on the Hugging Face Hub
   zelo import FILE|FOLDER out=FOLDER                  a zbench data set or annotation, as BEIR
   zelo export RUN out=FOLDER                          what a run annotated, as zbench's files
@@ -137,9 +137,9 @@ def dispatch(arguments: list[str]) -> None:
             print(f"usage: zelo {command} {CONVERT[command]} out=FOLDER", file=sys.stderr)
             sys.exit(2)
         case ["reproduce", place, *rest] if not place.startswith("-") and homes(rest):
-            sys.exit(reproduce(Path(place), homes(rest)[0]))
+            sys.exit(reproduce(Path(place), homes(rest)[0], TRUSTED in rest))
         case ["reproduce", *_]:
-            print("usage: zelo reproduce RUN|MANIFEST [home=FOLDER]", file=sys.stderr)
+            print("usage: zelo reproduce RUN|MANIFEST [home=FOLDER] [trust=true]", file=sys.stderr)
             sys.exit(2)
         case ["inspect", *rest]:
             sys.exit(inspect(rest))
@@ -355,10 +355,13 @@ def convert(command: str, place: Path, out: Path) -> None:
             print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
 
 
+TRUSTED = "trust=true"
+
+
 def homes(words: Sequence[str]) -> list[Path]:
     """Where a reproduction goes: what `home=FOLDER` says, or a folder named by the time; none where
     the words say something else."""
-    match list(words):
+    match [word for word in words if word != TRUSTED]:
         case []:
             return [Path("outputs") / "reproductions" / time.strftime("%Y-%m-%d_%H-%M-%S")]
         case [word] if word.startswith("home="):
@@ -368,11 +371,11 @@ def homes(words: Sequence[str]) -> list[Path]:
 
 
 @exit_status("another home=FOLDER begins anew")
-def reproduce(place: Path, home: Path) -> int:
+def reproduce(place: Path, home: Path, trusted: bool) -> int:
     """Run again what a manifest describes; 0 the same, 1 something differs."""
     from zelo.reproduce import reproduce as again
 
-    found = again(place, home)
+    found = again(place, home, trusted)
     print("\nthen and now:")
     for line in (*map(str, found.stages), *found.numbers):
         print(f"  {line}")

@@ -1,5 +1,15 @@
 """The one exception for what a user can mend."""
 
+import re
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def shown(text: str) -> str:
+    """A text as a terminal may be shown it: control characters, which could move its cursor or
+    rename its window, as escapes."""
+    return CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
     """A mistake in the input, the configuration or the environment.
@@ -9,7 +19,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
+        super().__init__(shown(message.replace("\n", "\\n")))
 
 
 def of_the_system(error: OSError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,20 @@ class Reproduction:
         return all(stage.same for stage in self.stages) and not self.numbers
 
 
-def reproduce(run: Path, home: Path) -> Reproduction:
+def reproduce(run: Path, home: Path, trusted: bool = False) -> Reproduction:
     """Do the run that the manifest in `run` describes again, below the empty folder `home`.
 
     `run` is a run folder or its manifest alone. Nothing of what the run made is read, but answers
     of judges that its ledger holds are taken from there: they are not paid for twice. Paths in the
     configuration are taken as they were given, from the working directory. Raises `UserError` where
-    there is no manifest of a run that is done, or `home` is not empty.
+    there is no manifest of a run that is done, or `home` is not empty, or the manifest asks for
+    more than a stranger's may, unless it is `trusted`.
     """
     manifest = read_manifest(run)
     if home.exists() and any(home.iterdir()):
         raise UserError(f"{home}: not empty; name another with home=FOLDER")
+    if not trusted:
+        refuse_what_needs_trust(manifest["config"], run)
     config = OmegaConf.create(manifest["config"])
     ledger = Path(str(config.home)) / "ledger.sqlite"
     config.home = str(home)
@@ -89,6 +92,36 @@ def reproduce(run: Path, home: Path) -> Reproduction:
         if old.get(name) != new.get(name)
     ]
     return Reproduction(folder, surroundings(manifest, again), stages, numbers)
+
+
+def refuse_what_needs_trust(config: Any, run: Path) -> None:
+    """`UserError` where a manifest would read the environment, import other code than this
+    package's, or send texts and keys somewhere: anybody could have written it."""
+    for key, value in leaves(config):
+        name = key.rpartition(".")[2]
+        text = str(value)
+        if "${" in text:
+            why = "refers to something outside the manifest"
+        elif name == "_target_" and not text.startswith("zelo."):
+            why = "is code of somebody else"
+        elif name in ("base_url", "endpoint", "url") and value:
+            why = "is an address that texts, and the key in an environment variable, are sent to"
+        else:
+            continue
+        raise UserError(
+            f"{run}: {key}={text} {why}; add trust=true if this manifest is yours, or has been read"
+        )
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Key and value of everything in plain data."""
+    pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
+    for key, value in pairs:
+        where = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping | list):
+            yield from leaves(value, where)
+        else:
+            yield where, value
 
 
 def read_manifest(run: Path) -> dict[str, Any]:

@@ -228,7 +228,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert ((target > 0) & (target < 1)).all()
     for arguments, message in (
         (["nothing.parquet"], "nothing.parquet: not found"),
-        (["c.parquet", "rating.prior=-1"], "rating.prior=-1: input should be greater than 0"),
+        (
+            ["c.parquet", "rating.prior=-1"],
+            "rating.prior=-1: input should be greater than or equal to",
+        ),
         (["c.parquet", "rating.depth=1"], "rating.depth: no such option"),
         (["c.parquet", "rating=elo"], "elo"),
         (["c.parquet", "out=c.parquet"], "c.parquet"),

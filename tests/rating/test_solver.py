@@ -410,8 +410,8 @@ def test_bad_columns_are_named(columns: dict[str, list[float]], message: str) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prior": 0.0}, "prior must be positive"),
-        ({"prior": math.inf}, "prior must be positive and finite"),
+        ({"prior": 0.0}, "prior must be finite and at least"),
+        ({"prior": math.inf}, "prior must be finite and at least"),
         ({"model": "elo"}, "model must be one of thurstone, bradley_terry"),
         ({"tolerance": 0.0}, "tolerance must be positive"),
         ({"start": [0.0]}, "3 finite Elos are needed, found shape"),

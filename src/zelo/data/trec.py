@@ -29,11 +29,11 @@ from zelo.retrieval.ranking import Ranking
 from zelo.store import digest, digest_files
 
 BLANK = re.compile(r"\s")
-TOPIC = re.compile(r"<top(?:ic)?\b([^>]*)>(.*?)</top(?:ic)?>", re.DOTALL | re.IGNORECASE)
-OPENING = re.compile(r"<top(?:ic)?\b[^>]*>", re.IGNORECASE)
-NUMBER = re.compile(r"<num>\s*(?:Number:)?\s*([^<\s]+)", re.IGNORECASE)
+OPENING = re.compile(r"<top(?:ic)?\b([^<>]*)>", re.IGNORECASE)
+CLOSING = re.compile(r"</top(?:ic)?>", re.IGNORECASE)
+NUMBER = re.compile(r"<num>([^<]*)", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
-TITLE = re.compile(r"<(?:title|query)>\s*(?:Topic:)?\s*(.*?)\s*(?=<|$)", re.DOTALL | re.IGNORECASE)
+TITLE = re.compile(r"<(?:title|query)>([^<]*)", re.IGNORECASE)
 IDS, TEXTS = ("_id", "id", "docid", "doc_id"), ("text", "contents", "document_text", "content")
 
 
@@ -112,19 +112,12 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
     lines = list(numbered_lines(path))
     seen: dict[str, int] = {}
     if lines and lines[0][1].lstrip().startswith("<"):
-        text = "\n".join(line for _, line in lines)
-        begun, whole = len(OPENING.findall(text)), sum(1 for _ in TOPIC.finditer(text))
-        if begun != whole:
-            raise UserError(
-                f"{path}: {begun} topics begin and {whole} end: each <top> needs its </top>"
+        found = [
+            topic(count, attributes, body, path)
+            for count, (attributes, body) in enumerate(
+                topics_of("\n".join(line for _, line in lines), path), start=1
             )
-        found = []
-        for count, match in enumerate(TOPIC.finditer(text), start=1):
-            number = ATTRIBUTE.search(match[1]) or NUMBER.search(match[2])
-            title = TITLE.search(match[2])
-            if not number or not title or not title[1]:
-                raise UserError(f"{path}: topic {count} has no number or no title")
-            found.append((count, number[1], html.unescape(" ".join(title[1].split()))))
+        ]
     else:
         found = []
         for count, line in lines:
@@ -138,6 +131,33 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
         yield query_id, query
     if not found:
         raise UserError(f"{path}: empty, at least one topic is needed")
+
+
+def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Attributes and body of each topic; `UserError` where one does not end."""
+    openings = list(OPENING.finditer(text))
+    for count, (this, after) in enumerate(zip(openings, [*openings[1:], None], strict=True), 1):
+        body = text[this.end() : after.start() if after else len(text)]
+        end = CLOSING.search(body)
+        if end is None:
+            raise UserError(f"{path}: topic {count} begins and does not end: </top> is missing")
+        yield this[1], body[: end.start()]
+
+
+def topic(count: int, attributes: str, body: str, path: Path) -> tuple[int, str, str]:
+    """Place, id and text of one topic."""
+    named, numbered, titled = ATTRIBUTE.search(attributes), NUMBER.search(body), TITLE.search(body)
+    number = named[1] if named else without(numbered[1], "number:") if numbered else ""
+    title = without(titled[1], "topic:") if titled else ""
+    if not number.split() or not title:
+        raise UserError(f"{path}: topic {count} has no number or no title")
+    return count, number.split()[0], html.unescape(" ".join(title.split()))
+
+
+def without(text: str, label: str) -> str:
+    """A field without the label that some files begin it with."""
+    text = text.strip()
+    return text[len(label) :].strip() if text.lower().startswith(label) else text
 
 
 def read_qrels(path: Path) -> Iterator[Label]:
@@ -161,6 +181,8 @@ def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, dict[str, float]] = {}
     is_json = ".jsonl" in path.suffixes or ".json" in path.suffixes
     for where, query_id, doc_id, score in json_rows(path) if is_json else run_rows(path):
+        if not query_id or not doc_id:
+            raise UserError(f"{where}: an id is empty")
         value = as_score(score, where)
         ranked = found.setdefault(query_id, {})
         if doc_id in ranked:

@@ -45,9 +45,15 @@ class LanguageModel(Component):
 
         quiet_transformers()
         folder = str(self.weights.locate())
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=self.precision
+            folder,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=self.precision,
         )
         tokenizer.padding_side = "left"
         if tokenizer.pad_token_id is None:

@@ -87,7 +87,11 @@ class Wire:
         import aiohttp
 
         try:
-            async with self.session.post(self.url, data=body) as response:
+            async with self.session.post(
+                self.url,
+                data=body,
+                allow_redirects=False,  # documents go where they were sent
+            ) as response:
                 raw = await response.read()
                 status, headers = response.status, response.headers
         except TimeoutError:

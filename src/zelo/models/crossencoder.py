@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -331,9 +332,36 @@ def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
 
     stock = Loader if with_own_head else Stock
     with loaded_from(folder):
+        known_activation(folder)
         model = stock(str(folder), local_files_only=True, model_kwargs=loading(attention))
         with_words(getattr(model, "tokenizer", None))
     return model.float()
+
+
+def known_activation(folder: Path) -> None:
+    """`ValueError` where a folder names something else than a layer of torch as its activation:
+    sentence-transformers would call whatever function of torch it is."""
+    for path in sorted(folder.glob("config*.json")):
+        named = activations(json.loads(path.read_text(encoding="utf-8")))
+        strange = [
+            name for name in named if not re.fullmatch(r"torch\.nn\.(?:\w+\.)*[A-Z]\w*", name)
+        ]
+        if strange:
+            raise ValueError(f"{path.name}: {strange[0]} is no activation of torch.nn")
+
+
+def activations(content: Any) -> list[str]:
+    """Every name that a JSON document gives as an activation function of torch."""
+    if isinstance(content, dict):
+        here = [
+            v for k, v in content.items() if k.endswith(("activation_fn", "activation_function"))
+        ]
+        return [v for v in here if isinstance(v, str) and v.startswith("torch")] + [
+            name for value in content.values() for name in activations(value)
+        ]
+    if isinstance(content, list):
+        return [name for value in content for name in activations(value)]
+    return []
 
 
 def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[float]:

@@ -38,9 +38,11 @@ class PairwiseReranker(nn.Module):
         from zelo.models.embedding import quiet_transformers
 
         quiet_transformers()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
         self.encoder: Any = AutoModel.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True
+            str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True
         ).float()
         self.max_query_tokens, self.max_tokens, self.scale = max_query_tokens, max_tokens, scale
         # A decoder has neither [CLS] nor [SEP]: its end of text parts the segments.

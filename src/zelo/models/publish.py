@@ -23,6 +23,11 @@ def publish(place: Path, repo: str, private: bool) -> str:
         raise UserError(f"{place}: no model is there (modules.json, config.json)")
     if not (folder / "README.md").is_file():
         raise UserError(f"{folder}: no README.md; a model without a card tells nobody what it is")
+    hidden = [path for path in folder.rglob("*") if path.is_symlink() or path.name[:1] == "."]
+    if hidden:
+        raise UserError(
+            f"{hidden[0]}: a link or a hidden file, no part of a model; remove it first"
+        )
     api = HfApi(library_name="zelo")
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)

@@ -15,7 +15,7 @@ Wholes = NDArray[np.int64]
 
 
 HEAVIEST = 1e12  # comparisons that one may stand for: sums of squares keep their precision
-FARTHEST = 1e6  # Elo that may be known of a difference
+FARTHEST = 100.0  # Elo that may be known of a difference
 
 
 class ComparisonError(ValueError):
@@ -43,7 +43,7 @@ class Comparisons:
 
     Raises `ComparisonError`, a `ValueError` that names query and row, for a self-comparison, an
     index out of range, a preference outside [0, 1] or NaN, a weight that is negative or above 1e12,
-    or a known part that is no number or beyond ±1e6; `ValueError` for a query without documents.
+    or a known part that is no number or beyond ±100; `ValueError` for a query without documents.
     """
 
     sizes: Wholes  # (Q,)

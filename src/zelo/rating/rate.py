@@ -27,7 +27,7 @@ class Rating(Component):
     model: str = option(
         "thurstone", "probability model of a comparison", pattern="^(thurstone|bradley_terry)$"
     )
-    prior: float = option(0.05, "precision of the Gaussian prior on an Elo", gt=0)
+    prior: float = option(0.05, "precision of the Gaussian prior on an Elo", ge=1e-12)
     target: str = option(
         "centred", "map from Elo to training target", pattern="^(centred|cdf|minmax)$"
     )

@@ -20,6 +20,7 @@ from zelo.rating.comparisons import Comparisons, Reals
 
 MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
 EVEN = {"thurstone": 4 / np.pi, "bradley_terry": 0.25}  # curvature of the loss at e_i = e_j
+WEAKEST = 1e-12  # prior that doubles can tell from none beside one comparison
 CHUNK = 32_768  # comparisons that a thread takes at once
 
 
@@ -235,8 +236,8 @@ def checked(model: str, prior: float) -> None:
     """`ValueError` for a model or prior that cannot be."""
     if model not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, found {model}")
-    if not (prior > 0 and np.isfinite(prior)):
-        raise ValueError(f"prior must be positive and finite, found {prior}")
+    if not (prior >= WEAKEST and np.isfinite(prior)):
+        raise ValueError(f"prior must be finite and at least {WEAKEST:g}, found {prior}")
 
 
 def on_cuda(comparisons: Comparisons) -> bool:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from zelo.artifacts import read_table
 from zelo.data.texts import document_texts, relevance_grades
 from zelo.errors import UserError
+from zelo.errors import shown as clean
 from zelo.evaluation.evaluate import START, TRAINED
 from zelo.finished import FinishedRun
 from zelo.rating.targets import CDF
@@ -229,7 +230,7 @@ def documents_table(documents: Sequence[Document], rows: int) -> Any:
             *([elo] if rated else []),
             *ranks,
             *([grade] if labelled else []),
-            f"{d.doc_id}: {' '.join(d.text.split())}",
+            clean(f"{d.doc_id}: {' '.join(d.text.split())}"),
         )
     return table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.artifacts import read_json, read_table
+from zelo.errors import shown
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
 from zelo.evaluation.evaluate import TRAINED
 from zelo.evaluation.macro_average import Row, Verdict
@@ -251,7 +252,13 @@ def new_console(width: int) -> Console:
     """The terminal; in a file or a pipe, where there is no width to fit into, `width` columns."""
     from rich.console import Console
 
-    return Console(width=None if Console().is_terminal else width, markup=False, highlight=False)
+    class Plain(Console):
+        """Prints no control characters of a text."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(shown(o) if isinstance(o, str) else o for o in objects), **options)
+
+    return Plain(width=None if Console().is_terminal else width, markup=False, highlight=False)
 
 
 def how_sure(difference: float, p_corrected: float) -> str:

@@ -16,12 +16,14 @@ from zelo.errors import UserError
 from zelo.retrieval.ranking import Hits
 from zelo.store import digest_files
 
+NAME = r"^\w[\w.+-]*$"  # of a file that is written
+
 
 class RunFile(Component):
     """`retriever=run retriever.path=FILE`: what Lucene, Elasticsearch, Vespa or a log returned."""
 
     path: Path = option(help="TREC run (`qid Q0 docid rank score tag`) or JSON lines", exclude=True)
-    name: str = option("run", "what the ranking is called in tables")
+    name: str = option("run", "what the ranking is called in tables and files", pattern=NAME)
 
     def fingerprint(self) -> str:
         """Digest of the file; `UserError` where it is not there."""

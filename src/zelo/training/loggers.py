@@ -9,8 +9,11 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from pydantic import model_validator
 
 from zelo.artifacts import read_json, read_table, write_json
 from zelo.config import Component, option
@@ -90,6 +93,12 @@ def unused(run: Tracking, name: str) -> str:
 
 class TensorBoard(Component):
     """`logger=tensorboard`: event files in `logs/NAME` of the run folder, numbered as by `Csv`."""
+
+    @model_validator(mode="after")
+    def _installed(self) -> TensorBoard:
+        if find_spec("tensorboard") is None:  # said before anything is paid for
+            raise ValueError("logger=tensorboard needs the extra: pip install 'zelo[tensorboard]'")
+        return self
 
     def lightning(self, run: Tracking, name: str) -> Any:
         """Logger for one Lightning run, called `name`."""

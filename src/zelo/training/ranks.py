@@ -14,6 +14,7 @@ import ctypes
 import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -69,8 +70,9 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
         max_nodes=1,
         nproc_per_node=trainer.devices,
         run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend="static",  # the dynamic one unpickles what anybody writes to its port
+        rdzv_endpoint=f"127.0.0.1:{free_port()}",
+        rdzv_configs={"rank": 0},
         max_restarts=0,
         monitor_interval=0.2,
     )
@@ -89,6 +91,13 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return None
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def by_srun(job: Path, trainer: LightningTrainer) -> str | None:
