@@ -135,8 +135,9 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
 
 def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
     """Attributes and body of each topic; `UserError` where one does not end."""
-    openings = list(OPENING.finditer(text))
-    for count, (this, after) in enumerate(zip(openings, [*openings[1:], None], strict=True), 1):
+    openings = [*OPENING.finditer(text), None]
+    for count, (this, after) in enumerate(pairwise(openings), start=1):
+        assert this is not None  # the last alone is
         body = text[this.end() : after.start() if after else len(text)]
         end = CLOSING.search(body)
         if end is None:

@@ -114,6 +114,8 @@ class Provider(Component):
             raise ValueError("an http(s) address is needed")
         if parts.username or parts.password:
             raise ValueError("a password has no place in an address: name a key_variable")
+        if parts.query or parts.fragment:
+            raise ValueError("an address ends before /chat/completions, without ? and #")
         return url.rstrip("/")
 
     @field_validator("key_variable")
