@@ -150,8 +150,9 @@ def commands(place: Path, zygote: Zygote) -> list[Command]:
         shutil.copy(made / "log.jsonl", folder)
 
     beir = ["data=beir", f"data.path={topics}", f"weights.path={model}", "top_k=10", "depth=8"]
-    fast = "judge.judges.openai.provider.requests_per_minute=null"
-    asks = ["judge=openai", "judge.judges.openai.price={input: 1, output: 1}", fast]
+    provider = "judge.judges.openai.provider"
+    fast = [f"{provider}.requests_per_minute=null", f"{provider}.tokens_per_minute=null"]
+    asks = ["judge=openai", "judge.judges.openai.price={input: 1, output: 1}", *fast]
     training = ["training.batch=1", "training.epochs=4", "training.checkpoint_minutes=0.0001",
                 "training.frozen_layers=0", "evaluation.resamples=500"]  # fmt: skip
     into = "hydra.run.dir=outputs/runs/a"
