@@ -55,6 +55,15 @@ def test_a_query_is_shown_with_what_was_said_of_it(
     assert "  recorded: It is a history." in done.stdout
     assert "recorded failed" in compared[-1]  # no answer, no surprise
 
+    signs = ["data=beir", f"data.path={beir_folder}", "retriever=bm25", "judge=recorded",
+             f"judge.judges.recorded.path={preferences}", "sampler=recorded", "judge.vote=sign",
+             f"sampler.path={preferences}",
+             "stages=[load,retrieve,compare,judge,rate]"]  # fmt: skip
+    by_sign, _ = run_folder(cli, tmp_path, *signs)
+    counted = cli("inspect", str(by_sign), "--query", q).stdout
+    # As it was rated: each answer whole; what the judge said stands beside it.
+    assert re.search(r"^#\d over #\d   [01]\.00 \(0\.50\)   recorded 0\.(25|75)'?$", counted, re.M)
+
     one = cli("inspect", str(folder), "--query", q, "--comparisons", "1", "--documents", "1")
     assert "... and 3 more; --comparisons 0 shows all" in one.stdout
     # A labelled document that the shown ones leave out is named.

@@ -39,7 +39,7 @@ from zelo.judging.protocol import (
 from zelo.judging.spending import Spending
 from zelo.progress import Progress
 
-FIRST_BATCH, LONGEST_BATCH = 32, 5.0  # questions, seconds: what a kill may cost a local judge
+LOT = 1024  # questions that a judge here is asked at once: what a kill may cost
 POLL = 0.05  # seconds
 LEAST_ROOM = 4 * 2**20  # bytes on the ledger's disk below which nothing more is asked
 PATIENCE = 120.0  # seconds that what is in flight is waited for when the ledger cannot be written
@@ -145,7 +145,7 @@ class Session:
     ) -> None:
         self.judges, self.missing, self.ledger = judges, missing, ledger
         self.spending, self.run, self.result = spending, run, result
-        self.came: queue.SimpleQueue[tuple[str, Question, Answer] | None] = queue.SimpleQueue()
+        self.came: queue.SimpleQueue[list[tuple[str, Question, Answer]]] = queue.SimpleQueue()
         self.given: dict[str, dict[tuple[str, str, str, int], Answer]] = {n: {} for n in missing}
         self.unwritten: list[tuple[str, Question, Answer]] = []
         self.uncovered: list[tuple[int, asyncio.Future[None]]] = []  # reservation, who waits for it
@@ -245,8 +245,7 @@ class Session:
         with contextlib.suppress(queue.Empty):
             came = self.came.get(timeout=POLL)
             while True:
-                if came is not None:
-                    self.unwritten.append(came)
+                self.unwritten += came
                 came = self.came.get_nowait()
         rows = [
             (name, filed(self.judges[name], question), checked(answer))
@@ -273,7 +272,7 @@ class Session:
         if self.spending.budget.limited:
             future = self.loop.create_future()
             self.uncovered.append((self.spending.calls, future))
-            self.came.put(None)
+            self.came.put([])
             await future
 
     def _release(self, calls: int) -> None:
@@ -343,7 +342,7 @@ class Session:
             trouble[kind] += 1
 
         asking = Asking(
-            deliver=lambda question, answer: came.put((name, question, answer)),
+            deliver=lambda question, answer: came.put([(name, question, answer)]),
             trouble=count,
             spending=self.spending,
             limiters=limiters,
@@ -361,17 +360,19 @@ class Session:
         questions: Sequence[Question],
         pool: ThreadPoolExecutor,
     ) -> None:
-        """Batches that grow while they are quick."""
-        size, start = FIRST_BATCH, 0
-        while start < len(questions) and not self.stop.is_set():
-            batch = questions[start : start + size]
-            began = time.monotonic()
-            answers = await self.loop.run_in_executor(pool, judge.answer, batch)
-            for question, answer in zip(batch, answers, strict=True):
-                self.came.put((name, question, answer))
-            start += len(batch)
-            if time.monotonic() - began < LONGEST_BATCH / 2:
-                size = min(2 * size, 4096)
+        """Lots of the questions that are missing, each written whole or not at all.
+
+        A model's answers depend in their last bits on what it reads at the same time. Lots are cut
+        at the same places whatever is answered already, so that after a kill those that are left
+        are asked as they would have been.
+        """
+        size = getattr(judge, "lot", LOT)
+        for start in range(0, len(questions), size):
+            if self.stop.is_set():
+                return
+            lot = questions[start : start + size]
+            answers = await self.loop.run_in_executor(pool, judge.answer, lot)
+            self.came.put([(name, q, a) for q, a in zip(lot, answers, strict=True)])
 
 
 def only(error: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from zelo.config import Component, option
 from zelo.errors import UserError
@@ -71,6 +71,7 @@ class LanguageModel(Component):
 class PreparedLanguageModel:
     """The loaded model."""
 
+    lot: ClassVar[int] = 32
     fingerprint: str
     judge: LanguageModel
     model: Any

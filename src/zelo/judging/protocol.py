@@ -122,7 +122,9 @@ class Judge(Protocol):
 class Batched(Protocol):
     """A judge that computes its answers here, with everything loaded that it needs.
 
-    One whose answer depends on ids, not on texts alone, has `goes_by_ids = True`.
+    One whose answer depends on ids, not on texts alone, has `goes_by_ids = True`; one that is slow
+    has a `lot`, questions at once, smaller than 1,024: a lot is kept whole or, after a kill, asked
+    again.
     """
 
     fingerprint: str  # of all that an answer depends on besides the question's own texts

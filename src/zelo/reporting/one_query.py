@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from zelo.artifacts import read_table
+from zelo.artifacts import read_json, read_table
 from zelo.data.texts import document_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.errors import shown as clean
@@ -18,6 +18,7 @@ from zelo.finished import FinishedRun
 from zelo.rating.targets import CDF
 from zelo.reporting.results import label, new_console
 from zelo.retrieval.ranking import rankings_from
+from zelo.store import RECORD
 
 FIRST = "first stage"
 NAMED = 5  # query ids that an error names
@@ -53,12 +54,15 @@ class Pair:
     higher: Document
     lower: Document
     expected: float  # preference for the higher one by the Elos
+    vote: str = "soft"  # how answers were averaged: `sign` counts each as 1, ½ or 0
     said: list[Said] = field(default_factory=list)
 
     @property
     def p(self) -> float | None:
-        """Mean preference for the higher one; None where every judge failed."""
+        """Mean preference for the higher one, as it was rated; None where every judge failed."""
         given = [one.p for one in self.said if one.p is not None]
+        if self.vote == "sign":
+            given = [(np.sign(p - 0.5) + 1) / 2 for p in given]
         return float(np.mean(given)) if given else None
 
     @property
@@ -109,7 +113,8 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         for doc_id in ids
     }
     order = sorted(documents.values(), key=place)
-    pairs = pairs_of(judged, documents, run.manifest["config"]["rating"]["model"])
+    vote = read_json(run.last("rate") / RECORD)["options"]["vote"] if run.has("rate") else "soft"
+    pairs = pairs_of(judged, documents, run.manifest["config"]["rating"]["model"], vote)
     metrics = {}
     if run.has("evaluate"):
         ndcg = this & (pc.field("metric") == "NDCG@10")
@@ -142,7 +147,7 @@ def place(document: Document) -> tuple[float, float]:
 
 
 def pairs_of(
-    judged: Sequence[Mapping[str, Any]], documents: Mapping[str, Document], model: str
+    judged: Sequence[Mapping[str, Any]], documents: Mapping[str, Document], model: str, vote: str
 ) -> list[Pair]:
     """The rated comparisons of a query, the most surprising first."""
     found: dict[frozenset[str], Pair] = {}
@@ -154,7 +159,7 @@ def pairs_of(
         key = frozenset((a.doc_id, b.doc_id))
         if key not in found:
             gap = (higher.elo or 0.0) - (lower.elo or 0.0)
-            found[key] = Pair(higher, lower, float(CDF[model](np.array(gap))))
+            found[key] = Pair(higher, lower, float(CDF[model](np.array(gap))), vote)
         score = row["score"]
         p = None if score is None else (1 - score) / 2
         if p is not None and not a_higher:

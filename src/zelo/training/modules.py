@@ -6,147 +6,26 @@ They take token ids in chunks of similar length, so that little of the work is p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
-from zelo.errors import UserError
 from zelo.models.segments import SegmentHead
-from zelo.models.tokens import Encoded, Features, attends_by_flash
+from zelo.models.tokens import Features, attends_by_flash
+from zelo.training.base_module import ZeloModule, freeze_pooler
 from zelo.training.batches import PairwiseBatch, ScoredBatch
 from zelo.training.losses import centre
 from zelo.training.objectives import Objective
 from zelo.training.options import TrainingOptions
-from zelo.training.ranks import place
 from zelo.training.readers import PairReader, Reader, TextReader
 
 SCALES = 0.5, 100.0  # a starting model whose scores hardly part, or part much, has no better one
-SHOWN = 20  # ids of a batch that an error names
-
-
-class ZeloModule(LightningModule):  # type: ignore[misc]
-    """What the three have in common: AdamW, a schedule, layers that stay as they are.
-
-    Dropout is off: with targets that are averages of many comparisons and a single epoch it only
-    adds noise, and a resumed run draws nothing that an undisturbed one does not.
-    """
-
-    model: Any
-    adapted: Any = None  # peft's handle where the backbone has adapters
-    strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
-
-    def __init__(self, model: nn.Module, training: TrainingOptions, steps: int) -> None:
-        super().__init__()
-        self.model, self.training_options, self.steps = model, training, steps
-        freeze(self.backbone, training.frozen_layers)
-        if training.compile:
-            self.backbone.compile(dynamic=True)
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The transformer."""
-        raise NotImplementedError
-
-    def remember(self, adapted: Any) -> None:
-        """Keep `lora.merge`'s handle, not as a submodule: its parameters are the backbone's."""
-        object.__setattr__(self, "adapted", adapted)
-
-    def configure_model(self) -> None:
-        """Shard parameters where the strategy says so (FSDP 2): layer by layer, then the rest."""
-        if self.device_mesh is None:
-            return
-        from torch.distributed.fsdp import FSDPModule, fully_shard
-
-        if isinstance(self.model, FSDPModule):
-            return  # validation after training finds it done
-
-        mesh = self.device_mesh["data_parallel"]
-        for layer in layers(self.backbone):
-            fully_shard(layer, mesh=mesh)
-        for part in self.children():  # the model, and what is trained beside it
-            if any(True for _ in part.parameters()):
-                fully_shard(part, mesh=mesh)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
-        options = self.training_options
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.parameters() if parameter.requires_grad],
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-            fused=self.trainer.precision != "16-mixed",  # whose scaler undoes the scale itself
-        )
-        warmup = max(round(options.warmup * self.steps), 1)
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return max(self.steps - step, 0) / max(self.steps - warmup, 1)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """Switch dropout off; layers that recompute activations do so in training mode alone."""
-        self.eval()
-        for module in self.modules():
-            if getattr(module, "gradient_checkpointing", False) is True:
-                module.training = True  # of this module alone: what is in it stays as it is
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what learns: of a model with LoRA a hundredth."""
-        learns = {name for name, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if name in learns
-        }
-
-    def run(self, inputs: Encoded, model: Callable[[Features], Tensor]) -> Tensor:
-        """Rows of `model` for `inputs`.
-
-        With `gradient_cache` the activations of a chunk are made anew when its gradient is due, so
-        that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
-        2101.06983, by recomputation).
-        """
-        read = model
-        if self.training_options.gradient_cache and torch.is_grad_enabled():
-
-            def read(chunk: Features) -> Tensor:
-                rows: Tensor = checkpoint(model, chunk, use_reentrant=False)
-                return rows
-
-        more = self.others_have_more(len(inputs.chunks))  # asked first: then all are at one place
-        rows = inputs.through(read)
-        for _ in range(more):
-            rows = rows + 0 * read(dict(inputs.chunks[-1])).sum()
-        return rows
-
-    def others_have_more(self, chunks: int) -> int:
-        """How many chunks more the rank with the most has, where ranks read in step (FSDP)."""
-        if self.device_mesh is None:
-            return 0
-        most = torch.tensor(chunks, device=self.device)
-        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-        return int(most) - chunks
-
-    def report(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
-        """Log the loss of a step and pass it on; `UserError` where it is no finite number."""
-        if not torch.isfinite(loss):
-            named = ", ".join(sorted(set(query_ids))[:SHOWN])
-            raise UserError(
-                f"training: the loss became {float(loss.detach())} at step "
-                f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
-                f"training.learning_rate or training.clip, or look at their ratings"
-            )
-        self.log("train/loss", loss, batch_size=1, sync_dist=place()[1] > 1)
-        return loss
 
 
 class PointwiseModule(ZeloModule):
@@ -391,40 +270,3 @@ class PairwiseModule(ZeloModule):
         """Cross-entropy between the ensemble's preferences and the model's."""
         loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference, reduction="sum")
         return self.report(batch.share * loss, batch.query_ids)
-
-
-def freeze_pooler(backbone: nn.Module) -> None:
-    """Take BERT's pooler, which only a sequence classifier reads, out of what learns: ranks would
-    wait for its gradient."""
-    for name, parameter in backbone.named_parameters():
-        if "pooler" in name:
-            parameter.requires_grad_(False)
-
-
-def layers(backbone: nn.Module) -> nn.ModuleList:
-    """The transformer's layers, lowest first; `UserError` where there is no such list."""
-    depth = getattr(backbone.config, "num_hidden_layers", None)
-    for module in backbone.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise UserError(f"{type(backbone).__name__}: its layers were not found")
-
-
-def freeze(backbone: nn.Module, count: int) -> None:
-    """Keep the embeddings and the lowest `count` layers of a transformer as they are; 0: none.
-
-    No gradient passes below them, which saves much of the work. Raises `UserError` where the
-    encoder has no more layers than that.
-    """
-    if count == 0:
-        return
-    stack = layers(backbone)
-    if count >= len(stack):
-        raise UserError(
-            f"training.frozen_layers={count}: the encoder has {len(stack)} layers, one must learn"
-        )
-    for module in stack[:count]:
-        module.requires_grad_(False)
-    for name, parameter in backbone.named_parameters():
-        if "embed" in name:
-            parameter.requires_grad_(False)
