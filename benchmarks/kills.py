@@ -17,6 +17,7 @@ moments are those of work, not of imports.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -96,7 +97,8 @@ class Zygote:
             pid = int(lines.readline())
             if kill_after is not None:
                 time.sleep(kill_after)
-                os.kill(pid, signal.SIGKILL)  # a child of the zygote: not reaped before we read on
+                with contextlib.suppress(ProcessLookupError):  # it had ended
+                    os.kill(pid, signal.SIGKILL)
             return int(lines.readline())
 
 

@@ -26,6 +26,7 @@ from zelo.judging.reply import read_reply
 from zelo.launch import composed
 from zelo.models.rerank_file import documents_of, is_cross_encoder
 from zelo.rating import Comparisons, fit_rankings
+from zelo.rating.judges import fit_judges
 from zelo.rating.rate import Rating
 from zelo.rating.rate_file import RateFile
 
@@ -92,11 +93,17 @@ def test_a_topic_without_an_end(tmp_path: Path) -> None:
     refused(lambda: list(read_topics(path)), "topic 2 begins and does not end")
 
 
-@pytest.mark.parametrize("bad", [None, True, ["d"], "\ud800"])
+@pytest.mark.parametrize("text", ["<", "<top>\n<num> 1\n<title> a\n</top>\n<top"])
+def test_what_is_hardly_a_topic(tmp_path: Path, text: str) -> None:
+    path = file(tmp_path, "topics.txt", text)
+    refused(lambda: list(read_topics(path)), "topics.txt")
+
+
+@pytest.mark.parametrize("bad", [None, True, ["d"], "\ud800", ""])
 def test_candidates_are_named_by_text(tmp_path: Path, bad: object) -> None:
     row = {"query": {"qid": "q"}, "candidates": [{"docid": bad, "score": 1}]}
     path = file(tmp_path, "run.jsonl", json.dumps(row))
-    refused(lambda: read_run(path), "run.jsonl:1", "docid")
+    refused(lambda: read_run(path), "run.jsonl:1", "docid" if bad != "" else "an id is empty")
 
 
 def test_an_answer_of_two_scores_is_none() -> None:
@@ -123,6 +130,25 @@ def test_bytes_that_are_no_text(tmp_path: Path, column: str) -> None:
     path = file(tmp_path, "p.jsonl", raw)
     refused(lambda: read_preferences(path), "p.jsonl")
     refused(RateFile(file=path, rating=Rating()).run, "p.jsonl")
+
+
+@pytest.mark.parametrize(("query_id", "doc_id"), [("", "a"), ("q", "")])
+def test_empty_ids(tmp_path: Path, query_id: str, doc_id: str) -> None:
+    line = {"query": {"id": query_id, "query": "w"}, "documents": [{"id": doc_id, "content": "x"}]}
+    path = file(tmp_path, "d.jsonl", json.dumps(line))
+    refused(lambda: import_zbench(path, tmp_path / "out"), "d.jsonl:1: an id is empty")
+
+
+def test_judges_of_weights_that_are_far_apart() -> None:
+    draw = np.random.default_rng(0)
+    i = draw.integers(0, 8, 30)
+    comparisons = Comparisons(
+        np.zeros(30, int), i, (i + 1) % 8, draw.integers(0, 2, 30) * 1.0,
+        weight=draw.choice([0, 1e-9, 1e10], 30), sizes=[8],
+    )  # fmt: skip
+    found = fit_judges(comparisons, draw.integers(0, 3, 30), 3, "thurstone", 1e-9)
+    assert np.isfinite(found.elo).all()
+    assert np.isfinite(found.stderr).all()
 
 
 def test_a_score_that_is_no_number_of_zbench(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from zelo.store import digest, digest_files
 
 BLANK = re.compile(r"\s")
 OPENING = re.compile(r"<top(?:ic)?\b([^<>]*)>", re.IGNORECASE)
+BEGUN = re.compile(r"<top(?:ic)?\b", re.IGNORECASE)
 CLOSING = re.compile(r"</top(?:ic)?>", re.IGNORECASE)
 NUMBER = re.compile(r"<num>([^<]*)", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
@@ -136,6 +137,8 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
 def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
     """Attributes and body of each topic; `UserError` where one does not end."""
     openings = [*OPENING.finditer(text), None]
+    if len(BEGUN.findall(text)) >= len(openings):
+        raise UserError(f"{path}: a <top is not closed by >")
     for count, (this, after) in enumerate(pairwise(openings), start=1):
         assert this is not None  # the last alone is
         body = text[this.end() : after.start() if after else len(text)]

@@ -138,6 +138,8 @@ def checked(line: dict[str, Any], where: str) -> dict[str, Any]:
         ) from None
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: ids and texts must be strings")
+    if not all([line["query"]["id"], *(document["id"] for document in line["documents"])]):
+        raise UserError(f"{where}: an id is empty")
     for text in texts:
         text_field({"ids and texts": text}, "ids and texts", where)
     return line

@@ -184,7 +184,15 @@ def _inverse(data: _Data, q: int, curvature: Reals, prior: float) -> Reals:
     adjacency += adjacency.T
     matrix = np.diag(adjacency.sum(1) + prior) - adjacency
     stiff = matrix.diagonal().max()  # see kernels.standard_errors
-    return np.asarray(np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff)))
+    return np.asarray(inverted(matrix + stiff / n) - 1 / (n * (prior + stiff)))
+
+
+def inverted(matrix: Reals) -> Reals:
+    """Inverse of a symmetric matrix; the pseudo-inverse where doubles take it for singular."""
+    try:
+        return np.asarray(np.linalg.inv(matrix))
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.pinv(matrix, hermitian=True))
 
 
 def _judges_given(
@@ -250,7 +258,7 @@ def _standard_errors(
     free = np.linalg.svd(scale[None])[2][1:].T  # steps of log s that leave the mean of s as it is
     basis = np.zeros((2 * k, 2 * k - 1))
     basis[:k, : k - 1], basis[k:, k - 1 :] = free, np.eye(k)
-    judges = basis @ np.linalg.inv(basis.T @ information @ basis) @ basis.T
+    judges = basis @ inverted(basis.T @ information @ basis) @ basis.T
     variance = np.concatenate(
         [
             inverse.diagonal() + np.einsum("ak,kl,al->a", pull, judges, pull)
