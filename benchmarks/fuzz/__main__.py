@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from benchmarks.fuzz.inputs import FOLDER, LONGEST, SHOWN, Broken
 from benchmarks.fuzz.targets import TARGETS_OF, Target
+from benchmarks.machine import save
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
@@ -154,6 +155,7 @@ def main() -> None:
     print(f"seed {given_words.seed}")
     whole = sum(target.share for target in TARGETS_OF)
     total, seconds, failures = 0, 0.0, 0
+    rows: list[dict[str, object]] = []
     try:
         for target in TARGETS_OF:
             if given_words.only and target.name not in given_words.only:
@@ -163,6 +165,7 @@ def main() -> None:
             found = run(target, examples, given_words.seed)
             total, seconds = total + found.inputs, seconds + found.seconds
             failures += len(found.failures)
+            rows.append(row(target.name, found.inputs, found.seconds, len(found.failures)))
             print(f"{target.name:<16}{found.inputs:>9,} inputs{found.seconds:>8.1f} s", flush=True)
             for place, (example, error, seen) in found.failures.items():
                 print(f"    {place}, {seen:,} times")
@@ -171,7 +174,19 @@ def main() -> None:
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
     print(f"{'all':<16}{total:>9,} inputs{seconds:>8.1f} s, {failures} failures")
+    if total >= 1_000_000:
+        save("fuzz.csv", [*rows, row("all", total, seconds, failures)])
     sys.exit(failures > 0)
+
+
+def row(target: str, inputs: int, seconds: float, failed: int) -> dict[str, object]:
+    """A row of the results."""
+    return {
+        "target": target,
+        "inputs": inputs,
+        "seconds": round(seconds, 1),
+        "places_that_failed": failed,
+    }
 
 
 if __name__ == "__main__":
