@@ -9,7 +9,8 @@ its end. The script ends with an error unless, each time,
 
 - every file that it left has the content of the undisturbed one (but for those that tell times),
 - no temporary and no unfinished file is left,
-- the endpoint that its judges ask was asked again for nothing but what was in flight at the kill.
+- the endpoint that its judges ask was asked again for nothing but what was in flight at the kill, or
+  had come and was being written (32 answers at most, of 16 in flight).
 
 Commands are forked from one process that has imported what they import, as the tests do it: killed
 moments are those of work, not of imports.
@@ -106,7 +107,7 @@ def main() -> None:
     chosen = sys.argv[1:]
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     chance = random.Random(0)
-    with tempfile.TemporaryDirectory() as name, running(words=True) as endpoint:
+    with tempfile.TemporaryDirectory() as name, running(words=True, latency=0.05) as endpoint:
         os.environ |= {"OPENAI_API_KEY": "sk-k", "OPENAI_BASE_URL": endpoint.base_url}
         place = Path(name)
         zygote = Zygote(place / "socket")
@@ -205,7 +206,7 @@ def storm(
         assert found == calm, f"{command.name}: {difference(calm, found)}"
         if command.asks:
             again = total(endpoint) - before - answers(folder)
-            assert 0 <= again <= IN_FLIGHT, f"{command.name}: {again} questions asked again"
+            assert 0 <= again <= 2 * IN_FLIGHT, f"{command.name}: {again} questions asked again"
             twice += again
     row = {
         "command": command.name,
