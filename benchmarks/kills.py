@@ -9,8 +9,8 @@ its end. The script ends with an error unless, each time,
 
 - every file that it left has the content of the undisturbed one (but for those that tell times),
 - no temporary and no unfinished file is left,
-- the endpoint that its judges ask was asked again for nothing but what was in flight at the kill, or
-  had come and was being written (32 answers at most, of 16 in flight).
+- the endpoint that its judges ask was asked again for nothing but what was in flight at the kill,
+  or had come and was being written (32 answers at most, of 16 in flight).
 
 Commands are forked from one process that has imported what they import, as the tests do it: killed
 moments are those of work, not of imports.
