@@ -7,6 +7,7 @@ renamed, so that a reader never sees half of it. Ids are strings and come back a
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -199,6 +200,10 @@ def write_text(path: Path, content: str) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block succeeds."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+        number = left.name.removesuffix(TEMPORARY).rpartition(".")[2]
+        if number.isdigit() and not alive(int(number)):
+            left.unlink(missing_ok=True)  # of a process that was killed
     try:
         with writing_below(path):
             yield temporary
@@ -208,6 +213,17 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager
