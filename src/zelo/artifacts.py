@@ -140,13 +140,8 @@ def read_table(folder: Path, name: str, where: pc.Expression | None = None) -> T
     """Read `folder/name.parquet`, the rows `where` something holds or all; `UserError` where it is
     missing, damaged or of another schema."""
     path = folder / f"{name}.parquet"
-    try:
+    with reading(path):
         content = pq.read_table(path, filters=where)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not found; run the stage that writes it") from None
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read ({first}); delete its folder and rerun") from None
     for column in OPTIONAL:
         if column in SCHEMAS[name].names and column not in content.schema.names:
             content = content.append_column(column, pa.nulls(len(content), TEXT))
@@ -159,8 +154,15 @@ def read_table(folder: Path, name: str, where: pc.Expression | None = None) -> T
 
 def parquet_batches(path: Path, size: int, columns: list[str] | None = None) -> Iterator[Any]:
     """Rows of a Parquet file, `size` at a time; `UserError` where it is missing or damaged."""
-    try:
+    with reading(path):
         yield from pq.ParquetFile(path).iter_batches(size, columns=columns)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say on one line that a file of the store is missing or damaged."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run the stage that writes it") from None
     except (pa.ArrowException, OSError) as error:

@@ -124,11 +124,6 @@ def exit_status(interrupted: str) -> Callable[[Callable[..., int | None]], Calla
             except KeyboardInterrupt:
                 print(f"\ninterrupted; {interrupted}", file=sys.stderr)
                 return 130
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                print(f"error: {of_the_system(error)}", file=sys.stderr)
-                return 2
 
         return run
 

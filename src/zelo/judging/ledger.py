@@ -157,7 +157,7 @@ class Ledger:
             "WHERE judge = ? AND tokens_in > 0",
             (judge,),
         )
-        return (row[0], row[1] or 0.0, row[2] or 0.0) if row else (0, 0.0, 0.0)
+        return row[0], row[1] or 0.0, row[2] or 0.0
 
     def _row(self, query: str, values: Sequence[object]) -> Any:
         """The first row that a query finds; `UserError` where the file is damaged."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zelo.artifacts import Table
+from zelo.data.arrow import is_text
 from zelo.errors import UserError
 from zelo.rating.comparisons import ComparisonError, Comparisons, Reals, Wholes
 from zelo.rating.kernels import number_documents
@@ -106,8 +107,8 @@ def codes(column: pa.ChunkedArray, where: str, name: str) -> tuple[Wholes, pa.Ar
 
 def text(column: pa.ChunkedArray, where: str, name: str) -> pa.ChunkedArray:
     """A column of text as codes of a dictionary; `UserError` where it is of another type."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+    if not is_text(column.type):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         raise UserError(f"{where}: {name} must be text, found {kind}: quote ids")
     return column.cast(pa.dictionary(pa.int32(), pa.string()))
 

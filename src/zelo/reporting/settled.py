@@ -112,7 +112,7 @@ def part_elos(comparisons: Comparisons, part: NDArray[np.bool_], rating: Rating)
     elo = np.array(fit(of_part, rating.model, rating.prior).elo)
     seen = np.zeros(len(elo), bool)
     for side in (of_part.i, of_part.j):
-        seen[of_part.offsets[of_part.query] + side] = True
+        seen[of_part.base + side] = True
     elo[~seen] = np.nan
     return elo
 
@@ -135,8 +135,8 @@ def held_out(
 ) -> tuple[list[tuple[float, float]], float]:
     """Preferences expected by `elo` against those answered in `rows`, in bins; and the share of the
     decided answers that prefer the document of the higher Elo."""
-    start = comparisons.offsets[comparisons.query[rows]]
-    d = elo[start + comparisons.i[rows]] - elo[start + comparisons.j[rows]]
+    base = comparisons.base[rows]
+    d = elo[base + comparisons.i[rows]] - elo[base + comparisons.j[rows]]
     p = comparisons.p[rows]
     known = np.isfinite(d) & (d != 0)
     d, p = d[known], p[known]
