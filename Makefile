@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow lint docs bench clean
+.PHONY: help demo test slow gpu lint docs bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ test: $(VENV)/.installed-dev  ## the test suite
 
 slow: $(VENV)/.installed-dev  ## the tests that take long
 	$(BIN)/pytest -m slow
+
+gpu: $(VENV)/.installed-dev  ## the tests and benchmarks that need a GPU, some minutes
+	$(BIN)/pytest -m gpu -n 4 --dist worksteal
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/training.py --steps 6 --repeats 1 --precisions bf16-mixed
 
 lint: $(VENV)/.installed-dev  ## formatting, lint, types
 	$(BIN)/ruff format --check

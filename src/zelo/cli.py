@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import zelo
-from zelo.errors import UserError, of_the_system
+from zelo.errors import UserError, crashed, of_the_system
 from zelo.launch import GOES_ON, composed, run
 from zelo.usage import HELP, RATE_HELP
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 done, 2 a mistake that the user can mend, 130 interrupted."""
+    """Run the command and exit: 0 done, 1 a bug, 2 a mistake that the user can mend, 130
+    interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
@@ -28,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             signal.signal(number, signal.default_int_handler)
     try:
         try:
-            dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            dispatch(words)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # its reader has seen enough
@@ -40,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         print(f"error: {of_the_system(error)}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        traceback.print_exc()
+        print(crashed(error, shlex.join(["zelo", *words])), file=sys.stderr)
+        sys.exit(1)
 
 
 def dispatch(arguments: list[str]) -> None:

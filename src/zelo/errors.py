@@ -31,3 +31,15 @@ def of_the_system(error: OSError) -> str:
 def in_words(error: BaseException) -> str:
     """An unexpected error on one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def crashed(error: BaseException, command: str) -> str:
+    """What to say of an error that is no mistake of the user's: what ran, in which stage (the notes
+    that the store has put on the error), and where to report it."""
+    import zelo
+
+    where = "".join(f" in {note}" for note in getattr(error, "__notes__", ()))
+    return shown(
+        f"bug: `{command}` (zelo {zelo.__version__}) crashed{where}: {in_words(error)}; report it "
+        f"as an issue of zelo's repository, with the lines above and the run's manifest.json"
+    )

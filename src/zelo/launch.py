@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zelo.errors import UserError, in_words, of_the_system
+from zelo.errors import UserError, crashed, in_words, of_the_system
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,6 +88,7 @@ def job(config: DictConfig) -> float | None:
     except Exception as error:
         if sweep:
             traceback.print_exc()
+            print(crashed(error, " ".join(sys.argv)), file=sys.stderr)
         raise JobError(str(error)) from error
 
 

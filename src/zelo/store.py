@@ -177,7 +177,11 @@ class Store:
             for left in partial_folder.rglob(f".*{TEMPORARY}"):  # by a process that was killed
                 left.unlink()
             start = time.monotonic()
-            counts = make(out=partial_folder)
+            try:
+                counts = make(out=partial_folder)
+            except Exception as error:
+                error.add_note(f"the stage {label}")
+                raise
             about = {
                 "stage": artifact.stage,
                 "fingerprint": artifact.fingerprint,

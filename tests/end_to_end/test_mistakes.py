@@ -88,3 +88,24 @@ def test_in_the_command(cli: Cli, tmp_path: Path, arguments: list[str], message:
         for path in (tmp_path / "work").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     ]
+
+
+def test_a_crash_says_what_ran_in_which_stage_and_where_to_report_it(
+    cli: Cli, toy: list[str], tmp_path: Path
+) -> None:
+    """A component of one's own that divides by zero: a traceback, and one line after it."""
+    (tmp_path / "work" / "broken.py").write_text(
+        "from zelo.config import Component\n"
+        "class Broken(Component):\n"
+        "    def edges(self, n, rng):\n"
+        "        return 1 / 0\n"
+    )
+    own = ["~sampler", "+sampler={_target_: broken.Broken}"]
+    for more in ([], ["-m", "seed=1"]):
+        done = cli("run", *toy, *own, *more, PYTHONPATH=".")
+        assert done.returncode != 0
+        assert "ZeroDivisionError: division by zero" in done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("bug: ")]
+        assert line.startswith("bug: `zelo run weights.path=")
+        assert "crashed in the stage compare: ZeroDivisionError" in line
+        assert "report it as an issue" in line

@@ -34,7 +34,10 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         self.model, self.training_options, self.steps = model, training, steps
         freeze(self.backbone, training.frozen_layers)
         if training.compile:
-            self.backbone.compile(dynamic=True)
+            # Layer by layer: they are alike, so that one compilation serves all of them; and the
+            # whole would be bypassed, since sentence-transformers calls its `forward`.
+            for layer in layers(self.backbone):
+                layer.compile(dynamic=True)
 
     @property
     def backbone(self) -> nn.Module:
@@ -68,7 +71,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             [parameter for parameter in self.parameters() if parameter.requires_grad],
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
-            fused=self.trainer.precision != "16-mixed",  # whose scaler undoes the scale itself
+            fused=self.trainer.precision != "16-mixed",  # whose scaler would divide in the step
         )
         warmup = max(round(options.warmup * self.steps), 1)
 
@@ -79,6 +82,22 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Scale the gradient to a norm of at most `gradient_clip_val`.
+
+        Lightning's own refuses this to a fused optimizer in every mixed precision, as one that
+        works with a scaler divides gradients by the scale only in its step. Here what has a scaler
+        is not fused.
+        """
+        if gradient_clip_val:
+            learned = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(learned, gradient_clip_val)
 
     def on_train_start(self) -> None:
         """Switch dropout off; layers that recompute activations do so in training mode alone."""

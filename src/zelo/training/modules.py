@@ -71,7 +71,8 @@ class PointwiseModule(ZeloModule):
 
     def on_fit_start(self) -> None:
         """Match the scale or the level, on the device that trains."""
-        if self.to_match and self.cosine_scale is not None:
+        goes_on = self.trainer.ckpt_path is not None  # with what the checkpoint holds
+        if self.to_match and self.cosine_scale is not None and not goes_on:
             match = self.match_scale if self.level is None else self.match_level
             match([self.trainer.strategy.batch_to_device(b) for b in self.to_match])
 
@@ -105,8 +106,11 @@ class PointwiseModule(ZeloModule):
 
     def training_step(self, batch: ScoredBatch, batch_idx: int) -> Tensor:
         """This part's share of the mean loss of the step."""
-        totals = [self.objective.total(p, batch, others).sum() for p, others in self.predict(batch)]
-        return self.report(batch.share * torch.stack(totals).mean(), batch.query_ids)
+        predictions = self.predict(batch)
+        with torch.autocast(self.device.type, enabled=False):  # losses are of 32 bits
+            totals = [self.objective.total(p, batch, others).sum() for p, others in predictions]
+            loss = batch.share * torch.stack(totals).mean()
+        return self.report(loss, batch.query_ids)
 
     def validation_step(self, batch: ScoredBatch, batch_idx: int) -> None:
         """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.
@@ -135,10 +139,16 @@ class PointwiseModule(ZeloModule):
 
     def predicted(self, batches: Sequence[ScoredBatch]) -> list[Tensor]:
         """Predictions for batches, without gradients; flash attention in training's precision."""
+        from torch.distributed.fsdp import FSDPModule
+
         self.eval()
         half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
         with torch.no_grad(), half:
-            return [self(batch) for batch in batches]
+            found = [self(batch) for batch in batches]
+        for module in self.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what a forward pass leaves put together is a copy
+        return found
 
     def match_level(self, batches: Sequence[ScoredBatch]) -> None:
         """Start at the level at which predictions are, on average, as high as targets.
@@ -167,10 +177,6 @@ class Level(nn.Module):
     @torch.no_grad()
     def move(self, by: Tensor) -> None:
         """Add `by`; of a number that is sharded (FSDP) one rank has all and the others nothing."""
-        from torch.distributed.fsdp import FSDPModule
-
-        if isinstance(self, FSDPModule):
-            self.reshard()  # what a forward pass left put together is a copy
         shard = self.weight.to_local() if hasattr(self.weight, "to_local") else self.weight
         shard += by.to(shard)
 
@@ -268,5 +274,7 @@ class PairwiseModule(ZeloModule):
 
     def training_step(self, batch: PairwiseBatch, batch_idx: int) -> Tensor:
         """Cross-entropy between the ensemble's preferences and the model's."""
-        loss = F.binary_cross_entropy_with_logits(self(batch), batch.preference, reduction="sum")
+        logits = self(batch).float()
+        with torch.autocast(self.device.type, enabled=False):
+            loss = F.binary_cross_entropy_with_logits(logits, batch.preference, reduction="sum")
         return self.report(batch.share * loss, batch.query_ids)

@@ -96,6 +96,17 @@ class LightningTrainer(Component):
                 raise UserError(
                     f"trainer.devices={self.devices}: this machine has {torch.cuda.device_count()}"
                 )
+            if self.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(False):
+                name = torch.cuda.get_device_name()
+                raise UserError(
+                    f"trainer.precision=bf16-mixed: {name} has no bfloat16; choose "
+                    f"trainer.precision=16-mixed"
+                )
+        elif self.accelerator == "cpu" and self.precision == "16-mixed":
+            raise UserError(
+                "trainer.precision=16-mixed: a CPU does not train in it; choose "
+                "trainer.precision=bf16-mixed or 32-true"
+            )
 
     @property
     def processes(self) -> int:
