@@ -101,11 +101,11 @@ def test_a_crash_says_what_ran_in_which_stage_and_where_to_report_it(
         "        return 1 / 0\n"
     )
     own = ["~sampler", "+sampler={_target_: broken.Broken}"]
-    for more in ([], ["-m", "seed=1"]):
-        done = cli("run", *toy, *own, *more, PYTHONPATH=".")
+    for sweep in ([], ["-m"]):
+        done = cli("run", *sweep, *toy, *own, PYTHONPATH=".")
         assert done.returncode != 0
         assert "ZeroDivisionError: division by zero" in done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("bug: ")]
-        assert line.startswith("bug: `zelo run weights.path=")
+        assert line.startswith("bug: `zelo run")
         assert "crashed in the stage compare: ZeroDivisionError" in line
         assert "report it as an issue" in line
