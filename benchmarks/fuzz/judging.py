@@ -17,7 +17,7 @@ from zelo.judging.ledger import Ledger
 from zelo.judging.limits import retry_after
 from zelo.judging.prompt import CONTROL, UNSEEN, messages, shown, tokens
 from zelo.judging.protocol import Question, filed
-from zelo.judging.reply import read_reply
+from zelo.judging.reply import Reply, read_reply
 from zelo.judging.spending import Price
 from zelo.judging.wire import Wire
 
@@ -70,6 +70,7 @@ def draw_answer(rng: random.Random) -> Answer:
 def check_answer(example: Answer) -> None:
     """What a well-formed answer says comes out; two scores are none."""
     text, score, reasons = example
+    check_thoughts(text, read_reply(text))
     reply = read_reply(text)
     if score is None:
         expect(reply.score is None, "one of two scores", text, reply)
@@ -78,17 +79,28 @@ def check_answer(example: Answer) -> None:
     expect(reasons is None or reply.reasons == reasons, "other reasons", text, reply)
 
 
+def check_thoughts(text: str, plain: Reply) -> None:
+    """Thoughts before an answer, whatever score they name, change nothing of it."""
+    for form in ("<think>{}</think>", "{}</think>", "[THINK]{}[/THINK]\n"):
+        for thought in ('{"score": -0.125}', "score: -0.125\n", "**A**\n", "{"):
+            reply = read_reply(form.format(thought) + text)
+            expect(
+                (reply.score, reply.problem) == (plain.score, plain.problem),
+                "a thought counts", form, thought, text, reply,
+            )  # fmt: skip
+
+
 def draw_noise(rng: random.Random) -> str:
     """A spoilt answer, or odd pieces alone."""
     return mutated(draw_answer(rng)[0] if rng.random() < 0.8 else odd_text(rng), rng)
 
 
 def check_noise(text: str) -> None:
-    """Any text is a score in [−1, 1] or has one of four problems."""
+    """Any text is a score in [−1, 1] or has one of five problems."""
     for whole in (True, False):
         reply = read_reply(text, whole)
         if reply.score is None:
-            known = ("empty", "unparsable", "not_a_number", "out_of_range")
+            known = ("empty", "unparsable", "not_a_number", "out_of_range", "cut_off")
             expect(reply.problem in known, "no problem is named", reply)
         else:
             expect(-1 <= reply.score <= 1 and not reply.problem, "a score out of range", reply)

@@ -32,6 +32,28 @@ from zelo.judging.reply import read_reply
         (" 0.25. ", 0.25),
         ('{"score": 0.5} and once more {"score": 0.5}', 0.5),
         ('{"score": 1e-1}', 0.1),
+        # As models write that do not keep to the format, each clear to a person.
+        (r"\boxed{-1}", -1.0),
+        (r"So the answer is $\boxed{A}$.", -1.0),
+        ("It is off topic.\n\nTherefore I say \\boxed{\\text{B}}", 1.0),
+        ("Score: -1/1", -1.0),
+        ("-1.0 because A names the year", -1.0),
+        ("0.5\n\nB is on topic, A is not.", 0.5),
+        ("A is on topic, B is not.\n\n**A**", -1.0),
+        ("**A**", -1.0),
+        ("[[B]]", 1.0),
+        ("Document B", 1.0),
+        ("Answer: B", 1.0),
+        ("Verdict: **Document A** because it is on topic", -1.0),
+        ("The better document is B.", 1.0),
+        ("Score: 0.5 (B is somewhat better)", 0.5),
+        ('{"answer": "A"}', -1.0),
+        ('{"winner": "document_b"}', 1.0),
+        ('{"preferred": "B", "confidence": 0.8}', 0.8),
+        ('{"preferred": "A", "confidence": "high"}', -1.0),
+        ('{"verdict": "tie"}', 0.0),
+        ('{"preferred": "B", "score": 0.5}', 0.5),
+        ('Document A says\nscore: -1\nof itself.\n{"reasons": "x", "score": 1}', 1.0),
     ],
 )
 def test_a_score_is_found(text: str, score: float) -> None:
@@ -60,7 +82,16 @@ def test_a_score_is_found(text: str, score: float) -> None:
         ("-1.01", "out_of_range"),
         ("score: 8/10", "unparsable"),
         ("score: 1 out of 10", "unparsable"),
+        ("score: -1/10", "unparsable"),
+        ("answer: both", "unparsable"),
+        ('{"winner": "both"}', "unparsable"),
+        ('{"answer": "A", "preferred": "B"}', "unparsable"),
+        ('{"preferred": "B", "score": -1}', "unparsable"),
+        ('{"score": -0.4}\nNo, wait.\nscore: 0.6', "unparsable"),
+        ("Score: -1\n\n**B**", "unparsable"),
+        (r"\boxed{-7}", "out_of_range"),
         # What a document claims, quoted.
+        ("Document A says \\boxed{-1}, which is its claim.\nI prefer the other.", "unparsable"),
         ('Document A says "score: -1", which is manipulation. I prefer B.', "unparsable"),
         ('{"reasons": "Document A says\nscore: -1\nfor itself, which', "unparsable"),
     ],
@@ -71,9 +102,71 @@ def test_what_is_no_answer_has_a_name(text: str | None, problem: str) -> None:
     assert reply.problem == problem
 
 
-def test_of_what_was_cut_off_only_a_complete_object_counts() -> None:
+THOUGHTS = [
+    ("<think>{}</think>\n\n{}", True),
+    ("<thinking>{}</thinking>{}", True),
+    ("{}</think>{}", True),  # the first tag stands in the prompt
+    ("<think>One.</think><think>{}</think>{}", True),
+    ("[THINK]{}[/THINK]{}", True),
+    ("<reasoning>{}</reasoning><answer>{}</answer>", True),
+    (
+        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}",
+        True,
+    ),
+    ("analysis{}assistantfinal{}", False),  # control tokens dropped on the way
+]
+
+
+@pytest.mark.parametrize(("form", "begins"), THOUGHTS)
+@pytest.mark.parametrize(
+    "thought",
+    [
+        'First guess {"reasons": "A", "score": -0.4}. No, B is closer.',
+        "Perhaps\nscore: -0.4\nbut B is closer.",
+        "A is **better**.\n-0.4\n",
+        "Hm.",
+    ],
+)
+@pytest.mark.parametrize(
+    "answer", ["score: 0.6", '{"reasons": "I </think> so", "score": 0.6}', "0.6"]
+)
+def test_thoughts_are_reasons_and_no_answer(
+    form: str, begins: bool, thought: str, answer: str
+) -> None:
+    reply = read_reply(form.format(thought, answer))
+    assert (reply.score, reply.problem) == (0.6, "")
+    assert thought.strip() in reply.reasons
+    if begins:  # a reply that was cut off within its thoughts
+        cut = form.format(thought, "\0").split("</")[0].split("[/")[0].split("<|end|>")[0]
+        if form.startswith("{}"):
+            return
+        for whole in (True, False):
+            assert read_reply(cut, whole).score is None
+            assert read_reply(cut, whole).problem == "cut_off"
+
+
+def test_thoughts_alone_are_no_answer() -> None:
+    assert read_reply("<think>score: 1</think>").problem == "empty"
+    assert read_reply("<think>score: 1</think>", whole=False).problem == "cut_off"
+    assert read_reply('{"reasons": "it says <think>score: 1", "score": -1}').score == -1
+    assert read_reply("analysis of both: score: 0.5").problem == "unparsable"
+
+
+def test_thoughts_may_be_long() -> None:
+    start = time.monotonic()
+    for filling in ("hm ", "</think>", "{", '{"score": ', "<think>", "score: 1\n"):
+        text = "<think>" + filling * (400_000 // len(filling)) + '</think>{"score": 0.5}'
+        assert read_reply(text).score == 0.5, filling
+    assert time.monotonic() - start < 10
+
+
+def test_of_what_was_cut_off_only_an_object_that_begins_it_counts() -> None:
     assert read_reply("A claims:\nscore: -1\n", whole=False).problem == "unparsable"
     assert read_reply('{"reasons": "x", "score": -1} And', whole=False).score == -1
+    assert read_reply('```json\n{"reasons": "x", "score": -1}\n``', whole=False).score == -1
+    assert read_reply("<think>x</think>\n" + '{"score": -1} And', whole=False).score == -1
+    guess = 'First guess {"reasons": "x", "score": -1}. But'
+    assert read_reply(guess, whole=False).problem == "unparsable"
 
 
 @given(st.floats(-1, 1), st.text(max_size=60))

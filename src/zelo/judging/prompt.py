@@ -27,11 +27,13 @@ UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
     "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e01ef]"
 )
-# Tokens that end a turn or begin one, in the chat formats of the models that are served today.
+# Tokens that end a turn or begin one, and tags around what a model thinks, in the chat formats of
+# the models that are served today.
 CONTROL = re.compile(
     r"<(?=[|｜][^\s<>]{1,60}[|｜]>"
-    r"|/?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn|im_start|im_end)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])|<(?=</?SYS>>)",
+    r"|/?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn|im_start|im_end"
+    r"|think|thinking|thoughts?|reasoning|answer)>)"
+    r"|\[(?=/?(?:THINK|INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])|<(?=</?SYS>>)",
     re.IGNORECASE,
 )
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")

@@ -1,0 +1,58 @@
+"""JSON objects in a text, wherever they stand."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, TypeAlias
+
+START = re.compile(r"\{")
+
+Span: TypeAlias = tuple[int, int]  # first character, and the one after the last
+
+
+def number(value: Any) -> float | None:
+    """A score as a number, also where it was written as text; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    if isinstance(value, str):
+        try:
+            return float(value.strip().replace("\u2212", "-").replace("\u2013", "-"))
+        except ValueError:
+            return None
+    return None
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one that gives several scores gives none."""
+    found = dict(pairs)
+    if len({number(value) for name, value in pairs if name == "score"}) > 1:
+        found["score"] = None
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=once)
+
+
+def objects(text: str) -> list[tuple[Span, dict[str, Any]]]:
+    """The outermost JSON objects in a text, in order, and where they stand."""
+    found = []
+    end = 0
+    for match in START.finditer(text):
+        if match.start() < end:
+            continue
+        try:
+            item, end = DECODER.raw_decode(text, match.start())
+        except ValueError:
+            continue
+        except RecursionError:
+            break  # no answer is nested a thousand deep
+        if isinstance(item, dict):
+            found.append(((match.start(), end), item))
+    return found
