@@ -102,6 +102,14 @@ def test_an_experiment_has_the_last_word_but_for_the_user() -> None:
     assert type(composed("experiment=quickstart", "retriever=bm25").retriever).__name__ == "BM25"
 
 
+def test_recorded_preferences_are_named_once() -> None:
+    judge = ["judge=recorded", "judge.judges.recorded.path=p.jsonl"]
+    assert str(composed("sampler=recorded", *judge).sampler.path) == "p.jsonl"
+    assert str(composed("sampler=recorded", *judge, "sampler.path=o").sampler.path) == "o"
+    with pytest.raises(UserError, match=r"sampler\.path: .*set it with sampler\.path=VALUE"):
+        composed("sampler=recorded")
+
+
 def test_the_collection_may_choose_its_judges_and_the_user_has_the_last_word() -> None:
     assert "first" in composed("data=beir", "data.path=x").judge.judges
     assert "words" in composed("data=beir", "data.path=x", "judge=simulated").judge.judges

@@ -38,12 +38,24 @@ class Cohere(BaseHTTPRequestHandler):
             status, said = self.trouble.pop(0)
             return self.answer(status, said)
         words = set(body["query"].split())
+        form = "cohere" if "top_n" in body else "voyage" if "top_k" in body else "tei"
+        texts = body["texts" if form == "tei" else "documents"]
+        if form == "tei" and len(texts) > 2:
+            return self.answer(422, '{"error": "batch size 3 > maximum allowed batch size 2"}')
+        name = "score" if form == "tei" else "relevance_score"
         rows = [
-            {"index": i, "relevance_score": len(words & set(text.split())) + 0.01 * i}
-            for i, text in enumerate(body["documents"])
+            {"index": i, name: len(words & set(text.split())) + 0.01 * i}
+            for i, text in enumerate(texts)
         ]
-        rows.sort(key=lambda row: -row["relevance_score"])
-        return self.answer(200, json.dumps({"results": rows[: body["top_n"]]}))
+        rows.sort(key=lambda row: -row[name])
+        match form:
+            case "cohere":
+                return self.answer(200, json.dumps({"results": rows[: body["top_n"]]}))
+            case "voyage":
+                found = {"object": "list", "data": rows[: body["top_k"]]}
+                return self.answer(200, json.dumps(found))
+            case _:
+                return self.answer(200, json.dumps(rows))
 
     def answer(self, status: int, said: str) -> None:
         self.send_response(status)
@@ -86,6 +98,19 @@ def test_an_endpoint_scores_in_the_order_of_the_candidates(
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"query_id": "q2", "sco')  # as a kill leaves it
     assert reranker.score(POOL, tmp_path) == found
+
+
+def test_voyage_and_tei_are_spoken(endpoint: str, tmp_path: Path) -> None:
+    for form in ("voyage", "tei"):
+        (tmp_path / form).mkdir()
+    voyage = EndpointReranker(base_url=endpoint, model="m", form="voyage")
+    expected = {"q1": [1.0, 2.01, 0.02], "q2": [1.0, 0.01], "q3": []}
+    assert voyage.score(POOL, tmp_path / "voyage") == expected
+    tei = EndpointReranker(base_url=endpoint, model="m", form="tei", attempts=1)
+    with pytest.raises(UserError, match=r"422 .*maximum allowed batch size 2"):
+        tei.score(POOL, tmp_path / "tei")
+    by_two = EndpointReranker(base_url=endpoint, model="m", form="tei", documents_at_once=2)
+    assert by_two.score(POOL, tmp_path / "tei") == {**expected, "q1": [1.0, 2.01, 0.0]}
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,11 @@ class Endpoint:
             self.times.append(time.monotonic())
         self.early += time.monotonic() < self.closed_until
         key = request.headers.get("Authorization", "")
+        if self.options.azure:  # a version in the address, a key in a header of its own
+            wanted = {"api-version": "2024-10-21"}
+            given = request.headers.get("api-key"), request.headers.get("X-Team"), key
+            if dict(request.query) != wanted or given != (self.options.azure, "search", ""):
+                return error(404, "not_found", "Resource not found")
         if self.options.key and key != f"Bearer {self.options.key}":
             return error(401, "invalid_api_key", f"Incorrect API key provided: {key}")
         messages = body.pop("messages")
@@ -90,7 +95,7 @@ class Endpoint:
     def fault(self, question: str) -> str:
         """What goes wrong with this request; a reply is spoiled once per question at most."""
         kinds = self.options.kinds
-        if self.options.always:
+        if self.options.always and not 0 < self.options.mended_after < self.requests:
             return str(self.options.always)
         if self.random.random() >= self.options.faults:
             return ""
@@ -152,6 +157,41 @@ class Endpoint:
                 thought = completion('{"reasons": "", "score": 0.5}', 9, 3)
                 thought["usage"]["total_tokens"] = 105
                 return web.json_response(thought)
+            case "first":  # whatever is shown first is better
+                return self.answer('{"reasons": "the first", "score": -1}')
+            case "coin":
+                return self.answer(f'{{"reasons": "", "score": {random.choice((-1, 1))}}}')
+            case "always_tie":
+                return self.answer('{"reasons": "", "score": 0}')
+            case "thinks":
+                said = f"<think>Maybe score: 0.123\n</think>\nscore: {score(*question.split())}"
+                return self.answer(said)
+            case "beside":  # as vLLM with a reasoning parser and a schema
+                said = json.dumps({"reasons": "r", "score": score(*question.split())})
+                return self.beside(reasoning_content=said)
+            case "tool":
+                said = json.dumps({"reasons": "r", "score": score(*question.split())})
+                call = {"type": "function", "function": {"name": "json", "arguments": said}}
+                return self.beside(finish="tool_calls", tool_calls=[call])
+            case "thoughts_only":
+                return self.beside(reasoning="I think of score: 1")
+            case "flat":  # as vLLM and LiteLLM do
+                text = "This model's maximum context length is 8192 tokens"
+                return web.json_response(
+                    {"object": "error", "message": text, "code": 400}, status=400
+                )
+            case "detail":  # as FastAPI does
+                found = [{"loc": ["body", "top_q"], "msg": "Extra inputs are not permitted"}]
+                return web.json_response({"detail": found}, status=422)
+            case "page":
+                return web.Response(text="<h1>Bad gateway to nowhere</h1>", status=400)
+            case "no_usage":
+                plain = completion(f'{{"reasons": "", "score": {score(*question.split())}}}', 1, 1)
+                del plain["usage"]
+                return web.json_response(plain)
+            case "reads_half":
+                said = f'{{"reasons": "", "score": {score(*question.split())}}}'
+                return web.json_response(completion(said, 40, 60))
             case "refused":
                 return self.answer("", refusal=f"I cannot help with that {key}")
             case "cut_off":
@@ -173,6 +213,12 @@ class Endpoint:
         else:
             text = json.dumps(completion(content, 900, 60, finish, refusal))
         return web.Response(text=text, content_type="application/json")
+
+    def beside(self, finish: str = "stop", **fields: Any) -> web.Response:
+        """A response with an empty text, and something in other fields."""
+        content = completion("", 900, 60, finish)
+        content["choices"][0]["message"] |= {"content": None, **fields}
+        return web.json_response(content)
 
     async def counts(self) -> web.Response:
         """What happened so far."""
@@ -256,6 +302,8 @@ def main() -> None:
     parser.add_argument("--retry-after", type=float, default=None)
     parser.add_argument("--hang", type=float, default=5.0, help="seconds of a time-out")
     parser.add_argument("--key", default="", help="the only key that is let in")
+    parser.add_argument("--azure", default="", help="the key in the header api-key")
+    parser.add_argument("--mended-after", type=int, default=0, help="faults end after so many")
     parser.add_argument("--words", action="store_true", help="judge by shared words")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)

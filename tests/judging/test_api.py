@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,10 +27,11 @@ RUN = "run"
 
 
 def judge(endpoint: Running | str, model: str = "m", **options: Any) -> PreparedApi:
-    provider = {"name": "fake", "timeout": 0.5, "in_flight": 8} | options.pop("provider", {})
     base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
+    provider = {"name": "fake", "timeout": 0.5, "in_flight": 8, "base_url": base_url}
+    provider |= options.pop("provider", {})
     options.setdefault("price", Price(input=1.0, output=10.0))
-    made = ApiJudge(provider=Provider(base_url=base_url, **provider), model=model, **options)
+    made = ApiJudge(provider=Provider(**provider), model=model, **options)
     return made.prepare(Path(), {}, 0)
 
 
@@ -51,12 +53,13 @@ def ask(
     judges: PreparedApi | Mapping[str, PreparedApi],
     asked: list[Question],
     folder: Path,
+    retry: int = 0,
     **limits: Any,
 ) -> tuple[Asked, Spending]:
     named = {"judge": judges} if isinstance(judges, PreparedApi) else judges
     with Ledger(folder / "ledger.sqlite") as ledger:
         spending = Spending(Budget(**limits), *ledger.spent(RUN))
-        result = ask_all(named, dict.fromkeys(named, asked), ledger, spending, RUN)
+        result = ask_all(named, dict.fromkeys(named, asked), ledger, spending, RUN, retry)
         assert ledger.spent(RUN) == (spending.calls, spending.usd)
     return result, spending
 
@@ -116,6 +119,121 @@ def test_what_does_not_help_is_a_failed_answer_and_no_tie(
     assert again.new == 0  # and never again
     if kind not in ("too_long",):
         assert spending.usd == pytest.approx(3 * requests * 0.0015)  # paid for all the same
+
+
+@pytest.mark.parametrize("kind", ["thinks", "beside", "tool", "no_usage"])
+def test_an_answer_is_found_wherever_an_endpoint_puts_it(kind: str, tmp_path: Path) -> None:
+    asked = questions(5)
+    with running(always=kind) as endpoint:
+        found, _ = ask(judge(endpoint), asked, tmp_path)
+        assert endpoint.counts()["requests"] == 5
+    answers = [a for a in found.answers["judge"] if a]
+    assert [a.score for a in answers] == [expected(q) for q in asked]
+    assert kind != "thinks" or all("Maybe score: 0.123" in a.reasons for a in answers)
+
+
+def test_thoughts_without_an_answer_are_told_from_nothing(tmp_path: Path) -> None:
+    with running(always="thoughts_only") as endpoint:
+        found, _ = ask(judge(endpoint), questions(3), tmp_path)
+    answers = [a for a in found.answers["judge"] if a]
+    assert {a.status for a in answers} == {"thoughts_only"}
+    assert {a.reasons for a in answers} == {"I think of score: 1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("unparsable", r"20 unparsable \('Hard to say.*structured=json_schema"),
+        ("cut_off", r"20 cut_off .*max_tokens=1024 is too little"),
+        ("thoughts_only", r"20 thoughts_only .*enable_thinking: false"),
+        ("too_long", r"20 too_long .*document_tokens=1000"),
+        ("refused", r"20 refused .*another model"),
+    ],
+)
+def test_a_judge_of_no_use_is_given_up_and_asked_again_when_mended(
+    kind: str, advice: str, tmp_path: Path
+) -> None:
+    asked = questions(150)
+    with running(always=kind) as endpoint:
+        found, _ = ask(judge(endpoint, provider={"in_flight": 64}), asked, tmp_path)
+        assert endpoint.counts()["requests"] <= 2 * 39  # 20, and 19 that were in flight by then
+    assert found.answers["judge"] == [None] * 150
+    assert re.search(advice, found.down["judge"])
+    with running() as mended:
+        found, _ = ask(judge(mended), asked, tmp_path)
+        assert mended.counts()["requests"] == 150
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
+
+
+def test_failures_after_an_answer_are_kept_and_asked_again_on_demand(tmp_path: Path) -> None:
+    """All of them may fail again: what was paid for stays, and the last answer counts."""
+    asked = questions(60)
+    with running(faults=0.3, kinds="refused", seed=1) as endpoint:
+        first, _ = ask(judge(endpoint), asked, tmp_path)
+        again, _ = ask(judge(endpoint), asked, tmp_path)
+        assert again.new == 0
+        failed = [i for i, a in enumerate(first.answers["judge"]) if a and a.score is None]
+        assert 5 < len(failed) < 40
+        second, _ = ask(judge(endpoint), asked, tmp_path, retry=1)
+        assert second.new == len(failed)
+        still = [i for i in failed if second.answers["judge"][i].score is None]
+        assert 0 < len(still) < len(failed)
+    with running() as mended:
+        third, _ = ask(judge(mended), asked, tmp_path, retry=2)
+        assert mended.counts()["requests"] == len(still)
+        once_more, _ = ask(judge(mended), asked, tmp_path, retry=2)
+    assert [a.score for a in third.answers["judge"] if a] == [expected(q) for q in asked]
+    assert once_more.new == 0
+    assert once_more.answers == third.answers
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        ("flat", "too_long", "maximum context length is 8192"),
+        ("detail", "rejected", "Extra inputs are not permitted"),
+        ("page", "rejected", "Bad gateway to nowhere"),
+    ],
+)
+def test_the_words_of_an_error_are_kept_whatever_its_form(
+    kind: str, status: str, words: str, tmp_path: Path
+) -> None:
+    asked = questions(6)
+    with running(always=kind, mended_after=1) as endpoint:
+        found, _ = ask(judge(endpoint, provider={"in_flight": 1}), asked, tmp_path)
+    (failed,) = [a for a in found.answers["judge"] if a and a.score is None]
+    assert failed.status == status
+    assert words in failed.reasons
+
+
+def test_an_endpoint_that_cuts_prompts_is_noticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(always="reads_half") as endpoint:
+        ask(judge(endpoint), questions(9), tmp_path)
+        said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "it read 40 tokens" in line]
+    assert len(lines) == 1
+    assert "num_ctx" in lines[0]
+
+
+def test_azure_and_gateways_by_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_KEY", "0123abc")
+    with running(azure="0123abc") as endpoint:
+        provider = {
+            "base_url": f"{endpoint.base_url}?api-version=2024-10-21",
+            "key_variable": "AZURE_KEY",
+            "key_header": "api-key",
+            "headers": {"X-Team": "TEAM"},
+        }
+        made = judge("http://one/v1", provider=provider)
+        with pytest.raises(UserError, match="TEAM is not set; put the value of the header X-Team"):
+            ask(made, questions(2), tmp_path)
+        monkeypatch.setenv("TEAM", "search")
+        found, _ = ask(made, questions(2), tmp_path)
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in questions(2)]
 
 
 def test_a_question_alone_that_is_rejected_is_a_failed_answer(tmp_path: Path) -> None:
@@ -270,6 +388,8 @@ def test_a_key_comes_from_the_environment_alone(
         ({"key_variable": "sk-my-secret-key"}, "the NAME of an environment variable"),
         ({"base_url": "https://user:password@host/v1"}, "a password has no place"),
         ({"base_url": "localhost:8000"}, "an http"),
+        ({"base_url": "https://h/v1?api-key=my-secret-key"}, "a key has no place"),
+        ({"headers": {"X-Key": "my-secret-key"}}, "the NAME of an environment variable"),
     ],
 )
 def test_a_secret_in_the_configuration_is_refused_and_not_repeated(

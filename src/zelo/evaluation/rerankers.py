@@ -117,9 +117,10 @@ class PairwiseReranker(PairJudging):
 
 
 class EndpointReranker(Component):
-    """An endpoint that speaks Cohere's `/rerank`: Cohere, Jina, Voyage, vLLM, TEI by adapters.
+    """An endpoint with a `/rerank`, in one of three forms.
 
-    Each query is one request; its answer is kept as it comes.
+    `cohere` is spoken by Cohere, Jina, vLLM and Infinity, `voyage` by Voyage, `tei` by
+    text-embeddings-inference. A query's scores are kept as they come.
     """
 
     base_url: str = option(help="up to and without /rerank", repr=False)
@@ -127,7 +128,13 @@ class EndpointReranker(Component):
     key_variable: str | None = option(
         None, "environment variable that holds the key", exclude=True, repr=False
     )
-    in_flight: int = option(4, "requests at once", ge=1, le=256, exclude=True)
+    form: str = option(
+        "cohere", "of requests and answers: cohere, voyage, tei", pattern="^(cohere|voyage|tei)$"
+    )
+    documents_at_once: int | None = option(
+        None, "documents in one request (tei takes 32 unless told otherwise); null: all", ge=1
+    )
+    in_flight: int = option(4, "queries at once", ge=1, le=256, exclude=True)
     timeout: float = option(60.0, "seconds for one request", gt=0, exclude=True)
     attempts: int = option(6, "requests for one query before the run stops", ge=1, exclude=True)
 
@@ -186,8 +193,14 @@ class EndpointReranker(Component):
         return key
 
     def _ask(self, pool: Pool, query_id: str, key: str) -> list[float]:
-        """One request, tried again while that may help."""
+        """Scores of a query's candidates."""
         texts = [pool.documents[doc_id] for doc_id in pool.candidates[query_id]]
+        size = self.documents_at_once or len(texts)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return [score for part in parts for score in self._request(pool, query_id, part, key)]
+
+    def _request(self, pool: Pool, query_id: str, texts: list[str], key: str) -> list[float]:
+        """One request, tried again while that may help."""
         trouble = ""
         for attempt in range(self.attempts):
             status, headers, content = self._post(pool.queries[query_id], texts, key)
@@ -211,7 +224,10 @@ class EndpointReranker(Component):
         self, query: str, texts: list[str], key: str
     ) -> tuple[int | None, Mapping[str, str], Any]:
         """Status (None: no response), headers and content."""
-        body = {"model": self.model, "query": query, "documents": texts, "top_n": len(texts)}
+        body: dict[str, Any] = {"query": query, "texts": texts}
+        if self.form != "tei":
+            limit = "top_n" if self.form == "cohere" else "top_k"
+            body = {"model": self.model, "query": query, "documents": texts, limit: len(texts)}
         headers = {"Content-Type": "application/json", "User-Agent": "zelo"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
@@ -227,9 +243,17 @@ class EndpointReranker(Component):
 
 
 def relevance_scores(content: Any, n: int) -> list[float] | None:
-    """The score of each of `n` documents in a response; None where one is missing or no number."""
+    """The score of each of `n` documents in a response; None where one is missing or no number.
+
+    Rows stand in `results` (Cohere), in `data` (Voyage) or alone (TEI).
+    """
     try:
-        found = {row["index"]: float(row["relevance_score"]) for row in content["results"]}
+        if isinstance(content, dict):
+            content = content["data" if "data" in content else "results"]
+        scores_of = [
+            (row["index"], row.get("relevance_score", row.get("score"))) for row in content
+        ]
+        found = {index: float(score) for index, score in scores_of}
         scores = [found[i] for i in range(n)]
     except (KeyError, TypeError, ValueError):
         return None

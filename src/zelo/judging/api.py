@@ -5,7 +5,7 @@ posted by aiohttp: the SDK's own way to send one costs ten times its CPU time
 (`benchmarks/judging.py`). What may go wrong with a request has one of these names, each counted:
 
     again, later     rate_limited  server_error  timeout  connection  truncated  invalid_json
-    asked once more  empty  unparsable  not_a_number  out_of_range  cut_off
+    asked once more  empty  thoughts_only  unparsable  not_a_number  out_of_range  cut_off
     not again        refused  too_long
     the judge        unauthorised  rejected
 """
@@ -16,12 +16,13 @@ import asyncio
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import field_validator
 
@@ -57,7 +58,23 @@ SCHEMA = {
 }
 FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
 NOT_AGAIN = {"refused", "too_long"}
+VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
+SECRET = re.compile("key|token|secret|password|^sig", re.IGNORECASE)  # of an address's parameters
 IN_A_ROW = 5  # questions without any answer before a judge is given up
+TRIAL = 20  # questions whose answers are all of no use before a judge is given up
+ADVICE = {  # by the commonest problem
+    "cut_off": "max_tokens={max_tokens} is too little for what it writes",
+    "thoughts_only": (
+        "the endpoint gave thoughts and no answer: raise max_tokens={max_tokens}, or switch "
+        "thinking off (extra={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM)"
+    ),
+    "too_long": (
+        "show less of each document than document_tokens={document_tokens}, or give the server a "
+        "longer context"
+    ),
+    "refused": "it refuses to compare these texts: take another model",
+}
+KEEP_TO_THE_FORM = "provider.structured=json_schema has it keep to the form, where the endpoint can"
 OURS = {
     "model",
     "messages",
@@ -79,6 +96,18 @@ class Provider(Component):
     key_variable: str | None = option(
         None,
         "environment variable that holds the key; null: none is needed",
+        exclude=True,
+        repr=False,
+    )
+    key_header: str = option(
+        "Authorization",
+        "header that carries the key: Authorization (as Bearer KEY), or api-key (Azure)",
+        pattern="^[A-Za-z0-9-]+$",
+        exclude=True,
+    )
+    headers: dict[str, str] = option(
+        {},
+        "more headers: each one's name, and the environment variable that holds its value",
         exclude=True,
         repr=False,
     )
@@ -114,28 +143,53 @@ class Provider(Component):
             raise ValueError("an http(s) address is needed")
         if parts.username or parts.password:
             raise ValueError("a password has no place in an address: name a key_variable")
-        if parts.query or parts.fragment:
-            raise ValueError("an address ends before /chat/completions, without ? and #")
-        return url.rstrip("/")
+        if parts.fragment:
+            raise ValueError("an address ends before /chat/completions, without #")
+        if any(SECRET.search(name) for name, _ in parse_qsl(parts.query)):
+            raise ValueError("a key has no place in an address: name a key_variable, a key_header")
+        return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
     @field_validator("key_variable")
     @classmethod
     def _variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+        if name is not None and not VARIABLE.fullmatch(name):
             raise ValueError("the NAME of an environment variable is needed, never the key itself")
         return name
+
+    @field_validator("headers")
+    @classmethod
+    def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
+        if not all(VARIABLE.fullmatch(name) for name in headers.values()):
+            raise ValueError("of each header the NAME of an environment variable is needed")
+        return headers
+
+    @property
+    def chat_url(self) -> str:
+        """Where requests go; what follows a ? in the address (api-version) stays there."""
+        parts = urlsplit(self.base_url)
+        return urlunsplit(parts._replace(path=f"{parts.path}/chat/completions"))
 
     def key(self) -> str:
         """The key; `UserError` where its variable is not set. Never kept in anything written."""
         if self.key_variable is None:
             return "none"
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key:
+        return self._from_environment(self.key_variable, "the provider's key")
+
+    def more_headers(self) -> dict[str, str]:
+        """Values of `headers`; `UserError` where a variable is not set. Never kept either."""
+        return {
+            name: self._from_environment(variable, f"the value of the header {name}")
+            for name, variable in self.headers.items()
+        }
+
+    def _from_environment(self, variable: str, what: str) -> str:
+        value = os.environ.get(variable, "").strip()
+        if not value:
             raise UserError(
-                f"judge {self.name}: the environment variable {self.key_variable} is not set; "
-                f"put the provider's key there, or choose another judge"
+                f"judge {self.name}: the environment variable {variable} is not set; put {what} "
+                f"there, or choose another judge"
             )
-        return key
+        return value
 
 
 class ApiJudge(Component):
@@ -214,10 +268,14 @@ class PreparedApi:
     _in_a_row: int = field(default=0, init=False)
     _answered: int = field(default=0, init=False)
     _rejected: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
+    _failed: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
+    _usable: bool = field(default=False, init=False)  # whether any answer was
+    _proved: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def ready(self, spending: Spending) -> None:
         """`UserError` where key, packages or, under a budget in USD, the price are missing."""
         self.judge.provider.key()
+        self.judge.provider.more_headers()
         try:
             import aiohttp  # noqa: F401
             import openai  # noqa: F401
@@ -263,15 +321,32 @@ class PreparedApi:
             wire = Wire(self.judge, session, limiter, asking, key)
             supply = iter(questions)
             workers = min(provider.in_flight, len(questions))
+            self._usable = asking.usable
+            self._proved = asyncio.Event()  # set by an answer that is of use; more are asked then
+            if self._usable:
+                self._proved.set()
             async with asyncio.TaskGroup() as group:
-                for _ in range(workers):
-                    group.create_task(self._work(supply, wire, asking))
+                async with asyncio.TaskGroup() as first:
+                    for number in range(workers):
+                        late = number >= TRIAL
+                        (group if late else first).create_task(
+                            self._work(supply, wire, asking, late)
+                        )
+                self._proved.set()
+        if not asking.down:  # too few to say that none is of use
+            for question, answer in self._failed:
+                asking.deliver(question, answer)
+        self._failed.clear()
         if self._answered and not asking.down:  # it is these questions, not the configuration
             for question, answer in self._rejected:
                 asking.deliver(question, answer)
         self._rejected.clear()
 
-    async def _work(self, supply: Iterator[Question], wire: Wire, asking: Asking) -> None:
+    async def _work(
+        self, supply: Iterator[Question], wire: Wire, asking: Asking, late: bool
+    ) -> None:
+        if late:
+            await self._proved.wait()
         for question in supply:
             if asking.stopping:
                 return
@@ -282,11 +357,40 @@ class PreparedApi:
                 return
             if answer is not None:
                 self._in_a_row, self._answered = 0, self._answered + 1
-                asking.deliver(question, answer)
+                self._take(question, answer, asking)
             elif not asking.stopping:
                 self._in_a_row += 1
                 if self._in_a_row >= IN_A_ROW:
                     asking.down = f"{IN_A_ROW} questions in a row without an answer: {wire.trouble}"
+
+    def _take(self, question: Question, answer: Answer, asking: Asking) -> None:
+        """Hand an answer on; failures only after one that is of use, and the judge is given up
+        where none comes: they then stay missing, and are asked again when it is mended."""
+        if answer.score is not None and not self._usable:
+            self._usable = True
+            self._proved.set()
+            for failed in self._failed:
+                asking.deliver(*failed)
+            self._failed.clear()
+        if self._usable:
+            asking.deliver(question, answer)
+            return
+        self._failed.append((question, answer))
+        if len(self._failed) >= TRIAL and not asking.down:
+            asking.down = self._of_no_use()
+
+    def _of_no_use(self) -> str:
+        """What is wrong with all answers so far, by the commonest problem."""
+        kinds = Counter(answer.status for _, answer in self._failed)
+        problem, n = kinds.most_common(1)[0]
+        said = next(answer.reasons for _, answer in self._failed if answer.status == problem)
+        options = {
+            "max_tokens": self.judge.max_tokens,
+            "document_tokens": self.judge.document_tokens,
+        }
+        advice = ADVICE.get(problem, KEEP_TO_THE_FORM).format(**options)
+        shown = f" ({' '.join(said.split())[:120]!r})" if said else ""
+        return f"of {len(self._failed)} answers none is usable, {n} {problem}{shown}; {advice}"
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
@@ -313,13 +417,16 @@ class PreparedApi:
             if outcome.kind in ("reply", "cut_off"):
                 reply = read_reply(outcome.text, whole=outcome.kind == "reply")
                 if reply.score is not None:
-                    return tally.answer(reply.score, "answered", reply.reasons)
+                    reasons = f"{outcome.thoughts}\n\n{reply.reasons}".strip()
+                    return tally.answer(reply.score, "answered", reasons)
                 problem = reply.problem if outcome.kind == "reply" else "cut_off"
+                if problem == "empty" and (outcome.thoughts or reply.reasons):
+                    problem = "thoughts_only"
                 wire.asking.trouble(problem)
                 if corrected:
-                    return tally.answer(None, problem, outcome.text)
+                    return tally.answer(None, problem, outcome.text or outcome.thoughts)
                 corrected = True
-                if problem not in ("empty", "cut_off"):
+                if problem not in ("empty", "thoughts_only", "cut_off"):
                     said = {"role": "assistant", "content": outcome.text[:4000]}
                     ask = prompt.correction(problem.replace("_", " "))
                     conversation = [*asked, said, {"role": "user", "content": ask}]

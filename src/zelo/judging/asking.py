@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from zelo.errors import UserError, in_words
 from zelo.judging.ledger import Ledger
 from zelo.judging.limits import Limiter
+from zelo.judging.probe import Consistency
 from zelo.judging.protocol import (
     Answer,
     Asking,
@@ -54,6 +55,7 @@ class Asked:
     new: int = 0
     trouble: dict[str, Counter[str]] = field(default_factory=dict)  # failed attempts by kind
     down: dict[str, str] = field(default_factory=dict)  # judges given up, and why
+    probed: dict[str, Consistency] = field(default_factory=dict)  # judges asked in both orders
 
 
 def ask_all(
@@ -62,14 +64,22 @@ def ask_all(
     ledger: Ledger,
     spending: Spending,
     run: str,
+    retry: int = 0,
 ) -> Asked:
     """Answers to each judge's questions: from the ledger, and the rest asked for.
 
-    What is spent goes into the ledger under `run`. On Ctrl-C what is in flight is finished and
+    A failure is an answer, and asked again only up to `retry` times. What is spent goes into the
+    ledger under `run`. On Ctrl-C what is in flight is finished and
     written, then `KeyboardInterrupt` is raised.
     """
     filings = {name: [filed(judges[name], q) for q in asked] for name, asked in questions.items()}
-    found = {name: ledger.find(judges[name].fingerprint, asked) for name, asked in filings.items()}
+
+    def look(name: str) -> list[Answer | None]:
+        keys[name], answers = search(ledger, judges[name].fingerprint, filings[name], retry)
+        return answers
+
+    keys: dict[str, list[str]] = {}
+    found = {name: look(name) for name in questions}
     result = Asked(found)
     remote = [name for name in questions if isinstance(judges[name], Remote)]
     with contextlib.ExitStack() as stack:
@@ -78,7 +88,7 @@ def ask_all(
             for fingerprint in sorted({judges[name].fingerprint for name in remote}):  # one order
                 stack.enter_context(exclusively(ledger, fingerprint))
             for name in remote:
-                found[name] = ledger.find(judges[name].fingerprint, filings[name])
+                found[name] = look(name)
         missing = {
             name: list(unanswered(questions[name], filings[name], answers))
             for name, answers in found.items()
@@ -89,7 +99,11 @@ def ask_all(
             if isinstance(judge, Remote):
                 judge.ready(spending)
         if missing:
-            session = Session(judges, missing, ledger, spending, run, result)
+            kept_under = {
+                name: {known_by(q): key for q, key in zip(filings[name], keys[name], strict=True)}
+                for name in missing
+            }
+            session = Session(judges, missing, kept_under, ledger, spending, run, result)
             session.go()
     for name in missing:
         given = session.given[name]
@@ -98,6 +112,23 @@ def ask_all(
             for q, answer in zip(filings[name], found[name], strict=True)
         ]
     return result
+
+
+def search(
+    ledger: Ledger, fingerprint: str, filings: Sequence[Question], retry: int
+) -> tuple[list[str], list[Answer | None]]:
+    """The key under which an answer to each question is kept, and the answer if there is one.
+
+    That to a question that failed and is asked again has a key of its own, so that what is paid
+    for is never written over, and a killed run asks nothing twice.
+    """
+    keys, answers = [fingerprint] * len(filings), ledger.find(fingerprint, filings)
+    for number in range(1, retry + 1):
+        failed = [i for i, a in enumerate(answers) if a is not None and a.score is None]
+        again = f"{fingerprint}+{number}"
+        for i, answer in zip(failed, ledger.find(again, [filings[i] for i in failed]), strict=True):
+            keys[i], answers[i] = again, answer
+    return keys, answers
 
 
 def known_by(filing: Question) -> tuple[str, str, str, int]:
@@ -138,12 +169,14 @@ class Session:
         self,
         judges: Mapping[str, PreparedJudge],
         missing: Mapping[str, Sequence[Question]],
+        keys: Mapping[str, Mapping[tuple[str, str, str, int], str]],
         ledger: Ledger,
         spending: Spending,
         run: str,
         result: Asked,
     ) -> None:
-        self.judges, self.missing, self.ledger = judges, missing, ledger
+        self.judges, self.missing, self.keys, self.ledger = judges, missing, keys, ledger
+        self.usable = {name for name in missing if ledger.has_usable(judges[name].fingerprint)}
         self.spending, self.run, self.result = spending, run, result
         self.came: queue.SimpleQueue[list[tuple[str, Question, Answer]]] = queue.SimpleQueue()
         self.given: dict[str, dict[tuple[str, str, str, int], Answer]] = {n: {} for n in missing}
@@ -254,7 +287,7 @@ class Session:
         spent = (self.run, self.spending.calls, self.spending.usd)
         if rows or spent != self.spent:
             self.ledger.keep(
-                [(self.judges[name].fingerprint, q, answer) for name, q, answer in rows], spent
+                [(self.keys[name][known_by(q)], q, answer) for name, q, answer in rows], spent
             )
             self.spent = spent
             if self.uncovered:
@@ -348,6 +381,7 @@ class Session:
             limiters=limiters,
             stop=self.stop,
             covered=self._covered,
+            usable=name in self.usable,
         )
         await judge.answer_each(questions, asking)
         if asking.down:

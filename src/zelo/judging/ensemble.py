@@ -34,6 +34,14 @@ class Ensemble(Component):
         gt=0,
     )
     cap: int = option(9, "most answers to one comparison when more are asked for", ge=1)
+    retry: int = option(0, "how often what failed is asked again; 1 more for each time", ge=0)
+    probe: int = option(
+        40,
+        "comparisons that language models are asked in both orders first: one that seems to guess "
+        "ends the run before the rest is paid for; 0: none",
+        ge=0,
+        exclude=True,
+    )
 
     @model_validator(mode="after")
     def _room(self) -> Ensemble:

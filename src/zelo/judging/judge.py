@@ -16,17 +16,22 @@ from zelo.judging.agreement import consensus
 from zelo.judging.asking import Asked, ask_all
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.ledger import Ledger
+from zelo.judging.probe import both_votes, chosen, consistency
 from zelo.judging.protocol import (
     ANSWERED,
     MISSING,
     Answer,
     Cutting,
+    InOneOrder,
     PreparedJudge,
     Question,
+    Remote,
+    filed,
     turned,
 )
 from zelo.judging.recorded import PreparedRecorded
 from zelo.judging.spending import Budget, Spending
+from zelo.progress import say
 from zelo.seeding import derived_seed
 from zelo.store import stage
 
@@ -89,6 +94,12 @@ def judge(
         print(f"  {name}: {n:,} answers are missing; the next run asks for them", file=sys.stderr)
     given = [answer for _, _, answer in said if answer is not None]
     failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
+    if failures:
+        kinds = ", ".join(f"{kind} {n:,}" for kind, n in failures.most_common())
+        say(
+            f"  ! {failures.total():,} answers are failures ({kinds}); "
+            f"judge.retry={judge.retry + 1} asks those again"
+        )
     return {
         "comparisons": len(questions),
         "judges": list(judge.judges),
@@ -104,6 +115,7 @@ def judge(
         "failures": dict(failures),
         "failed_attempts": {name: dict(kinds) for name, kinds in sums.trouble.items() if kinds},
         "given_up": sums.down,
+        "probed": {name: found.numbers() for name, found in sums.probed.items()},
         "documents_cut": documents_cut(
             judges, {d for docs in compared.values() for d in docs}, data
         ),
@@ -146,22 +158,13 @@ def hold_polls(
     """
     recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
     sums = Asked({})
+    refuse_guesses(polls, ensemble, judges, ledger, spending, run, sums)
     while due := wave(polls, ensemble, sums.down, recorded):
         wanted = {name: [question for _, question in asked] for name, asked in due.items()}
-        asked = ask_all(judges, wanted, ledger, spending, run)
-        for name, answers in asked.answers.items():
+        asked = ask_within(judges, wanted, ledger, spending, run, ensemble.retry, sums)
+        for name, answers in asked.items():
             for (poll, question), answer in zip(due[name], answers, strict=True):
                 poll.said.append((name, question, answer))
-        sums.new += asked.new
-        sums.down |= asked.down
-        for name, kinds in asked.trouble.items():
-            sums.trouble.setdefault(name, Counter()).update(kinds)
-        if spending.exhausted:
-            raise UserError(
-                f"{spending.reached} would be passed: {spending.calls:,} requests and "
-                f"${spending.usd:.4g} are spent, and every answer is in {ledger.path}; the same "
-                f"command with a higher budget goes on from here"
-            )
     if len(sums.down) == len(judges):
         told = "; ".join(f"{name}: {why}" for name, why in sums.down.items())
         raise UserError(
@@ -169,6 +172,85 @@ def hold_polls(
             f"same command asks for the rest"
         )
     return sums
+
+
+def ask_within(
+    judges: Mapping[str, PreparedJudge],
+    wanted: Mapping[str, Sequence[Question]],
+    ledger: Ledger,
+    spending: Spending,
+    run: str,
+    retry: int,
+    sums: Asked,
+) -> dict[str, list[Answer | None]]:
+    """Answers to questions, counted in `sums`; `UserError` where the budget is reached."""
+    asked = ask_all(judges, wanted, ledger, spending, run, retry)
+    sums.new += asked.new
+    sums.down |= asked.down
+    for name, kinds in asked.trouble.items():
+        sums.trouble.setdefault(name, Counter()).update(kinds)
+    if spending.exhausted:
+        raise UserError(
+            f"{spending.reached} would be passed: {spending.calls:,} requests and "
+            f"${spending.usd:.4g} are spent, and every answer is in {ledger.path}; the same "
+            f"command with a higher budget goes on from here"
+        )
+    return asked.answers
+
+
+def refuse_guesses(
+    polls: Sequence[Poll],
+    ensemble: Ensemble,
+    judges: Mapping[str, PreparedJudge],
+    ledger: Ledger,
+    spending: Spending,
+    run: str,
+    sums: Asked,
+) -> None:
+    """Ask language models a few of the comparisons in both orders; `UserError` where one seems to
+    guess, before it is asked the rest.
+
+    Only where most is yet to be asked: of a run that goes on, or a small one, there is nothing to
+    save.
+    """
+    some = [polls[place].question for place in chosen(len(polls), ensemble.probe)]
+    if not some or len(polls) <= 2 * len(some):
+        return
+    language_models = {
+        name: judge
+        for name, judge in judges.items()
+        if isinstance(judge, Remote | InOneOrder) and mostly_new(judge, polls, ledger)
+    }
+    orders = [some, [turned(question) for question in some]]
+    votes = {}
+    for name, judge in language_models.items():
+        if isinstance(judge, InOneOrder):
+            votes[name] = both_votes(*(judge.in_one_order(order) for order in orders))
+            continue
+        both = [*orders[0], *orders[1]]
+        said = ask_within(judges, {name: both}, ledger, spending, run, ensemble.retry, sums)[name]
+        votes[name] = both_votes(said[: len(some)], said[len(some) :])
+    for name in votes:
+        found = consistency(votes, name)
+        sums.probed[name] = found
+        if found.guesses:
+            raise UserError(
+                f"judge {name}: it seems to guess: {found}. What it said is in {ledger.path}, and "
+                f"nothing more was asked. Take another model, or judge.probe=0 to ask it the rest "
+                f"all the same"
+            )
+        doubt = "! it may be guessing: " if found.doubtful else ""
+        say(f"  {name}: {doubt}{found}")
+
+
+def mostly_new(judge: PreparedJudge, polls: Sequence[Poll], ledger: Ledger) -> bool:
+    """Whether the ledger has few of a judge's answers to these comparisons, in either order."""
+    known = [
+        ledger.find(judge.fingerprint, [filed(judge, change(poll.question)) for poll in polls])
+        for change in (lambda question: question, turned)
+    ]
+    either = [a is not None or b is not None for a, b in zip(*known, strict=True)]
+    return sum(either) < len(polls) / 2
 
 
 def refuse_twins(judges: Mapping[str, PreparedJudge]) -> None:

@@ -104,18 +104,18 @@ class PreparedLanguageModel:
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Score `1 − 2 P(A)` of each question; similar lengths are read together."""
-        orders = (False, True) if self.judge.both_orders else (False,)
-        prompts = [self.prompt_of(q, turned) for q in questions for turned in orders]
-        p = self.preference(prompts)
-        step = len(orders)
-        scores = []
-        for i in range(len(questions)):
-            given = [p[step * i + k] if not turned else 1 - p[step * i + k]
-                     for k, turned in enumerate(orders)]  # fmt: skip
-            scores.append(1 - 2 * sum(given) / step)
-        return [Answer(score) for score in scores]
+        if not self.judge.both_orders:
+            return self.in_one_order(questions)
+        orders = (False, True)
+        p = self.preference([self.prompt_of(q, turned) for q in questions for turned in orders])
+        pairs = zip(p[::2], p[1::2], strict=True)
+        return [Answer(1 - 2 * ((first + (1 - second)) / 2)) for first, second in pairs]
 
-    def prompt_of(self, q: Question, turned: bool) -> list[int]:
+    def in_one_order(self, questions: Sequence[Question]) -> list[Answer]:
+        """Score `1 − 2 P(A)` of each question as it is shown."""
+        return [Answer(1 - 2 * p) for p in self.preference([self.prompt_of(q) for q in questions])]
+
+    def prompt_of(self, q: Question, turned: bool = False) -> list[int]:
         """Token ids of the question, up to where the answer stands."""
         texts = (q.query, q.text_b, q.text_a) if turned else (q.query, q.text_a, q.text_b)
         query, a, b = (self.special.sub(prompt.broken, text) for text in texts)

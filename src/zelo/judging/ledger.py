@@ -150,6 +150,11 @@ class Ledger:
         row = self._row("SELECT calls, usd FROM spent WHERE run = ?", (run,))
         return (row[0], row[1]) if row else (0, 0.0)
 
+    def has_usable(self, judge: str) -> bool:
+        """Whether a judge ever gave an answer that is no failure."""
+        some = "SELECT 1 FROM answers WHERE judge = ? AND score IS NOT NULL LIMIT 1"
+        return self._row(some, (judge,)) is not None
+
     def mean_tokens(self, judge: str) -> tuple[int, float, float]:
         """Answers of a judge whose tokens are known, and their mean tokens read and written."""
         row = self._row(

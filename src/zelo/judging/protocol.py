@@ -161,6 +161,15 @@ class Cutting(Protocol):
         ...
 
 
+@runtime_checkable
+class InOneOrder(Protocol):
+    """A judge here that can say what it thinks of one order alone, before two are averaged."""
+
+    def in_one_order(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer per question, as it is shown."""
+        ...
+
+
 @dataclass
 class Asking:
     """What a remote judge needs while it is asked, and reports to; belongs to one event loop."""
@@ -171,6 +180,7 @@ class Asking:
     limiters: dict[str, Limiter]  # of the providers that are asked, by name
     stop: asyncio.Event  # set when the user wants to stop
     covered: Callable[[], Awaitable[None]]  # waits until the ledger counts what is reserved
+    usable: bool = False  # whether the ledger has an answer of this judge that is no failure
     down: str = ""  # why the judge was given up, in words
 
     @property

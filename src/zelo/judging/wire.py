@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,14 +14,17 @@ from zelo.judging import prompt
 from zelo.judging.limits import Limiter, retry_after
 from zelo.judging.protocol import Asking
 from zelo.judging.spending import Price
+from zelo.progress import say
 
 if TYPE_CHECKING:
     import aiohttp
 
     from zelo.judging.api import ApiJudge, Provider
 
+AUTHORIZATION = "Authorization"
 LOOKS_LIKE_A_KEY = re.compile(r"\b(?:(?:sk|pk|key|gsk)[-_]|AIza)[-\w*]{8,}|(?<=://)[^/\s@]+(?=@)")
 MOST_TOKENS = 2**31  # a count beyond is none
+CUT = 0.5  # of the tokens that were sent, about: an endpoint that read less has cut the prompt
 TOO_LONG = re.compile(
     r"context (?:length|window|size)|too (?:long|large|many tokens)|maximum (?:number of |input )?"
     r"tokens|input length|prompt length",
@@ -34,6 +38,7 @@ class Outcome:
 
     kind: str  # "reply" or a name from the list on top
     text: str = ""
+    thoughts: str = ""  # what the endpoint keeps apart from the text of a reply
     tokens_in: int = 0
     tokens_out: int = 0
     usd: float = 0.0
@@ -50,9 +55,10 @@ class Wire:
     asking: Asking
     key: str = field(repr=False)
     trouble: str = ""  # the last trouble in the endpoint's own words
+    cut_said: bool = False  # whether it was said that the endpoint reads only part of a prompt
 
     def __post_init__(self) -> None:
-        self.url = f"{self.judge.provider.base_url}/chat/completions"
+        self.url = self.judge.provider.chat_url
         self.price = self.judge.price_or_none() or Price(input=0.0, output=0.0)
 
     async def request(self, messages: prompt.Messages) -> Outcome | None:
@@ -73,6 +79,7 @@ class Wire:
                 paid = outcome.usd if billed is not None else most
                 if billed:
                     self.limiter.correct(outcome.tokens_in + outcome.tokens_out - likely)
+                    self._look_for_a_cut(outcome.tokens_in, likely)
             finally:
                 self.asking.spending.settle(most, paid)
         if outcome.kind not in ("reply", "cut_off"):
@@ -106,9 +113,10 @@ class Wire:
             content = json.loads(raw)
         except (ValueError, RecursionError):
             content = None
-        if status != 200 or (isinstance(content, dict) and content.get("error")):
+        if status != 200 or (isinstance(content, dict) and is_error(content)):
             # A gateway that gave up waiting does not know what the model did.
-            return self._refusal(status, headers, content), None if status in (504, 524) else False
+            refusal = self._refusal(status, headers, content, raw)
+            return refusal, None if status in (504, 524) else False
         if not isinstance(content, dict):
             return Outcome("invalid_json", redact(repr(raw), self.key)[:80]), None
         return self._reply(content)
@@ -123,6 +131,8 @@ class Wire:
                 text = "".join(part.get("text", "") for part in text)
         except (KeyError, IndexError, TypeError, AttributeError):
             return Outcome("invalid_json", "no choices[0].message"), None
+        finish = choice.get("finish_reason")
+        text, thoughts = apart(message, text if isinstance(text, str) else "", finish)
         usage = content.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         n_in, n_out, total = (
@@ -132,22 +142,32 @@ class Wire:
         n_in, n_out = n_in or 0, n_out or 0
         n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
         usd = self.price.of(n_in, n_out)
-        kind, finish = "reply", choice.get("finish_reason")
+        kind = "reply"
         if refusal or finish == "content_filter":
             kind, text = "refused", refusal or text or "content filter"
         elif finish == "length":
             kind = "cut_off"
-        said = redact(text if isinstance(text, str) else "", self.key)
-        return Outcome(kind, said, n_in, n_out, usd), True if known else None
+        said, thoughts = (redact(str(part or ""), self.key) for part in (text, thoughts))
+        outcome = Outcome(kind, said, thoughts, tokens_in=n_in, tokens_out=n_out, usd=usd)
+        return outcome, True if known else None
 
-    def _refusal(self, status: int, headers: Any, content: Any) -> Outcome:
+    def _look_for_a_cut(self, read: int, likely: int) -> None:
+        """Say once that the endpoint reads far less than it is sent."""
+        if self.cut_said or not 0 < read < CUT * likely:
+            return
+        self.cut_said = True
+        provider, tokens = self.judge.provider.name, self.judge.document_tokens
+        say(
+            f"  ! {provider}: it read {read:,} tokens of a prompt of about {likely:,}: it seems to "
+            f"cut prompts, so that documents are judged unseen; give the server a longer context "
+            f"(Ollama: num_ctx, vLLM: --max-model-len), or show less of each document than "
+            f"document_tokens={tokens}"
+        )
+
+    def _refusal(self, status: int, headers: Any, content: Any, raw: bytes) -> Outcome:
         """The kind of a response that is an error."""
-        if isinstance(content, list) and content:  # as Gemini's endpoint does
-            content = content[0]
-        error = content.get("error") if isinstance(content, dict) else None
-        error = error if isinstance(error, dict) else {"message": str(error or "")}
-        code = str(error.get("code") or error.get("type") or "")
-        message = str(error.get("message") or code)
+        code, message = account_of(content)
+        message = message or raw.decode("utf-8", "replace")[:300].strip()
         text = redact(f"{status} {message}".strip(), self.key)[:300]
         if status == 200 and re.fullmatch("[0-9]{3}", code):
             status = int(code)
@@ -165,20 +185,81 @@ class Wire:
         return Outcome("rejected", text)
 
 
+# Where endpoints put what a model thought, or all that it wrote.
+BESIDE = ("reasoning_content", "reasoning", "thinking")
+
+
+def apart(message: dict[str, Any], text: str, finish: object) -> tuple[str, str]:
+    """The text of a reply, and what the endpoint keeps apart from it.
+
+    Some put the answer itself beside an empty text: into the field for thoughts, or into the
+    arguments of a tool. It is the text where the model came to its end and it is an object with an
+    answer from the first character to the last.
+    """
+    thoughts = next((v for name in BESIDE if isinstance(v := message.get(name), str) and v), "")
+    if text.strip() or finish not in ("stop", "tool_calls", None):
+        return text, thoughts
+    arguments = ""
+    with suppress(KeyError, IndexError, TypeError):
+        arguments = message["tool_calls"][0]["function"]["arguments"]
+    for beside in (arguments, thoughts):
+        if isinstance(beside, str) and is_answer(beside):
+            return beside, "" if beside is thoughts else thoughts
+    return text, thoughts
+
+
+def is_answer(text: str) -> bool:
+    """Whether a text is one JSON object with a score and nothing else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "score" in found
+
+
+def is_error(content: dict[str, Any]) -> bool:
+    """Whether a response of status 200 says that it is an error."""
+    return bool(content.get("error")) or content.get("object") == "error"
+
+
+def account_of(content: Any) -> tuple[str, str]:
+    """Code and message of an error's body: OpenAI's form, a list of it (Gemini), a flat one (vLLM,
+    LiteLLM), a text (Ollama), or `detail` (FastAPI)."""
+    if isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict):
+        return "", ""
+    error = content.get("error")
+    if isinstance(error, str) and error:
+        return "", error
+    error = error if isinstance(error, dict) else content
+    code = str(error.get("code") or error.get("type") or "")
+    message = error.get("message") or error.get("detail") or error.get("msg")
+    if isinstance(message, list):  # one entry per field of the request
+        parts = [part.get("msg", part) if isinstance(part, dict) else part for part in message]
+        message = "; ".join(map(str, parts))
+    if isinstance(message, dict):
+        message = message.get("message") or json.dumps(message)
+    return code, str(message or code)
+
+
 def as_count(value: Any) -> int | None:
     """A number of tokens; None for anything else."""
     return value if type(value) is int and 0 <= value < MOST_TOKENS else None
 
 
 def account_headers(provider: Provider, key: str) -> dict[str, str]:
-    """Headers of the SDK's client for this account: authorisation, organisation, project, agent."""
+    """Headers of the SDK's client for this account (authorisation, organisation, project, agent),
+    and those that the configuration names."""
     import openai
 
     client = openai.AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0)
-    headers = {**client.default_headers, **client.auth_headers}
+    headers: dict[str, object] = {**client.default_headers, **client.auth_headers}
+    if provider.key_header != AUTHORIZATION:
+        headers = {**headers, AUTHORIZATION: None, provider.key_header: key}
     return {
         name: value
-        for name, value in headers.items()
+        for name, value in {**headers, **provider.more_headers()}.items()
         if isinstance(value, str) and not name.startswith("X-Stainless")  # where the SDK runs
     }
 
