@@ -47,7 +47,7 @@ from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Store, stage
 
 
-@stage(version=3)
+@stage(version=4)
 def rank(
     *,
     out: Path,

@@ -64,7 +64,8 @@ class Reranker(Protocol):
 class CrossEncoderReranker(Component):
     """Whatever `sentence_transformers.CrossEncoder` loads: sequence classifiers, this project's
     models, and decoders by the logit of their answer token (Qwen3-Reranker, zerank), which are read
-    as their folder says (`1_LogitScore/config.json`, chat template, prompts)."""
+    as their folder says (`1_LogitScore/config.json`, chat template, prompts). Of zerank's first
+    releases, which ship code instead, it is known how they score; code is never run."""
 
     weights: Weights = option(help="the model")
     max_tokens: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)

@@ -35,23 +35,19 @@ class Scorer(Component):
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedScorer:
         """Load the model."""
         model: CrossEncoder | SentenceTransformer
+        how = [self.kind, self.weights.fingerprint(), self.max_tokens, self.scale]
         if self.kind == "bi_encoder":
             from zelo.models.embedding import load_embedding_model
 
             model = load_embedding_model(self.weights.locate(), self.max_tokens)
         else:
-            from sentence_transformers import CrossEncoder
+            from zelo.models.crossencoder import is_first_zerank, load_cross_encoder
 
-            from zelo.models.embedding import quiet_transformers
-
-            quiet_transformers()
-            model = CrossEncoder(
-                str(self.weights.locate()),
-                max_length=self.max_tokens,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True},
-            )
-        how = [self.kind, self.weights.fingerprint(), self.max_tokens, self.scale]
+            folder = self.weights.locate()
+            model = load_cross_encoder(folder)
+            model.max_seq_length = self.max_tokens
+            if is_first_zerank(folder):
+                how.append("Yes")  # how it is read lies in no file that is fingerprinted
         return PreparedScorer(digest(["scorer", *how]), self, model)
 
 

@@ -192,19 +192,16 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     own = folder / "1_LogitScore" / "config.json"
-    if own.is_file():
+    if own.is_file() or is_first_zerank(folder):
         return load_cross_encoder(folder, options["model_kwargs"].get("attn_implementation"))
     tokenizer_config = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
     decoder = Transformer(
         str(folder), transformer_task="text-generation", **options, **tokenizer_config
     )
     tokenizer = decoder.tokenizer
-    template = tokenizer.chat_template
-    if not (isinstance(template, str) and "document" in template):
+    if not knows_pairs(tokenizer):
         name = "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "plain"
-        path = Path(__file__).parent / "templates" / f"{name}.jinja"
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
-        decoder = with_messages(decoder)
+        decoder = with_template(decoder, name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     ids = [token_of(tokenizer, answer) for answer in answers]
@@ -212,10 +209,55 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
     return Stock(modules=[decoder, score], num_labels=1, activation_fn=torch.nn.Identity()).float()
 
 
-def with_messages(decoder: Any) -> Any:
-    """Have a decoder read pairs as messages, now that its tokenizer has a template for them."""
+def is_first_zerank(folder: Path) -> bool:
+    """Whether a folder is a first release of zerank, which scores by code of its own."""
+    if (folder / "modules.json").is_file():
+        return False  # later ones are stock
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = json.dumps(config.get("auto_map") or {})
+    return "modeling_zeranker" in named or (folder / "modeling_zeranker.py").is_file()
+
+
+def first_zerank(folder: Path, attention: str | None) -> Any:
+    """A first release of zerank as its own code scores, which is not run.
+
+    The query stands in the system turn and the document in the user turn, both without white space
+    around them; the score is sigmoid(l / 5), l being the logit of "Yes" as the first token of the
+    assistant's turn.
+    """
+    from sentence_transformers import CrossEncoder as Stock
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    from zelo.models.activations import TemperedSigmoid
+    from zelo.models.embedding import loading
+
+    decoder = Transformer(
+        str(folder), transformer_task="text-generation", model_kwargs=loading(attention)
+    )
+    tokenizer = decoder.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    score = LogitScore(token_of(tokenizer, "Yes"))
+    return Stock(
+        modules=[with_template(decoder, "zerank"), score],
+        num_labels=1,
+        activation_fn=TemperedSigmoid(5.0),
+    )
+
+
+def knows_pairs(tokenizer: Any) -> bool:
+    """Whether a tokenizer's chat template has a place for a query and a document."""
+    template = tokenizer.chat_template
+    return isinstance(template, str) and "query" in template and "document" in template
+
+
+def with_template(decoder: Any, name: str) -> Any:
+    """Have a decoder read pairs as messages, by the template `templates/NAME.jinja`."""
     from sentence_transformers.base.modality import InputFormatter
 
+    path = Path(__file__).parent / "templates" / f"{name}.jinja"
+    decoder.tokenizer.chat_template = path.read_text(encoding="utf-8")
     found = decoder.infer_modalities(decoder.model, decoder.processor)
     decoder.modality_config, decoder.module_output_name = found
     decoder.modality_config["message"]["format"] = "flat"  # content is a text, not a list of parts
@@ -318,8 +360,14 @@ def save_cross_encoder(model: Any, folder: Path) -> None:
 
 
 def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
-    """Load a folder that `save_cross_encoder` wrote; its head's code is the installed one."""
+    """Load a folder that `save_cross_encoder` wrote, or that others released.
+
+    The code of a head is the installed one; none that lies in a folder is run. Raises `UserError`
+    where a causal language model does not say how it scores: the library would read it as it
+    reads none.
+    """
     from sentence_transformers import CrossEncoder as Stock
+    from sentence_transformers.cross_encoder.modules import LogitScore
 
     from zelo.models.embedding import loaded_from, loading, quiet_transformers, with_words
     from zelo.models.segments import SegmentHead
@@ -333,8 +381,16 @@ def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
     stock = Loader if with_own_head else Stock
     with loaded_from(folder):
         known_activation(folder)
+        if is_first_zerank(folder):
+            return first_zerank(folder, attention).float()
         model = stock(str(folder), local_files_only=True, model_kwargs=loading(attention))
         with_words(getattr(model, "tokenizer", None))
+        guessed = isinstance(model[-1], LogitScore) and not (folder / "modules.json").is_file()
+        if guessed and not knows_pairs(model.tokenizer):
+            raise ValueError(
+                "a causal language model without modules.json, whose template has no place for a "
+                "query and a document: nothing says how it scores"
+            )
     return model.float()
 
 
