@@ -23,6 +23,7 @@ from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import PairSource, Sampler, compare
 from zelo.comparison.cross import CrossQuery, cross
 from zelo.comparison.refine import Refinement, known_to_refine, refine
+from zelo.comparison.rounds import AtOnce, count, in_rounds
 from zelo.config import Component, describe, option
 from zelo.data.collection import Data, load
 from zelo.errors import UserError
@@ -52,7 +53,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 class Distillation(Component):
     """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
 
-    sampler: Sampler = option(help="pairs that the ensemble is asked")
+    sampler: AtOnce = option(help="pairs that the ensemble is asked")
     model: PairwiseModel = option(help="what learns")
     training: TrainingOptions = option(help="how it learns")
 
@@ -255,21 +256,15 @@ class Way:
     def one_pass(self, judges: Ensemble, whose: str = "", about: str = "") -> dict[str, Artifact]:
         """From candidates to metrics, by the answers of `judges`."""
         run = self.run
-        rounds = run.sampler.rounds if isinstance(run.sampler, AdaptiveSampler) else 1
-        judged: dict[str, Artifact] = {}
-        earlier: dict[str, Artifact] = {}
-        for number in range(1, rounds + 1):
-            suffix, which = (
-                ("", about) if rounds == 1 else (f"_{number}", f"{about}, round {number}")
-            )
-            comparisons = self.compare(
-                run.sampler, run.depth, judges.vote, judged=judged, about=which
-            )
-            if comparisons.complete and number > 1 and not count(comparisons):
-                break  # no query needs more
-            judgments = self.judge(judges, comparisons, earlier, f"{whose}{which}")
-            judged[f"judgments{suffix}"] = judgments
-            earlier[f"comparisons{suffix}"] = comparisons
+        asked, judged = in_rounds(
+            run.sampler,
+            lambda judged, which: self.compare(
+                run.sampler, run.depth, judges.vote, judged=judged, about=f"{about}{which}"
+            ),
+            lambda comparisons, earlier, which: self.judge(
+                judges, comparisons, earlier, f"{whose}{about}{which}"
+            ),
+        )
         rating = {"rating": run.rating, "vote": judges.vote}
         if self.across:
             rating["cross_vote"] = run.judge.vote
@@ -299,7 +294,7 @@ class Way:
             label=f"evaluate{about}",
         )
         outcome = {"ratings": ratings, "trained": trained, "metrics": metrics}
-        return {**earlier, **judged, **self.across, **self.ranked, **outcome}
+        return {**asked, **judged, **self.across, **self.ranked, **outcome}
 
     def refine(self, refinement: Refinement, trained: Artifact, about: str) -> Artifact:
         """Pairs where the trained model fails."""
@@ -332,9 +327,3 @@ class Way:
         """The page and the model card."""
         options = {"run": self.run, "vote": vote}
         return self.store.run(report, made, options, {"overrides": self.overrides})
-
-
-def count(comparisons: Artifact) -> int:
-    """How many pairs there are."""
-    found: int = comparisons.record["counts"]["comparisons"]
-    return found

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.comparison.compare import Sampler, present
+from zelo.comparison.compare import present
+from zelo.comparison.rounds import AtOnce
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
@@ -30,7 +31,7 @@ class Refinement(Component):
         10, "a known relevant document that the trained model ranks lower than this is asked about",
         ge=1,
     )  # fmt: skip
-    sample: Sampler = option(help="pairs of the sample that passes are measured on")
+    sample: AtOnce = option(help="pairs of the sample that passes are measured on")
     sample_queries: int = option(20, "training queries of the sample", ge=1)
     sample_depth: int = option(12, "documents of each, best candidates first", ge=2)
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, write_json
+from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import Sampler, compare
+from zelo.comparison.rounds import count, in_rounds
 from zelo.config import Component, describe, option
 from zelo.data.collection import load
 from zelo.data.log import Log, LoggedOrder
@@ -48,7 +50,7 @@ class Audit(Component):
     out: Path | None = option(None, "folder of the result; null: beside the log", exclude=True)
     top_k: int = option(20, "returned documents that are judged, per query", ge=2)
     data: Log = option(help="the log, and how much of it")
-    sampler: Sampler = option(help="which pairs are compared")
+    sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     weights: Weights = option(help="the model that judges here refer to", exclude=True)
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
@@ -62,19 +64,30 @@ class Audit(Component):
         order = {"retriever": LoggedOrder(log=self.data), "top_k": self.top_k}
         ranked = {"data": data, "candidates": store.run(retrieve, {"data": data}, order)}
         vote = {"vote": self.judge.vote}
-        asked = store.run(
-            compare, ranked, {"sampler": self.sampler, "depth": self.top_k, **vote, **seed}
-        )
         paid = {"ledger": self.home / "ledger.sqlite", "budget": self.budget,
                 "run": digest(describe(self))}  # fmt: skip
-        said = store.run(
-            judge, {"data": data, "comparisons": asked}, {"judge": self.judge, **seed}, paid
+        asked, judged = in_rounds(
+            self.sampler,
+            lambda judged, which: store.run(
+                compare,
+                {**ranked, **judged},
+                {"sampler": self.sampler, "depth": self.top_k, **vote, **seed},
+                label=f"compare{which}",
+            ),
+            lambda comparisons, earlier, which: store.run(
+                judge,
+                {"data": data, "comparisons": comparisons, **earlier},
+                {"judge": self.judge, **seed},
+                paid,
+                label=f"judge{which}",
+            ),
         )
-        rated = store.run(rate, {"judgments": said}, {"rating": self.rating, **vote})
+        rated = store.run(rate, judged, {"rating": self.rating, **vote})
         found = findings(data.path, ranked["candidates"].path, rated.path, self.seed)
-        found["usd"] = said.record["counts"]["usd"]
-        found["unanswered"] = said.record["counts"]["failed"] + said.record["counts"]["missing"]
-        found["comparisons"] = asked.record["counts"]["comparisons"]
+        counts = [said.record["counts"] for said in judged.values()]
+        found["usd"] = sum(row["usd"] for row in counts)
+        found["unanswered"] = sum(row["failed"] + row["missing"] for row in counts)
+        found["comparisons"] = sum(map(count, asked.values()))
         out = self.out or self.data.path.with_name(f"{self.data.path.name.partition('.')[0]}.audit")
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "audit.json", found)

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import Sampler, present
+from zelo.comparison.graphs import Edges
+from zelo.comparison.rounds import rounds_of
 from zelo.config import Component, describe, option
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
@@ -30,7 +35,7 @@ class PairJudging(Component):
     """Who compares which pairs of a query's documents, and where the answers are kept."""
 
     judge: Ensemble = option(help="who compares")
-    sampler: Sampler = option(help="which pairs of a query are compared")
+    sampler: Sampler | AdaptiveSampler = option(help="which pairs of a query are compared")
     top: int = option(20, "documents from the top of a ranking that are compared", ge=2)
     seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
     ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
@@ -52,25 +57,32 @@ class PairJudging(Component):
         from zelo.rating import Comparisons, fit
 
         compared = {query_id: docs for query_id, docs in pool.items() if len(docs) > 1}
-        polls, places = [], []
-        for number, (query_id, docs) in enumerate(compared.items()):
-            rng = stream(self.seed, "pairwise", query_id)
-            for i, j in present(self.sampler.edges(len(docs), rng), rng):
-                texts = (documents[docs[i]], documents[docs[j]])
-                polls.append(
-                    Poll(Question(query_id, docs[i], docs[j], 0, queries[query_id], *texts))
-                )
-                places.append((number, i, j))
         judges = prepare_judges(self.judge, data, compared, self.seed)
         run = digest([describe(self), list(compared.items())])
+        polls: list[Poll] = []
+        places: list[tuple[int, int, int]] = []
+        rounds = rounds_of(self.sampler)
+        going = dict(enumerate(compared.items()))  # queries that need more
         with Ledger(self.ledger) as ledger:
             spending = Spending(self.budget, *ledger.spent(run))
-            asked = hold_polls(polls, self.judge, judges, ledger, spending, run)
-        for name, why in asked.down.items():
-            raise UserError(
-                f"{what}: judge {name} was given up ({why}); every answer so far is in "
-                f"{self.ledger}, and the same command asks for the rest"
-            )
+            for number in range(1, rounds + 1):
+                drawn = self._draw(going, places, polls, number, rounds)
+                going = {n: query for n, query in going.items() if len(drawn[n])}
+                if not going:
+                    break
+                start = len(polls)
+                for n, (query_id, docs) in going.items():
+                    for i, j in drawn[n].tolist():
+                        texts = (documents[docs[i]], documents[docs[j]])
+                        ids = (query_id, docs[i], docs[j])
+                        polls.append(Poll(Question(*ids, 0, queries[query_id], *texts)))
+                        places.append((n, i, j))
+                asked = hold_polls(polls[start:], self.judge, judges, ledger, spending, run)
+                for name, why in asked.down.items():
+                    raise UserError(
+                        f"{what}: judge {name} was given up ({why}); every answer so far is in "
+                        f"{self.ledger}, and the same command asks for the rest"
+                    )
         votes = [self.judge.votes(poll.scores()) for poll in polls]
         given = [(*place, (1 - vote.mean()) / 2)
                  for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
@@ -89,3 +101,30 @@ class PairJudging(Component):
             for number, (query_id, docs) in enumerate(compared.items())
         }
         return Judged(elos, len(polls), len(polls) - len(given))
+
+    def _draw(
+        self,
+        going: Mapping[int, tuple[str, Sequence[str]]],
+        places: Sequence[tuple[int, int, int]],
+        polls: Sequence[Poll],
+        number: int,
+        rounds: int,
+    ) -> dict[int, Edges]:
+        """Pairs of each query for round `number`, as they are shown."""
+        before: dict[int, list[tuple[int, int, float]]] = {n: [] for n in going}
+        for (n, i, j), poll in zip(places, polls, strict=True):
+            if n in before:
+                votes = self.judge.votes(poll.scores())
+                p = (1 - votes.mean()) / 2 if len(votes) else np.nan
+                before[n].append((i, j, p))
+        drawn = {}
+        for n, (query_id, docs) in going.items():
+            rng = stream(self.seed, "pairwise", query_id, *[str(number)] * (number > 1))
+            if number == 1 or not isinstance(self.sampler, AdaptiveSampler):
+                edges = self.sampler.edges(len(docs), rng)
+            else:
+                asked = np.array([(i, j) for i, j, _ in before[n]], dtype=np.int64)
+                p = np.array([p for _, _, p in before[n]])
+                edges = self.sampler.more(len(docs), asked, p, rounds - number + 1, rng)
+            drawn[n] = present(edges, rng)
+        return drawn
