@@ -90,6 +90,11 @@ class Run(Component):
                 "refine=on teaches the distilled model what the first pass got wrong; it needs "
                 "distil=on"
             )
+        if self.cross is not None and (names := self.judge.of_one_query):
+            raise ValueError(
+                f"judge {names[0]}: it compares documents of one query only; choose cross=off, or "
+                f"another judge (one of your own that can says so: across = True)"
+            )
         if self.cross is not None and self.objective.level_free:
             raise ValueError(
                 "cross=on gives queries a common level, of which this objective learns nothing: "

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import field_validator
@@ -195,6 +195,7 @@ class Provider(Component):
 class ApiJudge(Component):
     """One model of one provider, asked by the prompt in `prompts/compare.md`."""
 
+    across: ClassVar[bool] = True
     provider: Provider = option(help="where it is asked")
     model: str = option(help="its name there")
     document_tokens: int = option(

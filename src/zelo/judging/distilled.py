@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zelo.config import Component, option
 from zelo.errors import UserError
@@ -31,6 +31,7 @@ LOT = 256  # questions, at most, that a device is given at once
 class Distilled(Component):
     """Answers with a pairwise model that the `distil` stage made."""
 
+    usd_per_answer: ClassVar[float] = 0.0
     folder: Path = option(help="the model's folder", exclude=True)
     made_by: str | None = option(
         None, "fingerprint of the stage that makes the model; null: it is there already"

@@ -61,6 +61,11 @@ class Ensemble(Component):
         """Answers to one comparison that may be asked for."""
         return self.least if self.stderr is None else self.cap
 
+    @property
+    def of_one_query(self) -> list[str]:
+        """Names of the judges that cannot compare documents of different queries."""
+        return [name for name, judge in self.judges.items() if not getattr(judge, "across", False)]
+
     def votes(self, scores: Sequence[float]) -> NDArray[np.float64]:
         """Scores as they are averaged."""
         values = np.asarray(scores, dtype=np.float64)

@@ -69,8 +69,6 @@ def judge(
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
     judges = prepare_judges(judge, data, compared, seed)
     across = any(question.query_b is not None for question in questions)
-    if across:
-        refuse_across(judges)
     polls = [Poll(question) for question in questions]
     with Ledger(ledger) as kept:
         spending = Spending(budget or Budget(), *kept.spent(run))
@@ -132,16 +130,6 @@ def prepare_judges(
     }
     refuse_twins(judges)
     return judges
-
-
-def refuse_across(judges: Mapping[str, PreparedJudge]) -> None:
-    """`UserError` where a judge cannot compare documents of different queries."""
-    for name, prepared in judges.items():
-        if not getattr(prepared, "across", False):
-            raise UserError(
-                f"judge {name}: it compares documents of one query only; choose cross=off, or "
-                f"another judge"
-            )
 
 
 def hold_polls(

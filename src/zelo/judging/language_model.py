@@ -22,6 +22,7 @@ from zelo.store import digest
 class LanguageModel(Component):
     """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`."""
 
+    usd_per_answer: ClassVar[float] = 0.0
     weights: Weights = option(help="a causal language model")
     document_tokens: int = option(
         512, "of each document at most about so many tokens are shown", ge=16

@@ -112,7 +112,13 @@ def checked(answer: Answer) -> Answer:
 
 @runtime_checkable
 class Judge(Protocol):
-    """Anything that answers a comparison (`conf/judge/`)."""
+    """Anything that answers a comparison (`conf/judge/`).
+
+    Two things it may say of itself, as attributes of its class, so that they are known before
+    anything is asked: `across = True` where it can compare documents of different queries, and
+    `usd_per_answer`, what an answer costs; 0 for one that costs nothing. (`ApiJudge` is paid by
+    the token and says neither price.)
+    """
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedJudge:
         """Get ready to be asked about `pairs` (query id → documents) of the collection `data`."""

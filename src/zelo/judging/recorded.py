@@ -30,6 +30,7 @@ class Recorded(Component):
     pair are averaged. What the file does not hold is a failed answer.
     """
 
+    usd_per_answer: ClassVar[float] = 0.0
     path: Path = option(help="the file", exclude=True)
     judge: str | None = option(None, "whose rows; null: the file's only judge")
 

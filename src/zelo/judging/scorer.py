@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Scorer(Component):
     """`P(a ≻ b) = sigmoid(scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
 
+    across: ClassVar[bool] = True
+    usd_per_answer: ClassVar[float] = 0.0
     kind: str = option(
         help="cross_encoder: raw scores; bi_encoder: cosine of the embeddings",
         pattern="^(cross_encoder|bi_encoder)$",
@@ -55,7 +57,6 @@ class Scorer(Component):
 class PreparedScorer:
     """The loaded model."""
 
-    across: ClassVar[bool] = True
     fingerprint: str
     judge: Scorer
     model: Any

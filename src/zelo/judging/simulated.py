@@ -44,6 +44,8 @@ class Noise(Component):
 class Simulated(Component):
     """A judge that sees a `view` of the documents and answers under `noise`."""
 
+    across: ClassVar[bool] = True
+    usd_per_answer: ClassVar[float] = 0.0
     view: View = option(help="hidden scores it answers from")
     noise: Noise = option(Noise(), help="how it errs")
 
@@ -64,7 +66,6 @@ class PreparedSimulated:
     """A simulated judge with its hidden scores at hand."""
 
     goes_by_ids: ClassVar[bool] = True
-    across: ClassVar[bool] = True
     fingerprint: str
     scores: Scores
     noise: Noise
