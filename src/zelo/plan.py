@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from zelo.judging import prompt
 from zelo.judging.api import ApiJudge
 from zelo.judging.language_model import LanguageModel
 from zelo.judging.ledger import Ledger
-from zelo.judging.prices import listed
+from zelo.judging.prices import entry_of
 from zelo.judging.scorer import Scorer
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
@@ -28,10 +29,13 @@ from zelo.retrieval.dense import Dense
 if TYPE_CHECKING:
     from zelo.comparison.compare import Sampler
     from zelo.judging.ensemble import Ensemble
+    from zelo.models.lora import Lora
     from zelo.models.weights import Weights
     from zelo.pipeline import Run
+    from zelo.training.options import TrainingOptions
 
 SAMPLE = 5000  # documents and queries whose length is taken
+LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")  # number, in the name of a weight
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,50 @@ class Asked:
     model: str
     provider: str  # judges of one provider share its limits
     calls: tuple[float, float]
-    tokens_in: float  # of one call
-    tokens_out: float
+    tokens_in: float | None  # of one call; None: this judge is not paid by them
+    tokens_out: float | None
     usd: tuple[float, float] | None  # None: the price is not known
     hours: float | None  # least time at the configured limits; None: there are none
     measured: int  # answers in the ledger that the tokens were taken from; 0: estimated
+    doubts: str | None = None  # what speaks against the listed price
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many a transformer has, embeddings apart, as far as it is known without loading it."""
+
+    total: float
+    layers: Mapping[int, float] = field(default_factory=dict)  # of each; empty: not known
+    sides: Mapping[int, float] = field(default_factory=dict)  # Σ (rows + columns) of its matrices
+
+    @property
+    def to_read(self) -> float:
+        """Operations that reading a token takes: a product and a sum for each parameter."""
+        return 2 * self.total
+
+    def to_learn(
+        self, lora: Lora | None, training: TrainingOptions, gradient_checkpointing: bool
+    ) -> float:
+        """Operations that learning from a token takes.
+
+        Forward 2 for each parameter; back 2 for the gradients of activations and, where it learns
+        itself, 2 for its own. Below the lowest layer that learns there is no way back, but with
+        gradient checkpointing, which transformers leads to the inputs. What is made anew on the way
+        back is read twice.
+        """
+        fixed = {n for n in self.layers if n < training.frozen_layers}
+        low = sum(self.layers[n] for n in fixed)
+        way = self.total if gradient_checkpointing else self.total - low
+        operations = self.to_read + 2 * way
+        if training.gradient_cache:
+            operations += self.to_read
+        elif gradient_checkpointing:
+            operations += 2 * way
+        if lora is None:
+            return operations + 2 * (self.total - low)
+        for n, size in self.sides.items():  # adapters of rank r have r (rows + columns)
+            operations += (2 if n in fixed else 6) * lora.rank * size
+        return operations
 
 
 @dataclass(frozen=True)
@@ -71,13 +114,29 @@ class Work:
     stage: str
     tokens: float
     parameters: float | None  # None: not known without the model
+    operations: float | None  # for a token
     training: bool = False
 
     def hours(self, tera: float) -> float | None:
         """Hours on a device of so many 10¹² operations a second."""
-        if self.parameters is None:
+        if self.operations is None:
             return None
-        return self.tokens * self.parameters * (6 if self.training else 2) / (tera * 1e12) / 3600
+        return self.tokens * self.operations / (tera * 1e12) / 3600
+
+
+def reading(stage: str, tokens: float, weights: Weights) -> Work:
+    """Work that only reads."""
+    p = parameters(weights)
+    return Work(stage, tokens, p.total, p.to_read) if p else Work(stage, tokens, None, None)
+
+
+def learning(stage: str, tokens: float, model: Any, training: TrainingOptions) -> Work:
+    """Work that trains `model`."""
+    p = parameters(model.weights)
+    if p is None:
+        return Work(stage, tokens, None, None, training=True)
+    each = p.to_learn(model.lora, training, model.gradient_checkpointing)
+    return Work(stage, tokens, p.total, each, training=True)
 
 
 @dataclass(frozen=True)
@@ -90,8 +149,11 @@ class Plan:
     work: list[Work]
 
 
-def plan(run: Run) -> Plan:
-    """Count what `run` would ask and compute; texts are read, nothing is called or written."""
+def plan(run: Run, today: date | None = None) -> Plan:
+    """Count what `run` would ask and compute; texts are read, nothing is called or written.
+
+    Prices are doubted as of `today`.
+    """
     size = measure(run)
     per_query, pairs = comparisons_of(run.sampler, min(run.depth, run.top_k, size.documents))
     total = pairs if pairs is not None else per_query * size.queries
@@ -114,10 +176,11 @@ def plan(run: Run) -> Plan:
         }
         comparisons |= asked
         for_ensemble += sum(asked.values())
+    ledger = run.home / "ledger.sqlite"
     return Plan(
         size,
         comparisons,
-        list(asked_of(run.judge, for_ensemble, size, run.home / "ledger.sqlite")),
+        list(asked_of(run.judge, for_ensemble, size, ledger, today or date.today())),
         list(work_of(run, for_ensemble, learned, total, size)),
     )
 
@@ -168,13 +231,20 @@ def comparisons_of(
     return float(len(sampler.edges(n, np.random.default_rng(0)))), None
 
 
-def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -> Iterator[Asked]:
-    """What each judge that is paid will be asked."""
+def asked_of(
+    ensemble: Ensemble, comparisons: float, size: Size, ledger: Path, today: date
+) -> Iterator[Asked]:
+    """What each judge that is paid, or may be, will be asked."""
     least, most = (n / len(ensemble.judges) for n in (ensemble.least, ensemble.most))
     for name, judge in ensemble.judges.items():
-        if not isinstance(judge, ApiJudge):
-            continue
         calls = (comparisons * least, comparisons * most)
+        if not isinstance(judge, ApiJudge):
+            each: float | None = getattr(judge, "usd_per_answer", None)
+            if each != 0:
+                total = None if each is None else (calls[0] * each, calls[1] * each)
+                kind = type(judge).__name__
+                yield Asked(name, kind, name, calls, None, None, total, None, 0)
+            continue
         parts = prompt.sections("compare")
         frame = prompt.tokens(parts["system"]) + prompt.tokens(parts["user"])
         tokens_in = frame + size.query_tokens + 2 * size.cut(judge.document_tokens)
@@ -207,7 +277,14 @@ def asked_of(ensemble: Ensemble, comparisons: float, size: Size, ledger: Path) -
             None if usd is None else (calls[0] * usd, calls[1] * usd),
             max(limits, default=None),
             measured,
+            doubts_of(judge, today),
         )
+
+
+def doubts_of(judge: ApiJudge, today: date) -> str | None:
+    """What speaks against the listed price of a judge, if that is what it has."""
+    entry = None if judge.price is not None else entry_of(f"{judge.provider.name}/{judge.model}")
+    return None if entry is None else entry.doubts(today)
 
 
 def work_of(
@@ -218,7 +295,7 @@ def work_of(
     dense = getattr(run.retriever, "dense", run.retriever)
     if isinstance(dense, Dense):
         read = size.cut(dense.max_tokens) * size.documents
-        yield Work("retrieve (embedding)", read, parameters(dense.weights))
+        yield reading("retrieve (embedding)", read, dense.weights)
     for name, judge in run.judge.judges.items():
         tokens = size.query_tokens
         if isinstance(judge, LanguageModel):
@@ -229,40 +306,49 @@ def work_of(
             tokens = 2 * (size.query_tokens + size.cut(judge.max_tokens))
         else:
             continue
-        yield Work(f"judge ({name})", for_ensemble * tokens, parameters(judge.weights))
+        yield reading(f"judge ({name})", for_ensemble * tokens, judge.weights)
     if run.distil is not None:
         model = run.distil.model
         room = (model.max_tokens - min(size.query_tokens, model.max_query_tokens)) / 2
         triple = min(size.query_tokens, model.max_query_tokens) + 2 * size.cut(room)
-        p = parameters(model.weights)
         read = run.distil.training.reads(learned) * triple
-        yield Work("distil", passes * read, p, training=True)
-        yield Work("judge (the distilled model)", passes * 2 * total * triple, p)  # both orders
+        yield learning("distil", passes * read, model, run.distil.training)
+        both = passes * 2 * total * triple  # orders
+        yield reading("judge (the distilled model)", both, model.weights)
     if isinstance(run.model, BiEncoder | CrossEncoder):
         length = float(getattr(run.model, "train_max_tokens", None) or run.model.max_tokens)
         each = min(run.depth, run.top_k, run.training.candidates or run.depth, size.documents)
         tokens = run.training.reads(size.queries) * each * (size.query_tokens + size.cut(length))
-        yield Work("train", passes * tokens, parameters(run.model.weights), training=True)
+        yield learning("train", passes * tokens, run.model, run.training)
 
 
-def parameters(weights: Weights) -> float | None:
+def parameters(weights: Weights) -> Parameters | None:
     """Parameters of a model without its embeddings: by its files, or else by its name (`-4B`)."""
     folder = weights.at_hand()
     if folder is not None:
         from safetensors import safe_open
 
-        count = 0
+        count = 0.0
+        layers: dict[int, float] = {}
+        sides: dict[int, float] = {}
         for path in folder.glob("*.safetensors"):
             with safe_open(path, "np") as file:
                 for key in file.keys():  # noqa: SIM118  # it is no dict
-                    if "embed" not in key:
-                        count += int(np.prod(file.get_slice(key).get_shape()))
+                    if "embed" in key:
+                        continue
+                    shape = file.get_slice(key).get_shape()
+                    count += float(np.prod(shape))
+                    if found := LAYER.search(key):
+                        number = int(found[1])
+                        layers[number] = layers.get(number, 0.0) + float(np.prod(shape))
+                        if len(shape) == 2:
+                            sides[number] = sides.get(number, 0.0) + sum(shape)
         if count:
-            return float(count)
+            return Parameters(count, layers, sides)
     size = re.search(r"[-_](\d+(?:\.\d+)?)([BM])\b", weights.name, re.IGNORECASE)
     if size is None:
         return None
-    return float(size[1]) * (1e9 if size[2].upper() == "B" else 1e6)
+    return Parameters(float(size[1]) * (1e9 if size[2].upper() == "B" else 1e6))
 
 
 def show(run: Run, made: Plan) -> None:
@@ -295,8 +381,8 @@ def show(run: Run, made: Plan) -> None:
             rows.add_row(
                 f"{asked.judge} ({asked.model})",
                 span(asked.calls[0], asked.calls[1], "{:,.0f}"),
-                f"{asked.calls[0] * asked.tokens_in / 1e6:,.2f} M",
-                f"{asked.calls[0] * asked.tokens_out / 1e6:,.2f} M",
+                millions(asked.calls[0], asked.tokens_in),
+                millions(asked.calls[0], asked.tokens_out),
                 span(asked.usd[0], asked.usd[1], "{:,.2f}") if asked.usd else "unknown",
                 "-" if asked.hours is None else f"{asked.hours:,.1f}",
             )
@@ -306,8 +392,8 @@ def show(run: Run, made: Plan) -> None:
         rows.add_row(
             "all",
             span(calls[0], calls[1], "{:,.0f}"),
-            f"{sum(a.calls[0] * a.tokens_in for a in made.asked) / 1e6:,.2f} M",
-            f"{sum(a.calls[0] * a.tokens_out for a in made.asked) / 1e6:,.2f} M",
+            f"{sum(a.calls[0] * (a.tokens_in or 0) for a in made.asked) / 1e6:,.2f} M",
+            f"{sum(a.calls[0] * (a.tokens_out or 0) for a in made.asked) / 1e6:,.2f} M",
             span(usd[0], usd[1], "{:,.2f}") + " + unknown" * (len(known) < len(made.asked)),
             f"{max(by_provider(made.asked).values(), default=0.0):,.1f}",
             style="bold",
@@ -316,11 +402,22 @@ def show(run: Run, made: Plan) -> None:
         measured = sum(asked.measured for asked in made.asked)
         source = f"of {measured:,} answers in the ledger" if measured else "estimated"
         console.print(
-            f"Tokens are {source}. Prices are those of {listed()['as_of']} (conf/prices.yaml) or "
-            f"set at the judge: check them before you spend. Hours are the least that the "
-            f"configured limits allow; providers are asked at the same time. Answers that the "
-            f"ledger has are not asked for again."
+            f"Tokens are {source}. Prices are those of conf/prices.yaml, or set at the judge: "
+            f"check them before you spend. Hours are the least that the configured limits allow; "
+            f"providers are asked at the same time. Answers that the ledger has are not asked for "
+            f"again."
         )
+        for asked in made.asked:
+            if asked.doubts:
+                console.print(
+                    f"! the price of {asked.provider}/{asked.model} {asked.doubts}: look it up, "
+                    f"and set judge.judges.{asked.judge}.price"
+                )
+            elif asked.usd is None and asked.tokens_in is None:
+                console.print(
+                    f"! judge {asked.judge} does not say what it costs: give its class "
+                    f"usd_per_answer, 0 where it costs nothing"
+                )
         if run.judge.stderr is not None:
             console.print(
                 f"The higher numbers are for {run.judge.cap} answers to every comparison, which "
@@ -356,6 +453,11 @@ def show(run: Run, made: Plan) -> None:
         console.print(
             "Throughput is that of conf/throughput.yaml; BM25, rating and reports: minutes."
         )
+
+
+def millions(calls: float, tokens: float | None) -> str:
+    """So many calls of so many tokens."""
+    return "-" if tokens is None else f"{calls * tokens / 1e6:,.2f} M"
 
 
 def by_provider(asked: Iterable[Asked]) -> dict[str, float]:

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from tests.conftest import Cli
 from tests.judging.endpoint import running
+from torch.utils.flop_counter import FlopCounterMode
 
 from zelo.artifacts import read_json
-from zelo.config import build_from, conf_folder
-from zelo.judging.prices import listed
-from zelo.plan import Plan, plan
+from zelo.config import Component, build_from, conf_folder
+from zelo.errors import UserError
+from zelo.judging.prices import entry_of, listed
+from zelo.models.lora import Lora, prepare
+from zelo.models.weights import Weights
+from zelo.plan import Parameters, Plan, parameters, plan
+from zelo.training.base_module import freeze
+from zelo.training.options import TrainingOptions
+
+TODAY = date(2026, 11, 26)
+SMALL = ["data=planned", "data.train_queries=100", "data.documents=1000"]
 
 
-def planned(*overrides: str) -> Plan:
+def planned(*overrides: str, today: date = TODAY) -> Plan:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return plan(build_from(compose("config", overrides=list(overrides))))
+        return plan(build_from(compose("config", overrides=list(overrides))), today)
 
 
 def test_the_papers_run_has_the_papers_scale(cli: Cli, tmp_path: Path) -> None:
@@ -37,7 +49,6 @@ def test_the_papers_run_has_the_papers_scale(cli: Cli, tmp_path: Path) -> None:
     assert 100 < sum(hours.values()) < 10_000  # the paper: less than 10,000 hours of an H100
     done = cli("plan", "experiment=paper_scale")
     assert done.returncode == 0, done.stderr
-    assert listed()["as_of"] in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 110
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -115,3 +126,150 @@ def test_a_collection_that_is_not_there_is_named(cli: Cli) -> None:
     assert done.returncode == 2
     assert "nowhere/corpus.jsonl: not found" in done.stderr
     assert json.dumps(done.stdout) == '""'
+
+
+def test_operations_are_the_textbooks() -> None:
+    """Forward 2, gradients of activations 2, of what learns 2."""
+    p = Parameters(1000.0, {0: 400.0, 1: 400.0}, {0: 30.0, 1: 30.0})
+    lora, all_of_it = Lora(rank=2), TrainingOptions()
+    lowest, cached = TrainingOptions(frozen_layers=1), TrainingOptions(gradient_cache=True)
+    assert p.to_read == 2000
+    assert p.to_learn(None, all_of_it, gradient_checkpointing=False) == 6000
+    assert p.to_learn(lora, all_of_it, gradient_checkpointing=False) == 4000 + 6 * 2 * 60
+    assert p.to_learn(None, all_of_it, gradient_checkpointing=True) == 8000
+    assert p.to_learn(lora, all_of_it, gradient_checkpointing=True) == 6000 + 6 * 2 * 60
+    assert p.to_learn(None, lowest, gradient_checkpointing=True) == 6 * 400 + 8 * 600
+    assert p.to_learn(None, cached, gradient_checkpointing=False) == 8000
+    assert p.to_learn(None, lowest, gradient_checkpointing=False) == 2 * 400 + 6 * 600
+    low = p.to_learn(lora, lowest, gradient_checkpointing=False)
+    assert low == 2 * 400 + 4 * 600 + 2 * 2 * 30 + 6 * 2 * 30
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=4)])
+@pytest.mark.parametrize("frozen", [0, 4])
+@pytest.mark.parametrize("anew", [False, True])
+def test_operations_are_those_that_torch_counts(
+    tmp_path: Path, lora: Lora | None, frozen: int, anew: bool
+) -> None:
+    """Products with weights, that is: attention itself is left out by both."""
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=100, hidden_size=64, intermediate_size=192, num_hidden_layers=12,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+    )  # fmt: skip
+    model: Any = Qwen3Model(config)
+    model.save_pretrained(tmp_path)
+    counted = parameters(Weights(name=str(tmp_path)))
+    assert counted is not None
+    prepare(model, lora, anew)
+    freeze(model, frozen)
+    model.eval()
+    for module in model.modules():  # as in training, where dropout is off
+        if getattr(module, "gradient_checkpointing", False) is True:
+            module.training = True
+    ids = torch.randint(0, 100, (16, 4))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.sum().backward()
+    products = counter.get_flop_counts()["Global"]
+    of_matrices = sum(n for operation, n in products.items() if "bmm" not in str(operation))
+    training = TrainingOptions(frozen_layers=frozen)
+    said = ids.numel() * counted.to_learn(lora, training, anew)
+    # Of a layer that is made anew, torch leaves out what comes after the last saved activation.
+    assert of_matrices == pytest.approx(said, rel=0.08 if anew else 0.02)
+
+
+def test_lora_is_planned_with_fewer_hours() -> None:
+    options = ["experiment=paper_scale", "model=qwen3_4b"]
+    whole = next(w for w in planned(*options, "model.lora=null").work if w.stage == "train")
+    adapted = next(w for w in planned(*options).work if w.stage == "train")
+    more = next(
+        w for w in planned(*options, "model.gradient_checkpointing=true").work if w.stage == "train"
+    )
+    hours = [work.hours(395.0) or 0.0 for work in (whole, adapted, more)]
+    assert hours[1] / hours[0] == pytest.approx(4 / 6)
+    assert hours[2] / hours[0] == pytest.approx(6 / 6)
+
+
+def test_every_price_has_a_day_and_a_source() -> None:
+    for model in listed()["models"]:
+        entry = entry_of(model)
+        assert entry is not None
+        assert date(2025, 11, 1) < entry.seen <= date.today(), model
+        assert listed()["sources"][entry.source].startswith("https://")
+    used = {row["source"] for row in listed()["models"].values()}
+    assert used == set(listed()["sources"])
+
+
+def test_prices_that_are_old_or_end_are_doubted() -> None:
+    entry = entry_of("openai/gpt-6.1-sol")
+    assert entry is not None
+    assert entry.doubts(entry.seen + timedelta(days=183)) is None
+    assert entry.doubts(entry.seen + timedelta(days=184)) == (
+        f"is of {entry.seen}, more than six months ago"
+    )
+    ending = entry_of("openai/gpt-5")
+    assert ending is not None
+    assert ending.until == date(2026, 12, 10)
+    assert ending.doubts(date(2026, 11, 1)) is None
+    assert str(ending.doubts(date(2026, 12, 10))).startswith("holds until 2026-12-10")
+    assert str(ending.doubts(date(2026, 12, 11))).startswith("held until 2026-12-10")
+
+
+def test_a_plan_says_which_price_is_doubted(cli: Cli) -> None:
+    old = ["judge=together", "judge.judges.together.model=Qwen/Qwen3-235B-A22B-Instruct-2507-tput"]
+    made = planned(*old, *SMALL)
+    assert made.asked[0].doubts == "is of 2025-11-15, more than six months ago"
+    own = "judge.judges.together.price={_target_: zelo.judging.spending.Price, input: 1, output: 1}"
+    assert planned(*old, own, *SMALL).asked[0].doubts is None
+    assert planned(*old, *SMALL, today=date(2026, 1, 1)).asked[0].doubts is None
+    done = cli("plan", *old, *SMALL)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "Qwen3-235B-A22B-Instruct-2507-tput is of 2025-11-15, more than six months ago" in text
+
+
+class Free(Component):
+    """A judge of one's own that costs nothing, and says so."""
+
+    usd_per_answer: ClassVar[float] = 0.0
+
+    def prepare(self, data: Path, pairs: object, seed: int) -> Any:
+        raise NotImplementedError
+
+
+class Crowd(Free):
+    """People, paid by the answer."""
+
+    across: ClassVar[bool] = True
+    usd_per_answer: ClassVar[float] = 0.05
+
+
+class Silent(Component):
+    """One that says nothing."""
+
+    def prepare(self, data: Path, pairs: object, seed: int) -> Any:
+        raise NotImplementedError
+
+
+def with_judge(name: str) -> list[str]:
+    ensemble = "_target_: zelo.judging.ensemble.Ensemble"
+    own = f"{{{ensemble}, judges: {{own: {{_target_: {__name__}.{name}}}}}}}"
+    return [*SMALL, "~judge", f"+judge={own}"]
+
+
+def test_a_judge_of_ones_own_says_what_it_costs() -> None:
+    assert planned(*with_judge("Free")).asked == []
+    (crowd,) = planned(*with_judge("Crowd")).asked
+    (silent,) = planned(*with_judge("Silent")).asked
+    assert crowd.usd == pytest.approx((0.05 * crowd.calls[0],) * 2)
+    assert silent.usd is None
+    assert silent.calls == crowd.calls == (38_700, 38_700)  # 100 queries, four cycles of 100
+
+
+def test_whether_judges_compare_across_queries_is_known_before_anything_runs() -> None:
+    across = ["cross=on", "objective=mse"]
+    with pytest.raises(UserError, match="judge own: it compares documents of one query only"):
+        planned(*with_judge("Silent"), *across)
+    for judge in (with_judge("Crowd"), [*SMALL, "judge=simulated"], [*SMALL, "judge=paper"]):
+        assert "cross (between queries)" in planned(*judge, *across).comparisons
