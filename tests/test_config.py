@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from zelo.comparison.graphs import Cycles
-from zelo.config import build, conf_folder, describe
+from zelo.config import TARGET, Component, build, conf_folder, describe
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.pipeline import Run
@@ -44,6 +44,9 @@ ELSEWHERE = {  # groups of other commands than `zelo run`
     "reranker": ("evaluate", Benchmark),
     "truth": ("evaluate", Benchmark),
 }
+
+
+COMMANDS = {"config": [], "evaluate": [], "audit": ["data.path=x"], "rate": ["file=x"]}
 
 
 def composed(*overrides: str, name: str = "config") -> Run:
@@ -84,6 +87,64 @@ def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> No
             fields = set(getattr(importlib.import_module(module), cls).model_fields)
             missing = fields - set(node) - {"kind"}
             assert not missing, f"{group}={name}: {path} does not name {missing}"
+
+
+def stated() -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Class → the nodes of `conf/` that state it: where it is chosen by default the first that is,
+    else all."""
+    chosen: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        for command, more in COMMANDS.items():
+            config = compose(command, overrides=more)
+            for path, node in components(OmegaConf.to_container(config, resolve=True)):
+                if not is_preset(node):
+                    chosen.setdefault(node[TARGET], [(f"{command}.yaml{path}", node)])
+    others: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for file in sorted(conf_folder().glob("*/*.yaml")):
+        for path, node in components(OmegaConf.to_container(OmegaConf.load(file))):
+            if node[TARGET] not in chosen and not is_preset(node):
+                where = f"{file.relative_to(conf_folder())}{path}"
+                others.setdefault(node[TARGET], []).append((where, node))
+    return chosen | others
+
+
+def class_of(node: dict[str, Any]) -> type[Component]:
+    module, _, name = node[TARGET].rpartition(".")
+    found: type[Component] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def is_preset(node: dict[str, Any]) -> bool:
+    """Whether a node is about one thing that it names (a model, an endpoint, a kind), or is none of
+    the project's classes."""
+    if not node[TARGET].startswith("zelo.") or not issubclass(class_of(node), Component):
+        return True
+    required = [name for name, field in class_of(node).model_fields.items() if field.is_required()]
+    named = [value for value in map(node.get, required) if not isinstance(value, dict)]
+    return any(value not in (None, "???", "x") and "${" not in str(value) for value in named)
+
+
+def differences(node: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Options that a node states otherwise than its class, and both values."""
+    found = {}
+    for name, field in class_of(node).model_fields.items():
+        value = node.get(name)
+        if name in node and not field.is_required() and "${" not in str(value):
+            default = describe(field.default)
+            default = str(default) if isinstance(default, Path) else default
+            if value != default:
+                found[name] = (value, default)
+    return found
+
+
+def test_what_is_chosen_by_default_is_what_the_class_says() -> None:
+    """One truth: the file of a class that is chosen by default states the class's own defaults, and
+    where none is, one of its files does. The others are presets."""
+    classes = stated()
+    assert len(classes) > 50
+    for target, nodes in classes.items():
+        found = {where: differences(node) for where, node in nodes}
+        assert not all(found.values()), f"{target}: (file, class) {found}"
 
 
 def components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -54,10 +54,10 @@ class Function:
 class StandardLibrary(Component):
     """`data=stdlib`: a seeded subset of the standard library, split by query."""
 
-    documents: int = option(1500, "functions in the corpus, the relevant ones included", ge=2)
-    train_queries: int = option(300, "queries that are judged and trained on", ge=1)
-    dev_queries: int = option(100, "queries that settings are chosen on", ge=0)
-    test_queries: int = option(200, "queries that results are reported on", ge=0)
+    documents: int = option(2500, "functions in the corpus, the relevant ones included", ge=2)
+    train_queries: int = option(1000, "queries that are judged and trained on", ge=1)
+    dev_queries: int = option(400, "queries that settings are chosen on", ge=0)
+    test_queries: int = option(600, "queries that results are reported on", ge=0)
     min_words: int = option(4, "fewest words of a docstring's first sentence to be a query", ge=1)
     seed: int = option(0, "which subset is drawn; apart from the run's seed, so data stay fixed")
     name: str = option("stdlib", "what the collection is called in reports")

@@ -47,7 +47,9 @@ class TrecFiles(LabelledSource):
     )
     topics: str = option(help="topics, or lines id<TAB>text", exclude=True)
     qrels: dict[str, str | None] = option(
-        {}, "qrels file of each split: train, dev, test", exclude=True
+        {"train": None, "dev": None, "test": None},
+        "qrels file of each split: train, dev, test",
+        exclude=True,
     )
 
     def files(self) -> dict[str, Path]:

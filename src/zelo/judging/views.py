@@ -30,7 +30,7 @@ class Lexical(Component):
     analyzer: str = option("word", "what is counted", pattern="^(word|char_wb)$")
     n_min: int = option(1, "shortest n-gram", ge=1)
     n_max: int = option(1, "longest n-gram", ge=1)
-    gain: float = option(1.0, "standard deviation of the hidden scores", gt=0)
+    gain: float = option(2.0, "standard deviation of the hidden scores", gt=0)
 
     def hidden_scores(self, data: Path, pairs: Pairs) -> Scores:
         """Cosine of query and privileged text, scaled to a standard deviation of `gain`."""
@@ -60,7 +60,7 @@ class Embedding(Component):
 
     weights: Weights = option(help="embedding model that compares")
     max_tokens: int = option(64, "longer texts are cut here", ge=8)
-    gain: float = option(1.0, "standard deviation of the hidden scores", gt=0)
+    gain: float = option(2.0, "standard deviation of the hidden scores", gt=0)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
     def hidden_scores(self, data: Path, pairs: Pairs) -> Scores:

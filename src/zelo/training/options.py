@@ -20,7 +20,7 @@ class TrainingOptions(Component):
     clip: float = option(1.0, "largest norm of the gradient", gt=0)
     batch: int = option(4, "queries (train) or pairs (distil) per step, of all devices", ge=1)
     candidates: int | None = option(
-        None, "rated documents per query, drawn anew each epoch; null for all", ge=2
+        16, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
     frozen_layers: int = option(
         0, "lowest layers that stay as they are, and the embeddings with them; 0 for none", ge=0
