@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from sentence_transformers import SentenceTransformer
 from tests.documents import DOCS, blocks, follow
 from tests.judging.endpoint import running
 from tests.judging.storm import rows
+
+from zelo.data.texts import document_texts, query_texts
+from zelo.data.trec import read_run
 
 KEY = "sk-tutorial-1234"
 
@@ -37,8 +41,28 @@ def test_parts_of_ones_own(tmp_path: Path) -> None:
     said = follow("extending.md", tmp_path)
     assert "anchors: 2" in said[-1]
     report = (tmp_path / "outputs/runs/own/report.html").read_text()
-    for name in ("stars.Star", "shortest.Length", "huber.Huber", "symmetric.Uncased"):
+    for name in ("stars.Star", "shortest.Length", "huber.Huber", "narrow.Narrow"):
         assert name in report
+    what_ships_is_what_was_measured(tmp_path / "outputs" / "store")
+
+
+def what_ships_is_what_was_measured(store: Path) -> None:
+    """Of the last run, by the folder that ships, without a line of the project's or of its own."""
+    (model,) = store.glob("train/*/model")
+    (run,) = store.glob("evaluate/*/runs/zelo.trec")
+    (record,) = store.glob("load/*/stage.json")
+    shipped = SentenceTransformer(str(model), local_files_only=True)
+    assert shipped.get_embedding_dimension() == 16
+    measured = read_run(run)
+    queries = query_texts(record.parent, "test")
+    texts = document_texts(
+        record.parent, {doc_id for row in measured.values() for doc_id, _ in row}
+    )
+    assert len(measured) == 10
+    for query_id, ranking in measured.items():
+        documents = shipped.encode_document([texts[doc_id] for doc_id, _ in ranking])
+        cosines = shipped.similarity(shipped.encode_query(queries[query_id]), documents)[0]
+        assert [score for _, score in ranking] == pytest.approx(cosines.tolist(), abs=1e-4)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
