@@ -145,7 +145,10 @@ def run_stages(
         about = "" if passes == 1 else f", pass {number}"
         pairwise = way.distil(run.distil, learned, about)
         student = Distilled(
-            folder=pairwise.path / MODEL, made_by=pairwise.fingerprint, trainer=run.trainer
+            folder=pairwise.path / MODEL,
+            made_by=pairwise.fingerprint,
+            trainer=run.trainer,
+            tokens=run.distil.training.tokens,
         )
         judges = Ensemble(judges={"distilled": student}, vote="soft")
         of_pass = {"pairwise": pairwise} | way.one_pass(judges, " (the distilled model)", about)
@@ -179,6 +182,7 @@ class Way:
         self.run, self.store, self.overrides = run, store, overrides
         self.seed = {"seed": run.seed}
         self.logger = {"logger": tracking}
+        self.scoring = {"trainer": run.trainer, "tokens": run.trainer.tokens(run.training)}
         self.paid = {
             "ledger": run.home / "ledger.sqlite",
             "budget": run.budget,
@@ -295,7 +299,7 @@ class Way:
             evaluate,
             {**self.ranked, "trained": trained},
             {"model": run.model, "evaluation": run.evaluation, **self.seed},
-            {"trainer": run.trainer},
+            self.scoring,
             label=f"evaluate{about}",
         )
         outcome = {"ratings": ratings, "trained": trained, "metrics": metrics}
@@ -308,7 +312,7 @@ class Way:
             refine,
             {**self.ranked, "trained": trained},
             options,
-            {"trainer": self.run.trainer},
+            self.scoring,
             label=f"refine{about}",
         )
 

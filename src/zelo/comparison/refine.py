@@ -47,6 +47,7 @@ def refine(
     threshold: int,
     seed: int,
     trainer: LightningTrainer,
+    tokens: int,
 ) -> Mapping[str, Any]:
     """Pair each known relevant document that is ranked too low with the one just above it.
 
@@ -61,7 +62,7 @@ def refine(
     texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, "train")
     asked = {query_id: queries[query_id] for query_id in pool}
-    scores = model.score(trained / MODEL, asked, texts, pool, out, trainer)
+    scores = model.score(trained / MODEL, asked, texts, pool, out, trainer, tokens)
     rows: list[tuple[str, str, str]] = []
     for query_id, ranking in rerank(pool, scores).items():
         pairs = failures([doc_id for doc_id, _ in ranking], known[query_id], threshold)

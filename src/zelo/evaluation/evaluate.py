@@ -42,6 +42,7 @@ def evaluate(
     evaluation: Evaluation,
     seed: int,
     trainer: LightningTrainer,
+    tokens: int,
 ) -> Mapping[str, Any]:
     """Rank the candidates by the starting and the trained model and compare all systems.
 
@@ -60,7 +61,8 @@ def evaluate(
         for system, ranking in first_stage.items()
     }
     for system, folder in ((START, None), (TRAINED, trained / MODEL)):
-        rankings[system] = rerank(pool, model.score(folder, judged, documents, pool, out, trainer))
+        scores = model.score(folder, judged, documents, pool, out, trainer, tokens)
+        rankings[system] = rerank(pool, scores)
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}

@@ -37,6 +37,12 @@ class Distilled(Component):
         None, "fingerprint of the stage that makes the model; null: it is there already"
     )
     trainer: LightningTrainer | None = option(None, "precision and devices; null: the CPU")
+    tokens: int | None = option(
+        None,
+        "tokens per forward pass, padding included; null: 2,048 on a CPU, 32,768 on a GPU",
+        ge=1,
+        exclude=True,
+    )
 
     def fingerprint(self) -> str | None:
         """Digest of the weights, where no stage is yet to make them."""
@@ -56,25 +62,28 @@ class Distilled(Component):
         said = ["distilled", digest_files(self._weights())]
         if trainer.precision != "32-true":
             said.append(trainer.precision)
-        return PreparedDistilled(digest(said), self.folder.expanduser(), trainer)
+        budget = trainer.tokens(TrainingOptions(tokens=self.tokens))
+        return PreparedDistilled(digest(said), self.folder.expanduser(), trainer, budget)
 
 
 class PreparedDistilled:
     """The loaded model, or the processes that have it."""
 
-    def __init__(self, fingerprint: str, folder: Path, trainer: LightningTrainer) -> None:
+    def __init__(
+        self, fingerprint: str, folder: Path, trainer: LightningTrainer, tokens: int
+    ) -> None:
         self.fingerprint = fingerprint
         self.processes: ProcessPoolExecutor | None = None
         self.ask: Callable[[list[list[Triple]]], Iterable[list[float]]]  # lots of questions
         if trainer.devices == 1:
-            self.ask = partial(map, Reading(folder, trainer, 0))
+            self.ask = partial(map, Reading(folder, trainer, tokens, 0))
             return
         context = multiprocessing.get_context("spawn")
         numbers: Any = context.Queue()
         for number in range(trainer.devices):
             numbers.put(number)
         self.processes = ProcessPoolExecutor(
-            trainer.devices, context, open_reading, (folder, trainer, numbers)
+            trainer.devices, context, open_reading, (folder, trainer, tokens, numbers)
         )
         self.ask = partial(self.processes.map, read)
         # Here, not where they are asked: they end with the thread that started them.
@@ -102,32 +111,30 @@ class PreparedDistilled:
 class Reading:
     """The model on one device."""
 
-    def __init__(self, folder: Path, trainer: LightningTrainer, number: int) -> None:
+    def __init__(self, folder: Path, trainer: LightningTrainer, tokens: int, number: int) -> None:
         from zelo.models.pairwise import PairwiseReranker
 
-        self.device, self.trainer = trainer.device(number), trainer
+        self.device, self.trainer, self.tokens = trainer.device(number), trainer, tokens
         self.model: PairwiseReranker = PairwiseReranker.load(folder).to(self.device)
 
     def __call__(self, triples: Sequence[Triple]) -> list[float]:
         """P(a ≻ b) of triples."""
         with self.trainer.autocast(self.device):
-            p: list[float] = self.model.preference(
-                triples, self.trainer.tokens(TrainingOptions())
-            ).tolist()
+            p: list[float] = self.model.preference(triples, self.tokens).tolist()
         return p
 
 
 OPEN: list[Reading] = []  # the one of a process that answers for a device
 
 
-def open_reading(folder: Path, trainer: LightningTrainer, numbers: Any) -> None:
+def open_reading(folder: Path, trainer: LightningTrainer, tokens: int, numbers: Any) -> None:
     """Load the model in a process of its own, on a device that no other has."""
     from zelo.training.ranks import die_with_parent, share_cores
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them
     share_cores(trainer)
-    OPEN.append(Reading(folder, trainer, numbers.get()))
+    OPEN.append(Reading(folder, trainer, tokens, numbers.get()))
 
 
 def read(triples: Sequence[Triple]) -> list[float]:

@@ -15,6 +15,19 @@ def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
+def by_room(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:
+    """Indices in batches of at most `size` texts and `budget` tokens, padding included, the longest
+    first. A text that is longer than the budget is a batch by itself."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        last = batches[-1] if batches else []
+        if 0 < len(last) < size and (len(last) + 1) * lengths[last[0]] <= budget:
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 OVERHEAD = 16  # a batch by itself costs about as much as a 16th of the budget in padding
 
 

@@ -92,6 +92,7 @@ class BiEncoder(Component):
         candidates: Mapping[str, Sequence[str]],
         out: Path,
         trainer: LightningTrainer,
+        tokens: int | None = None,
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, None: the starting model."""
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
@@ -101,4 +102,4 @@ class BiEncoder(Component):
         )
         if folder is None and self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}
-        return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
+        return rerank_by_cosine(model, queries, documents, candidates, self.batch_size, tokens)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
 from zelo.errors import UserError
-from zelo.models.batching import by_length
+from zelo.models.batching import by_length, by_room
 from zelo.models.biencoder import DEFAULT_SCALE
 from zelo.models.lora import Lora, merge, prepare
 from zelo.models.weights import Weights
@@ -112,18 +112,20 @@ class CrossEncoder(Component):
         candidates: Mapping[str, Sequence[str]],
         out: Path,
         trainer: LightningTrainer,
+        tokens: int | None = None,
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, on the trainer's devices.
 
         With None the starting model scores: the cross-encoder or the decoder that training goes on
-        from, or the embedding model that the backbone of a new head came from.
+        from, or the embedding model that the backbone of a new head came from. At most `tokens` are
+        read at once, if given.
         """
         start = self.weights.locate()
         if folder is None and self.head not in ("keep", "answer"):
             from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
             model: Any = load_embedding_model(start, self.max_tokens)
-            return rerank_by_cosine(model, queries, documents, candidates, self.batch_size)
+            return rerank_by_cosine(model, queries, documents, candidates, self.batch_size, tokens)
         pairs = [
             (queries[query_id], documents[doc_id])
             for query_id, docs in candidates.items()
@@ -132,14 +134,14 @@ class CrossEncoder(Component):
         if folder is None and self.head == "answer":
             model = new_cross_encoder(start, self.head, answers=self.answers)
             model.max_seq_length = self.max_tokens
-            found = predict(model, pairs, self.batch_size)
+            found = predict(model, pairs, self.batch_size, tokens)
         elif trainer.processes > 1:
             from zelo.models.scoring import score_on_devices
 
             place = out / ("scoring-start" if folder is None else "scoring-trained")
-            found = score_on_devices(folder or start, pairs, place, trainer)
+            found = score_on_devices(folder or start, pairs, place, trainer, tokens)
         else:
-            found = predict(load_cross_encoder(folder or start), pairs, self.batch_size)
+            found = predict(load_cross_encoder(folder or start), pairs, self.batch_size, tokens)
         scores = iter(found)
         return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
 
@@ -420,11 +422,19 @@ def activations(content: Any) -> list[str]:
     return []
 
 
-def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[float]:
-    """Scores of pairs in their order, float32, longest texts first so that batches pad little."""
+def predict(
+    model: Any, pairs: Sequence[tuple[str, str]], batch_size: int, tokens: int | None = None
+) -> list[float]:
+    """Scores of pairs in their order, float32, longest texts first so that batches pad little.
+
+    At most `tokens` are read at once, padding included, where that is given.
+    """
     from zelo.progress import track
 
-    batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
+    if tokens is None:
+        batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
+    else:
+        batches = by_room(lengths_of_pairs(model, pairs), batch_size, tokens)
     scores = [0.0] * len(pairs)
     for part in track(batches, "scoring pairs"):
         values = model.predict(
@@ -433,3 +443,15 @@ def predict(model: Any, pairs: Sequence[tuple[str, str]], batch_size: int) -> li
         for i, value in zip(part, values.tolist(), strict=True):
             scores[i] = value
     return scores
+
+
+def lengths_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Tokens of each pair as `model` reads it, or a few more."""
+    from zelo.models.tokens import lengths_of
+
+    prompt = model.prompts.get(model.default_prompt_name)
+    frame = model.preprocess([("", "")], prompt=prompt)["input_ids"].shape[1]
+    of = lengths_of(model.tokenizer, [text for pair in pairs for text in pair])
+    whole = [frame + of[query] + of[document] for query, document in pairs]
+    most = model.max_seq_length
+    return whole if most is None else [min(length, most) for length in whole]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from zelo.errors import UserError, in_words
-from zelo.models.batching import by_length
+from zelo.models.batching import by_length, by_room
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -82,12 +82,23 @@ def quiet_transformers() -> None:
 
 
 def embed(
-    model: SentenceTransformer, texts: Sequence[str], batch_size: int, task: str, what: str
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    batch_size: int,
+    task: str,
+    what: str,
+    tokens: int | None = None,
 ) -> torch.Tensor:
-    """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document."""
+    """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document.
+
+    At most `tokens` are read at once, padding included, where that is given.
+    """
     from zelo.progress import track
 
-    batches = by_length([-len(text) for text in texts], batch_size)
+    if tokens is None:
+        batches = by_length([-len(text) for text in texts], batch_size)
+    else:
+        batches = by_room(lengths_of_texts(model, texts), batch_size, tokens)
     encode: Any = model.encode_query if task == "query" else model.encode_document
     rows = torch.empty(len(texts), model.get_embedding_dimension() or 0)
     for part in track(batches, f"embedding {what}"):
@@ -101,18 +112,32 @@ def embed(
     return rows
 
 
+def lengths_of_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text as `model` reads it, or a few more: as if by its longest prompt."""
+    from zelo.models.tokens import lengths_of
+
+    frames = [model.preprocess([prompt])["input_ids"].shape[1]
+              for prompt in ["", *filter(None, model.prompts.values())]]  # fmt: skip
+    of = lengths_of(model.tokenizer, texts)
+    whole = [max(frames) + of[text] for text in texts]
+    most = model.max_seq_length
+    return whole if most is None else [min(length, most) for length in whole]
+
+
 def rerank_by_cosine(
     model: SentenceTransformer,
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     candidates: Mapping[str, Sequence[str]],
     batch_size: int,
+    tokens: int | None = None,
 ) -> dict[str, list[float]]:
     """Cosine similarity of each query with each of its candidates, in the candidates' order."""
     wanted = sorted({doc_id for docs in candidates.values() for doc_id in docs})
     place = {doc_id: i for i, doc_id in enumerate(wanted)}
-    d = embed(model, [documents[i] for i in wanted], batch_size, "document", "candidates")
-    q = embed(model, [queries[i] for i in candidates], batch_size, "query", "queries")
+    texts = [documents[i] for i in wanted]
+    d = embed(model, texts, batch_size, "document", "candidates", tokens)
+    q = embed(model, [queries[i] for i in candidates], batch_size, "query", "queries", tokens)
     return {
         query_id: (d[[place[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
         for row, (query_id, docs) in enumerate(candidates.items())

@@ -27,12 +27,18 @@ PAIRS, LOTS = "pairs.arrow", "lots"
 
 
 def score_on_devices(
-    folder: Path, pairs: Sequence[tuple[str, str]], out: Path, trainer: LightningTrainer
+    folder: Path,
+    pairs: Sequence[tuple[str, str]],
+    out: Path,
+    trainer: LightningTrainer,
+    tokens: int | None = None,
 ) -> list[float]:
     """Scores (float32) of pairs by the cross-encoder in `folder`, in their order.
 
-    What is under way lies in `out`, which is gone at the end.
+    Each device reads at most `tokens` at once; null: as many as in training by default. What is
+    under way lies in `out`, which is gone at the end.
     """
+    from zelo.training.options import TrainingOptions
     from zelo.training.ranks import on_devices
 
     out.mkdir(exist_ok=True)
@@ -40,7 +46,8 @@ def score_on_devices(
     prompt = model.prompts.get(model.default_prompt_name)
     tokenize(model, pairs, prompt, out / PAIRS, "pairs")
     (out / LOTS).mkdir(exist_ok=True)
-    on_devices(score_lots, out, trainer, folder=folder)
+    budget = trainer.tokens(TrainingOptions(tokens=tokens))
+    on_devices(score_lots, out, trainer, folder=folder, budget=budget)
     scores = np.concatenate([np.load(path) for path in sorted((out / LOTS).glob("*.npy"))])
     assert len(scores) == len(pairs), (len(scores), len(pairs))
     shutil.rmtree(out)
@@ -49,17 +56,15 @@ def score_on_devices(
 
 
 @torch.inference_mode()
-def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path) -> None:
+def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path, budget: int) -> None:
     """Score this rank's lots: every so many'th that is not there yet."""
     from zelo.progress import track
-    from zelo.training.options import TrainingOptions
     from zelo.training.ranks import place
 
     rank, world, local = place()
     device = trainer.device(local)
     model: Any = load_cross_encoder(folder).to(device).eval()
     tokens, flat = TokenFile(out / PAIRS), flatten(model)
-    budget = trainer.tokens(TrainingOptions())
     lots = range(rank, -(-len(tokens) // LOT), world)
     half = attends_by_flash(model[0].model)  # else in 32 bits, as on one device
     for lot in track(lots, "scoring pairs") if rank == 0 else lots:

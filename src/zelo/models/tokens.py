@@ -37,6 +37,17 @@ def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, 
     write_tokens(encode, inputs, path, model.tokenizer, what)
 
 
+def lengths_of(tokenizer: Any, texts: Sequence[str]) -> dict[str, int]:
+    """Tokens of each text by itself."""
+    found: dict[str, int] = {}
+    distinct = list(dict.fromkeys(texts))
+    for start in range(0, len(distinct), LOT):
+        lot = distinct[start : start + LOT]
+        ids = tokenizer(lot, add_special_tokens=False, verbose=False)["input_ids"]
+        found |= zip(lot, map(len, ids), strict=True)
+    return found
+
+
 def write_tokens(
     encode: Callable[[list[Any]], Mapping[str, Any]],
     inputs: Sequence[Any],

@@ -30,7 +30,8 @@ class TrainingOptions(Component):
     )
     tokens: int | None = option(
         None,
-        "tokens per forward pass, padding included; null: 2,048 on a CPU, 32,768 on a GPU",
+        "tokens per forward pass, of scoring too, padding included; null: 2,048 on a CPU, 32,768 "
+        "on a GPU",
         ge=1,
         exclude=True,
     )

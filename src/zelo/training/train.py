@@ -48,10 +48,12 @@ class Model(Protocol):
         candidates: Mapping[str, Sequence[str]],
         out: Path,
         trainer: LightningTrainer,
+        tokens: int,
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, None: the starting model.
 
-        On the trainer's devices where that is worth it; what is under way lies in `out`.
+        On the trainer's devices where that is worth it, at most `tokens` at once on each, padding
+        included; what is under way lies in `out`.
         """
         ...
 
