@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Cli, write_beir
+from tests.judging.endpoint import running
 
+from zelo.artifacts import read_table
 from zelo.judging.prompt import messages
 from zelo.judging.protocol import Question, filed, turned
 from zelo.judging.simulated import Noise, PreparedSimulated
@@ -79,3 +81,27 @@ def test_what_does_not_go_together_is_refused(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_paid_judge_compares_them(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    """Each document by its own query; the endpoint reads what they are worth."""
+    documents = {f"d{i}": f"query document worth={i / 12:.2f}" for i in range(12)}
+    queries = {f"q{i}": f"query for document {i}" for i in range(6)}
+    write_beir(tmp_path / "own", documents, queries, {"test": [("q0", "d0", 1)]})
+    with running() as endpoint:
+        done = cli(
+            "run", "data=beir", f"data.path={tmp_path / 'own'}", "retriever=bm25", toy[0],
+            "depth=4", "cross=on", "objective=mse", "judge=vllm", "judge.vote=soft",
+            f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
+            "stages=[load,retrieve,compare,cross,judge,rate]",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    store = tmp_path / "work" / "outputs" / "store"
+    (rated,) = store.glob("rate/*/levels.parquet")
+    assert rated.is_file()
+    said = [read_table(record.parent, "judgments") for record in store.glob("judge/*/stage.json")]
+    rows = [row for table in said for row in table.to_pylist() if row["query_b"] is not None]
+    assert rows
+    for row in rows:
+        a, b = (round(int(row[name][1:]) / 12, 2) for name in ("doc_a", "doc_b"))
+        assert row["score"] == pytest.approx((b - a) / 2, abs=0.01)
