@@ -213,10 +213,11 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
 
 def is_first_zerank(folder: Path) -> bool:
     """Whether a folder is a first release of zerank, which scores by code of its own."""
-    if (folder / "modules.json").is_file():
+    about = folder / "config.json"
+    if (folder / "modules.json").is_file() or not about.is_file():
         return False  # later ones are stock
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = json.dumps(config.get("auto_map") or {})
+    config = json.loads(about.read_text(encoding="utf-8"))
+    named = json.dumps(config.get("auto_map")) if isinstance(config, dict) else ""
     return "modeling_zeranker" in named or (folder / "modeling_zeranker.py").is_file()
 
 
