@@ -79,6 +79,12 @@ def write_beir(
     return folder
 
 
+def append(path: Path, *lines: str) -> None:
+    """Add lines to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
 TOPICS = ["apples", "rivers", "engines", "planets", "poems", "bridges", "violins", "storms"]
 
 

@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.training_args import (
 )
 
 from zelo.artifacts import read_table
-from zelo.data.texts import document_texts, query_texts, relevance_grades
+from zelo.data.texts import document_texts, documents_there, query_texts, relevance_grades
 from zelo.models.crossencoder import load_cross_encoder, save_cross_encoder
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
@@ -40,6 +40,8 @@ def triples(data: Path, candidates: Path, mined: int, wanted: int) -> list[tuple
     pool = candidates_from(read_table(candidates, "candidates"))
     queries = query_texts(data, "train")
     pairs = [(q, d) for q in queries for d, grade in grades.get(q, {}).items() if grade > 0]
+    there = documents_there(data, {d for _, d in pairs})
+    pairs = [(q, d) for q, d in pairs if d in there]
     negatives = {q: [d for d in pool[q] if not grades[q].get(d)][:mined] for q, _ in pairs}
     if not all(negatives.values()):
         raise ValueError("a training query has no candidate without a label")

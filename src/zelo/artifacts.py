@@ -32,6 +32,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "documents": pa.schema({"doc_id": TEXT, "title": TEXT, "text": TEXT}),
     "qrels": pa.schema({"query_id": TEXT, "doc_id": TEXT, "relevance": WHOLE}),
     "privileged": pa.schema({"doc_id": TEXT, "text": TEXT}),
+    "identical": pa.schema({"query_id": TEXT}),
     # retrieve: `first_stage` has every ranking, `candidates` the one that is compared and reranked;
     # rank counts from 1
     "first_stage": pa.schema(

@@ -25,7 +25,7 @@ from zelo.comparison.cross import CrossQuery, cross
 from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.comparison.rounds import AtOnce, count, in_rounds
 from zelo.config import Component, describe, option
-from zelo.data.collection import Data, load
+from zelo.data.collection import NO_TRAINING, Data, load
 from zelo.errors import UserError
 from zelo.evaluation.appraise import appraise
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
@@ -192,8 +192,8 @@ class Way:
         asks = data.complete and compare.name in store.selected
         if asks and not data.record["counts"]["queries"].get("train"):
             raise UserError(
-                "data: no query is left to train on, since every query has labels to test with; "
-                "data.train_share=0.5 trains on half of them"
+                f"data: no query is left to train on, since every query has labels to test with: "
+                f"{NO_TRAINING}"
             )
         if data.complete and evaluate.name in store.selected:
             grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for

@@ -15,7 +15,9 @@ from omegaconf import OmegaConf
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import PairSource
 from zelo.config import conf_folder
+from zelo.data.collection import NO_TRAINING
 from zelo.data.planned import Planned
+from zelo.errors import UserError
 from zelo.judging import prompt
 from zelo.judging.api import ApiJudge
 from zelo.judging.language_model import LanguageModel
@@ -199,6 +201,8 @@ def measure(run: Run) -> Size:
         )
         if split == "train"
     ]
+    if not queries:
+        raise UserError(f"plan: no query is left to train on: {NO_TRAINING}")
     rng = np.random.default_rng(0)
     number, lots, lengths = 0, np.empty(0), np.empty(0)
     for part in collection.documents:

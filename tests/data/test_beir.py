@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.conftest import write_beir
+from tests.conftest import append, write_beir
 
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import Collection, load
+from zelo.data.describe import describe
+from zelo.data.texts import identical_queries, relevance_grades
 from zelo.errors import UserError
 
 
@@ -97,8 +100,6 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
             "q1 d1 1",
             r"test\.tsv:3: expected 3 fields separated by tabs .* found 1",
         ),
-        ("qrels/test.tsv", "q9\td1\t1", r"test\.tsv:3: query 'q9' is not in queries\.jsonl"),
-        ("qrels/test.tsv", "q1\td9\t1", r"test\.tsv:3: document 'd9' is not in corpus\.jsonl"),
         (
             "qrels/test.tsv",
             "q1\td1\thigh",
@@ -181,3 +182,87 @@ def test_a_renamed_split_is_another_collection(tmp_path: Path) -> None:
     before = BeirFolder(path=str(folder)).fingerprint()
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "train.tsv")
     assert BeirFolder(path=str(folder)).fingerprint() != before
+
+
+def loaded(folder: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """What the stage `load` counts of a folder."""
+    out.mkdir()
+    return dict(load(out=out, source=BeirFolder(path=str(folder), **options)))
+
+
+def test_labels_of_what_is_not_there_are_counted_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small(tmp_path / "c")
+    append(folder / "qrels" / "test.tsv", "q2\tgone\t2", "q2\tlost\t1", "q9\td1\t1", "q9\td2\t0")
+    counts = loaded(folder, tmp_path / "out")
+    assert counts["labels"] == 4
+    assert counts["labels_of_unknown_documents"] == 2
+    assert counts["labels_of_unknown_queries"] == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert (
+        "2 labels are left out: their 1 queries are not in queries.jsonl, the first 'q9'" in said[0]
+    )
+    assert "test.tsv:5" in said[0]
+    assert "2 labels name 2 documents that are not there, the first 'gone' of query 'q2'" in said[1]
+    # A relevant document that nobody finds counts in the ideal order, as in trec_eval.
+    assert relevance_grades(tmp_path / "out") == {"q2": {"d1": 1, "gone": 2, "lost": 1},
+                                                  "q3": {"d2": 2}}  # fmt: skip
+    warnings = describe(BeirFolder(path=str(folder))).warnings
+    assert [line for line in said if line.strip() not in warnings] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("q9\td1\t1", r"test\.tsv:3: query 'q9' is not in queries\.jsonl"),
+        ("q1\td9\t1", r"test\.tsv:3: document 'd9' is not in corpus\.jsonl"),
+    ],
+)
+def test_strict_refuses_labels_of_what_is_not_there(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    folder = small(tmp_path / "c")
+    append(folder / "qrels" / "test.tsv", line)
+    loaded(folder, tmp_path / "out")
+    with pytest.raises(UserError, match=message):
+        loaded(folder, tmp_path / "strict", strict=True)
+
+
+def test_labels_of_another_collection_are_refused(tmp_path: Path) -> None:
+    documents, queries = {"d1": "one"}, {"q1": "first"}
+    other = write_beir(tmp_path / "a", documents, queries, {"test": [("x", "d1", 1)]})
+    with pytest.raises(UserError, match=r"test\.tsv:2: query 'x' is not in .* nor is any other"):
+        loaded(other, tmp_path / "1")
+    other = write_beir(tmp_path / "b", documents, queries, {"test": [("q1", "x", 1)]})
+    for call in (
+        lambda: loaded(other, tmp_path / "2"),
+        lambda: describe(BeirFolder(path=str(other))),
+    ):
+        with pytest.raises(UserError, match=r"test\.tsv:2: document 'x' is not in .*, nor"):
+            call()
+
+
+def test_queries_that_are_documents_are_found_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_beir(
+        tmp_path / "c",
+        {"a": "How do I cook  rice?", "b": "another text", "c": "of another case"},
+        {"a": "how do I cook rice?", "b": "not that text", "c": "Title of another case", "q": "x"},
+        {},
+    )
+    (folder / "corpus.jsonl").write_text(
+        (folder / "corpus.jsonl").read_text().replace('"c", "title": ""', '"c", "title": "TITLE"')
+    )
+    counts = loaded(folder, tmp_path / "out")
+    assert counts["queries_that_are_documents"] == 2
+    assert identical_queries(tmp_path / "out") == ["a", "c"]
+    said = capsys.readouterr().err
+    assert said.count("2 queries are documents too, the first 'a'") == 1
+    assert "data.drop_identical=false keeps them" in said
+    assert (
+        loaded(folder, tmp_path / "kept", drop_identical=False)["queries_that_are_documents"] == 2
+    )
+    assert identical_queries(tmp_path / "kept") == []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conftest import Cli
+from tests.conftest import Cli, append
 
 
 def repeat_first_line(path: Path) -> None:
@@ -15,9 +15,7 @@ def repeat_first_line(path: Path) -> None:
     path.write_text("\n".join([*lines, lines[0]]) + "\n")
 
 
-def append(path: Path, line: str) -> None:
-    path.write_text(path.read_text() + line + "\n")
-
+SPLITS = ("train", "test")
 
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "an empty data set": (
@@ -28,9 +26,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: repeat_first_line(f / "corpus.jsonl"),
         "corpus.jsonl:33: id 'd0-apples' was used before",
     ),
-    "an unknown id": (
-        lambda f: append(f / "qrels/test.tsv", "q\td\t1"),
-        "qrels/test.tsv:34: query 'q' is not in",
+    "labels of unknown queries alone": (
+        lambda f: [(f / f"qrels/{split}.tsv").write_text("q\td0-apples\t1\n") for split in SPLITS],
+        "qrels/train.tsv:1: query 'q' is not in queries.jsonl, nor is any other",
+    ),
+    "labels of an unknown document alone": (
+        lambda f: [
+            (f / f"qrels/{split}.tsv").write_text(f"q-apples-{kind}\td\t1\n")
+            for split, kind in zip(SPLITS, ("history", "theory"), strict=True)
+        ],
+        "qrels/train.tsv:1: document 'd' is not in corpus.jsonl, nor is any other",
     ),
     "a missing file": (lambda f: (f / "queries.jsonl").unlink(), "queries.jsonl: not found"),
     "a malformed line": (

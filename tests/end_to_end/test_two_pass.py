@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.conftest import Cli
+from tests.conftest import Cli, append
 from tests.end_to_end.test_run import run_folder
 
 from zelo.artifacts import read_table
@@ -67,6 +67,17 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
 def test_two_passes_on_a_folder(
     cli: Cli, tmp_path: Path, tiny_model: Path, beir_folder: Path
 ) -> None:
+    """With labels of what is not there, and a query that is a document, as published sets have."""
+    own = {"_id": "q-storms-history", "text": "history of storms"}
+    append(beir_folder / "corpus.jsonl", json.dumps(own))
+    append(
+        beir_folder / "qrels" / "train.tsv",
+        "q-apples-history\tgone\t3",
+        "q-rivers-history\tlost\t3",
+        "q-storms-history\tq-storms-history\t3",
+        "nobody\td0-apples\t1",
+    )
+    append(beir_folder / "qrels" / "test.tsv", "q-apples-theory\tgone\t2")
     folder, done = run_folder(
         cli, tmp_path, "experiment=two_pass", "data=beir", "judge=graded",
         f"data.path={beir_folder}", f"weights.path={tiny_model}", "top_k=10", "depth=6",
@@ -80,6 +91,22 @@ def test_two_passes_on_a_folder(
     ]  # fmt: skip
     by_label = {stage["label"]: stage for stage in stages}
     assert "judge (the ensemble, failures of pass 1)" in by_label
+    counts = {label: stage["counts"] for label, stage in by_label.items()}
+    assert counts["load"]["labels_of_unknown_documents"] == 3
+    assert counts["load"]["labels_of_unknown_queries"] == 1
+    assert counts["load"]["queries_that_are_documents"] == 1
+    assert done.stderr.count("1 queries are documents too, the first 'q-storms-history'") == 1
+    # Known are the best documents of those that are there, and not a query's own text.
+    assert counts["refine, pass 1"]["queries_with_labels"] == 8
+    assert counts["refine, pass 1"]["known_documents"] == 8
+    for stage in stages:
+        made = tmp_path / "work" / stage["path"]
+        if (made / "comparisons.parquet").is_file():
+            for row in read_table(made, "comparisons").to_pylist():
+                assert row["query_id"] not in (row["doc_a"], row["doc_b"])
+    assert "3 labels name documents that are not there" in (folder / "report.html").read_text()
+    shown = cli("inspect", str(folder), "--query", "q-apples-theory").stdout
+    assert "labelled 2: gone, which is not among the candidates" in shown
     # What is exported is what the last ratings were made from, not all that was ever asked.
     exported = cli("export", str(folder), f"out={tmp_path / 'zbench'}")
     assert exported.returncode == 0, exported.stderr

@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import ir_measures
 import pytest
-from tests.conftest import Cli, write_beir
+from tests.conftest import Cli, append, write_beir
 from tests.judging.endpoint import running
 
 from zelo.artifacts import read_json, read_table
@@ -204,6 +205,44 @@ def test_evaluate_and_compare(
     done = cli("compare", *runs, "qrels=nothing.tsv")
     assert done.returncode == 2
     assert done.stderr == "error: nothing.tsv: not found\n"
+
+
+def test_labels_of_what_is_not_there_count_as_trec_eval_counts_them(
+    cli: Cli, tmp_path: Path, beir_folder: Path
+) -> None:
+    qrels = beir_folder / "qrels" / "test.tsv"
+    append(qrels, "q-apples-theory\tgone\t2", "q-rivers-theory\tlost\t1", "nobody\td0-apples\t1")
+    done = cli(
+        "evaluate", "data=beir", f"data.path={beir_folder}", "retriever=bm25", "top_k=3",
+        "evaluation.resamples=100", "out=out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 labels name 2 documents that are not there, the first 'gone'" in done.stderr
+    assert "1 labels are left out: their 1 queries are not in queries.jsonl" in done.stderr
+    out = tmp_path / "work" / "out"
+    labels = [line.split("\t") for line in qrels.read_text().splitlines()[1:]]
+    grades: dict[str, dict[str, int]] = {}
+    for query_id, doc_id, grade in labels:
+        grades.setdefault(query_id, {})[doc_id] = int(grade)
+    run = {q: dict(ranked) for q, ranked in read_run(out / "runs" / "bm25.trec").items()}
+    names = {"NDCG@10": ir_measures.nDCG @ 10, "Recall@10": ir_measures.R @ 10}
+    theirs = {
+        (row.query_id, str(row.measure)): row.value
+        for row in ir_measures.iter_calc(list(names.values()), grades, run)
+        if row.query_id != "nobody"  # who has no text, and no ranking
+    }
+    ours = {
+        (row["query_id"], str(names[row["metric"]])): row["value"]
+        for row in read_table(out, "per_query").to_pylist()
+        if row["system"] == "bm25" and row["metric"] in names
+    }
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert ours["q-apples-theory", "R@10"] < 1
+    done = cli(
+        "evaluate", "data=beir", f"data.path={beir_folder}", "retriever=bm25", "data.strict=true"
+    )
+    assert done.returncode == 2
+    assert "test.tsv:36: query 'nobody' is not in queries.jsonl" in done.stderr
 
 
 def test_only_the_first_are_reranked_and_thresholds_are_chosen_apart(

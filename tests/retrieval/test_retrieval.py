@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import write_beir
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import load
 from zelo.data.texts import Corpus
 from zelo.errors import UserError
 from zelo.models.weights import Weights
@@ -347,6 +350,47 @@ def test_candidates_of_any_engine(tmp_path: Path) -> None:
 def test_a_mistake_in_a_run_is_named(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         search(run_file(tmp_path, content), {"q1": "x"}, DOCUMENTS, 5)
+
+
+def test_a_querys_own_text_is_not_found_for_it(tmp_path: Path, tiny_model: Path) -> None:
+    """As if it were not in the collection for that query, and for no other one."""
+    texts = {"a": "apples and pears", "b": "apples and plums", "c": "pears and plums", "d": "plums"}
+    queries = {"a": "Apples  and pears", "b": "apples and something else", "x": "apples and pears"}
+    weights = Weights(name="x", path=str(tiny_model))
+    dense = Dense(weights=weights, max_tokens=16)
+    hybrid = Hybrid(bm25=BM25(language="none"), dense=dense)
+
+    def stages(name: str, documents: dict[str, str], asked: dict[str, str]) -> dict[str, list[str]]:
+        folder = write_beir(tmp_path / name / "c", documents, asked, {})
+        data, out = tmp_path / name / "data", tmp_path / name / "out"
+        for path in (data, out):
+            path.mkdir()
+        load(out=data, source=BeirFolder(path=str(folder)))
+        retrieve(out=out, data=data, retriever=hybrid, top_k=3)
+        first = rankings_from(read_table(out, "first_stage"))
+        assert candidates_from(read_table(out, "candidates")) == {
+            q: [d for d, _ in ranked][:3] for q, ranked in first["hybrid"].items()
+        }
+        return {
+            f"{system} {q}": [d for d, _ in ranked]
+            for system, ranking in first.items()
+            for q, ranked in ranking.items()
+        }
+
+    found = stages("whole", texts, queries)
+    without = {doc_id: text for doc_id, text in texts.items() if doc_id != "a"}
+    assert stages("without", without, {"a": queries["a"]}) == {
+        key: ranked for key, ranked in found.items() if key.endswith(" a")
+    }
+    assert set(found["dense b"]) == set(texts)  # another text has that id
+    assert found["bm25 x"][0] == "a"  # the same text under another id
+
+
+def test_own_texts_are_taken_out_and_the_rest_moves_up() -> None:
+    both = hits([(4, 3.0), (2, 2.0), (7, 1.0)], [(2, 1.0)])
+    found = both.without(np.array([2, -1]))
+    assert found.place_QK.tolist() == [[4, 7, -1], [2, -1, -1]]
+    assert found.score_QK.tolist() == [[3.0, 1.0, -np.inf], [1.0, -np.inf, -np.inf]]
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])

@@ -13,7 +13,7 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.compare import present
 from zelo.comparison.rounds import AtOnce
 from zelo.config import Component, option
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, documents_there, identical_queries, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import labelled_queries, rerank
 from zelo.retrieval.ranking import candidates_from
@@ -36,7 +36,7 @@ class Refinement(Component):
     sample_depth: int = option(12, "documents of each, best candidates first", ge=2)
 
 
-@stage(version=1)
+@stage(version=2)
 def refine(
     *,
     out: Path,
@@ -51,10 +51,10 @@ def refine(
 ) -> Mapping[str, Any]:
     """Pair each known relevant document that is ranked too low with the one just above it.
 
-    A document is known if a training query's labels give it their highest grade; it is ranked among
-    the candidates, to which it is added where retrieval missed it. The document above it is the
-    nearest that is not known to be relevant itself. Raises `UserError` where no training query has
-    labels.
+    A document is known if a training query's labels give it the highest grade of those that are
+    there; it is ranked among the candidates, to which it is added where retrieval missed it. The
+    document above it is the nearest that is not known to be relevant itself. Raises `UserError`
+    where no training query has labels.
     """
     known = known_to_refine(data)
     ranked = candidates_from(read_table(candidates, "candidates"))
@@ -82,8 +82,19 @@ def refine(
 
 
 def known_to_refine(data: Path) -> dict[str, list[str]]:
-    """Training query → documents of its highest grade; `UserError` where no query has any."""
-    grades = labelled_queries(data, "train")
+    """Training query → documents of its highest grade, of those that are there and are not its own
+    text; `UserError` where no query has any."""
+    labels = labelled_queries(data, "train")
+    there = documents_there(data, {doc_id for row in labels.values() for doc_id in row})
+    own = set(identical_queries(data))
+    grades = {
+        query_id: known
+        for query_id, row in labels.items()
+        if (known := {
+            doc_id: grade for doc_id, grade in row.items()
+            if doc_id in there and grade > 0 and not (doc_id == query_id and query_id in own)
+        })
+    }  # fmt: skip
     if not grades:
         raise UserError(
             "refine: no training query has a known relevant document; give qrels/train.tsv, or "

@@ -17,10 +17,17 @@ from zelo.artifacts import Table, table, write_parts, write_table
 from zelo.config import Component, option
 from zelo.data.texts import PART
 from zelo.errors import UserError
+from zelo.progress import say
 from zelo.store import stage
 
 SPLITS = ("train", "dev", "test")
 MAX_GRADE = 2**31 - 1  # what the schema of labels holds
+
+# What to do where every query is tested on.
+NO_TRAINING = (
+    "data.train_share=0.5 trains on half of the tested ones; or add queries to the collection, "
+    "which need no labels (a coming release will write them); stages=[load,retrieve] does without"
+)
 
 T = TypeVar("T")
 
@@ -29,8 +36,10 @@ T = TypeVar("T")
 class Collection:
     """Queries, documents and relevance labels, as tables of the schemas of the same names.
 
-    Documents come in parts, once, so that they need not fit in memory. `privileged` holds text
-    about documents that simulated judges may read and models may not.
+    Documents come in parts, once, so that they need not fit in memory. Labels may name documents
+    that are not there, which count as relevant ones that nobody finds, and no query that is not
+    there. `privileged` holds text about documents that simulated judges may read and models may
+    not.
     """
 
     name: str
@@ -38,6 +47,9 @@ class Collection:
     queries: Table
     qrels: Table
     privileged: Table | None = None
+    labels_left_out: int = 0  # of queries that are not there
+    notes: Sequence[str] = ()  # what else a reader should know of the source
+    drop_identical: bool = True  # a query's own text is no candidate of it
 
 
 @runtime_checkable
@@ -55,22 +67,58 @@ class Data(Protocol):
         ...
 
 
-@stage(version=1)
+@stage(version=2)
 def load(*, out: Path, source: Data) -> Mapping[str, Any]:
-    """Stage `load`: write the collection's tables into `out`."""
+    """Stage `load`: write the collection's tables into `out`.
+
+    `identical` are the queries whose own text stands in the corpus under their id.
+    """
     collection = source.load()
-    documents = write_parts(out, "documents", collection.documents)
-    validate(collection, pq.read_table(out / "documents.parquet", columns=["doc_id"])["doc_id"])
+    own: list[str] = []
+    documents = write_parts(out, "documents", noting(collection, own))
+    ids = pq.read_table(out / "documents.parquet", columns=["doc_id"])["doc_id"]
+    validate(collection, ids)
+    unknown = Unknown.among(collection, ids)
     write_table(out, "queries", collection.queries)
     write_table(out, "qrels", collection.qrels)
     if collection.privileged is not None:
         write_table(out, "privileged", collection.privileged)
+    if own and collection.drop_identical:
+        write_table(out, "identical", table("identical", query_id=own))
+    for note in notes_of(collection, unknown, own):
+        say(note)
     splits = Counter(collection.queries["split"].to_pylist())
     return {
         "documents": documents,
         "queries": dict(splits),
         "labels": collection.qrels.num_rows,
+        "labels_of_unknown_documents": unknown.labels,
+        "labels_of_unknown_queries": collection.labels_left_out,
+        "queries_that_are_documents": len(own),
     }
+
+
+def noting(collection: Collection, own: list[str]) -> Iterator[Table]:
+    """The documents' parts; the queries whose own text is among them are put into `own`."""
+    names = ("query_id", "text")
+    texts = dict(zip(*(collection.queries[name].to_pylist() for name in names), strict=True))
+    for part in collection.documents:
+        for row, doc_id in enumerate(part["doc_id"].to_pylist()):
+            if doc_id in texts and is_text_of(texts[doc_id], *part.slice(row, 1).to_pylist()):
+                own.append(doc_id)
+        yield part
+
+
+def is_text_of(query: str, document: Mapping[str, str]) -> bool:
+    """Whether a query is a document's text, with its title or without; case and white space do not
+    count."""
+    title, text = document["title"], document["text"]
+    return words(query) in (words(text), words(f"{title} {text}"))
+
+
+def words(text: str) -> list[str]:
+    """A text as texts are compared."""
+    return text.lower().split()
 
 
 def validate(collection: Collection, doc_ids: Any) -> None:
@@ -86,12 +134,50 @@ def validate(collection: Collection, doc_ids: Any) -> None:
             counts = pc.value_counts(ids)
             twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
             raise UserError(f"{collection.name}: {column} {twice.as_py()!r} occurs more than once")
-        named = collection.qrels[column]
-        unknown = named.filter(pc.invert(pc.is_in(named, ids.combine_chunks())))
-        if len(unknown):
-            raise UserError(
-                f"{collection.name}: qrels name an unknown {column} {unknown[0].as_py()!r}"
-            )
+    strangers = those_not_in(collection.qrels, "query_id", query_ids)
+    if len(strangers):
+        first = strangers["query_id"][0].as_py()
+        raise UserError(f"{collection.name}: qrels name an unknown query_id {first!r}")
+
+
+def those_not_in(qrels: Table, column: str, ids: Any) -> Table:
+    """Labels that name an id which is not among `ids`, an Arrow array."""
+    return qrels.filter(pc.invert(pc.is_in(qrels[column], ids.combine_chunks())))
+
+
+class Unknown(NamedTuple):
+    """Labels that name documents that are not there."""
+
+    labels: int
+    documents: int
+    first: str
+
+    @classmethod
+    def among(cls, collection: Collection, doc_ids: Any) -> Unknown:
+        """Count them; `doc_ids` is an Arrow array of the ids that are there."""
+        rows = those_not_in(collection.qrels, "doc_id", doc_ids)
+        first = rows.slice(0, 1).to_pylist()
+        where = f"{first[0]['doc_id']!r} of query {first[0]['query_id']!r}" if first else ""
+        return cls(len(rows), pc.count_distinct(rows["doc_id"]).as_py(), where)
+
+
+def notes_of(collection: Collection, unknown: Unknown, own: Sequence[str]) -> list[str]:
+    """What a reader should know of a collection's source, a line each."""
+    notes = list(collection.notes)
+    if unknown.labels:
+        notes.append(
+            f"{unknown.labels:,} labels name {unknown.documents:,} documents that are not there, "
+            f"the first {unknown.first}: they count as documents that no ranking has, as in "
+            f"trec_eval (data.strict=true refuses them)"
+        )
+    if own:
+        done = "are left out of their candidates" if collection.drop_identical else "stay"
+        switch = "false keeps them" if collection.drop_identical else "true leaves them out"
+        notes.append(
+            f"{len(own):,} queries are documents too, the first {own[0]!r}: documents that have a "
+            f"query's id and text {done} (data.drop_identical={switch})"
+        )
+    return notes
 
 
 class Label(NamedTuple):
@@ -126,6 +212,11 @@ class LabelledSource(Component):
         lt=1,
     )
 
+    strict: bool = option(False, "refuse labels that name a query or document that is not there")
+    drop_identical: bool = option(
+        True, "leave out of a query's candidates the document that has its id and its text"
+    )
+
     def collection(
         self,
         name: str,
@@ -133,11 +224,13 @@ class LabelledSource(Component):
         queries: Sequence[tuple[str, str]],
         labels: Mapping[str, Iterable[Label]],
         sources: tuple[str, str],
+        notes: Sequence[str] = (),
     ) -> Collection:
         """Put a collection together from documents, queries (id, text) and labels by split.
 
-        `sources` say where documents and queries come from, for messages. Raises `UserError` where
-        a label is given twice, of a query in two splits, or names what there is not.
+        `sources` say where documents and queries come from, for messages. Labels of queries that
+        are not there are left out. Raises `UserError` where a label is given twice, of a query in
+        two splits, or where all labels name what there is not; with `strict` where one does.
         """
         query_ids = {query_id for query_id, _ in queries}
         if "" in query_ids:
@@ -145,12 +238,18 @@ class LabelledSource(Component):
         grades: dict[tuple[str, str], int] = {}
         split_of: dict[str, str] = {}
         named: dict[str, str] = {}  # document → where it was named first
+        strangers: dict[str, str] = {}  # query that is not there → where it was named first
+        left_out = 0
         for split, rows in labels.items():
             for query_id, doc_id, relevance, where in rows:
                 if abs(relevance) > MAX_GRADE:
                     raise UserError(f"{where}: score {relevance} is out of range")
                 if query_id not in query_ids:
-                    raise UserError(f"{where}: query {query_id!r} is not in {sources[1]}")
+                    if self.strict:
+                        raise UserError(f"{where}: query {query_id!r} is not in {sources[1]}")
+                    strangers.setdefault(query_id, where)
+                    left_out += 1
+                    continue
                 if (query_id, doc_id) in grades:
                     raise UserError(
                         f"{where}: query {query_id!r} and document {doc_id!r} are labelled twice"
@@ -163,6 +262,18 @@ class LabelledSource(Component):
                     )
                 grades[query_id, doc_id] = relevance
                 named.setdefault(doc_id, where)
+        if strangers:
+            first, where = next(iter(strangers.items()))
+            if not grades:
+                raise UserError(
+                    f"{where}: query {first!r} is not in {sources[1]}, nor is any other that has "
+                    f"labels: do labels and queries belong together?"
+                )
+            notes = [
+                *notes,
+                f"{left_out:,} labels are left out: their {len(strangers):,} queries are not in "
+                f"{sources[1]}, the first {first!r} ({where}; data.strict=true refuses them)",
+            ]
         kept: list[tuple[str, str, str]] = []
         trained = 0
         for query_id, text in queries:
@@ -176,7 +287,7 @@ class LabelledSource(Component):
         grades = {key: grade for key, grade in grades.items() if key[0] in kept_ids}
         return Collection(
             name=self.name or name,
-            documents=document_tables(documents, named, sources[0]),
+            documents=document_tables(documents, named, sources[0], self.strict),
             queries=table(
                 "queries",
                 query_id=[query_id for query_id, _, _ in kept],
@@ -189,13 +300,17 @@ class LabelledSource(Component):
                 doc_id=[doc_id for _, doc_id in grades],
                 relevance=list(grades.values()),
             ),
+            labels_left_out=left_out,
+            notes=notes,
+            drop_identical=self.drop_identical,
         )
 
 
 def document_tables(
-    documents: Iterable[Document], named: Mapping[str, str], source: str
+    documents: Iterable[Document], named: Mapping[str, str], source: str, strict: bool
 ) -> Iterator[Table]:
-    """Documents in parts; `UserError` at the end where a label's document was not among them."""
+    """Documents in parts; `UserError` at the end where none that labels name was among them, or
+    with `strict` one was not."""
     missing = dict(named)
     empty = True
     for part in parts(documents, PART):
@@ -209,7 +324,13 @@ def document_tables(
     if empty:
         raise UserError(f"{source}: empty, at least one record is needed")
     for doc_id, where in missing.items():
-        raise UserError(f"{where}: document {doc_id!r} is not in {source}")
+        if strict:
+            raise UserError(f"{where}: document {doc_id!r} is not in {source}")
+        if len(missing) == len(named):
+            raise UserError(
+                f"{where}: document {doc_id!r} is not in {source}, nor is any other that has a "
+                f"label: do labels and documents belong together?"
+            )
 
 
 def parts(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from zelo.data.collection import SPLITS, Collection, Data
+from zelo.data.collection import (
+    NO_TRAINING,
+    SPLITS,
+    Collection,
+    Data,
+    Unknown,
+    notes_of,
+    noting,
+    validate,
+)
 from zelo.judging.prompt import tokens
 
 SHORT = 3  # tokens: a document below tells little
@@ -31,9 +42,12 @@ class Description:
 def describe(source: Data) -> Description:
     """Read a collection once, in parts."""
     collection = source.load()
+    own: list[str] = []
+    ids: list[Any] = []
     lengths, texts = array("q"), array("q")  # of each document: tokens, a hash
     empty = 0
-    for part in collection.documents:
+    for part in noting(collection, own):
+        ids.append(part["doc_id"])
         rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
         for title, text in rows:
             whole = f"{title} {text}".strip()
@@ -55,9 +69,12 @@ def describe(source: Data) -> Description:
         relevant[row["query_id"]] += row["relevance"] > 0
     for query_id in labelled:
         found.labels.setdefault(split_of[query_id], []).append(relevant[query_id])
-    found.warnings = warnings(
-        collection, found, empty, len(texts) - len(np.unique(np.array(texts)))
-    )
+    doc_ids = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
+    validate(collection, doc_ids)
+    found.warnings = [
+        *notes_of(collection, Unknown.among(collection, doc_ids), own),
+        *warnings(collection, found, empty, len(texts) - len(np.unique(np.array(texts)))),
+    ]
     return found
 
 
@@ -84,7 +101,7 @@ def warnings(collection: Collection, found: Description, empty: int, copies: int
     ]
     said = [f"{number:,} {what}" for number, what in numbers if number]
     if "train" not in found.query_tokens:
-        said.append("no query is left to train on (data.train_share=0.5 takes half of the tested)")
+        said.append(f"no query is left to train on: {NO_TRAINING}")
     if "test" not in found.labels:
         said.append("no test query has labels: only a run up to training is possible")
     return said

@@ -6,7 +6,7 @@ A document is read as its title and its text, joined by a space.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,17 +20,24 @@ PART = 10_000  # documents that are held at once
 
 @dataclass(frozen=True)
 class Corpus:
-    """All documents of a collection, in its order, read in parts: never all of them at once."""
+    """All documents of a collection, in its order, read in parts: never all of them at once.
+
+    `identical` has the places of documents that are a query's own text: not to be found for it.
+    """
 
     ids: pa.Array  # strings
     source: Path | Table
+    identical: Mapping[str, int] = field(default_factory=dict)  # query id → place
 
     @classmethod
     def at(cls, data: Path) -> Corpus:
         """The documents of the loaded collection in a folder."""
         path = data / "documents.parquet"
         ids = [batch["doc_id"] for batch in parquet_batches(path, PART, ["doc_id"])]
-        return cls(pa.chunked_array(ids, pa.string()).combine_chunks(), path)
+        whole = pa.chunked_array(ids, pa.string()).combine_chunks()
+        own = identical_queries(data)
+        places = pc.index_in(pa.array(own, pa.string()), whole).to_pylist()
+        return cls(whole, path, dict(zip(own, places, strict=True)))
 
     @classmethod
     def of(cls, documents: Mapping[str, str]) -> Corpus:
@@ -103,8 +110,27 @@ def privileged_texts(data: Path) -> dict[str, str] | None:
     return dict(zip(privileged["doc_id"].to_pylist(), privileged["text"].to_pylist(), strict=True))
 
 
+def identical_queries(data: Path) -> list[str]:
+    """Queries whose own text is the document of their id, which is no candidate of theirs."""
+    if not (data / "identical.parquet").exists():
+        return []
+    return read_table(data, "identical")["query_id"].to_pylist()  # type: ignore[no-any-return]
+
+
+def documents_there(data: Path, wanted: Set[str]) -> set[str]:
+    """Those of the `wanted` documents that the collection has: labels may name others."""
+    ids = pa.array(sorted(wanted), pa.string())
+    found: set[str] = set()
+    for batch in parquet_batches(data / "documents.parquet", PART, ["doc_id"]):
+        found |= set(batch["doc_id"].filter(pc.is_in(batch["doc_id"], ids)).to_pylist())
+    return found
+
+
 def relevance_grades(data: Path, split: str | None = None) -> dict[str, dict[str, int]]:
-    """Query id → document id → graded relevance, for the queries of one split or of `all`."""
+    """Query id → document id → graded relevance, for the queries of one split or of `all`.
+
+    Documents that the collection does not have are among them: no ranking has them.
+    """
     wanted = query_texts(data, split)
     grades: dict[str, dict[str, int]] = {}
     qrels = read_table(data, "qrels")

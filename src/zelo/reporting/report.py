@@ -189,7 +189,14 @@ def caveats(
     panels: Sequence[Panel],
 ) -> list[str]:
     """What a reader should know before trusting the numbers: counts of what went less than well."""
+    loaded = counts.get("load", {})
     worth_saying = {
+        "labels name documents that are not there: they count as not found": loaded.get(
+            "labels_of_unknown_documents", 0
+        ),
+        "labels are left out: their queries are not there": loaded.get(
+            "labels_of_unknown_queries", 0
+        ),
         "queries have no candidate": counts["retrieve"]["queries_without_candidates"],
         "queries have only one candidate": counts["retrieve"]["queries_with_one_candidate"],
         "training queries have too few candidates to compare": counts["compare"][

@@ -11,7 +11,7 @@ from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Hits
+from zelo.retrieval.ranking import Hits, own_places
 
 
 class Hybrid(Component):
@@ -29,10 +29,13 @@ class Hybrid(Component):
 
     def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Rankings of `bm25`, `dense` and, last, of `hybrid`, each of `k` documents at most."""
-        rankings = {
+        found = {
             **self.bm25.search(queries, corpus, k),
             **self.dense.search(queries, corpus, k),
         }
+        # A query's own text is first in both, and would hold a rank of those below it.
+        own_Q = own_places(queries, corpus)
+        rankings = {name: hits.without(own_Q) for name, hits in found.items()}
         worth = [
             reciprocal_ranks(hits, self.constant) if self.method == "rrf" else unit_scores(hits)
             for hits in rankings.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zelo.artifacts import SCHEMAS, Table, table
+from zelo.data.texts import Corpus
 
 # Query id → (document id, score), best first. Ties keep the order of the collection.
 Ranking = Mapping[str, Sequence[tuple[str, float]]]
@@ -34,6 +35,17 @@ class Hits:
         """The best `k` of each query."""
         return Hits(self.place_QK[:, :k], self.score_QK[:, :k])
 
+    def without(self, place_Q: NDArray[np.int64]) -> Hits:
+        """All but one document of each query, at a place in the collection or at none (−1)."""
+        if (place_Q < 0).all():
+            return self
+        found_QK = (self.place_QK >= 0) & (self.place_QK != place_Q[:, None])
+        order_QK = np.argsort(~found_QK, axis=1, kind="stable")
+        return Hits(
+            np.take_along_axis(np.where(found_QK, self.place_QK, -1), order_QK, axis=1),
+            np.take_along_axis(np.where(found_QK, self.score_QK, -np.inf), order_QK, axis=1),
+        )
+
     def table(self, name: str, query_ids: Sequence[str], doc_ids: pa.Array) -> Table:
         """As a table of the schema called `name` but for its column `system`, if it has one."""
         q, k = np.nonzero(self.place_QK >= 0)
@@ -54,6 +66,11 @@ class Hits:
         for row in rows:
             found[row["query_id"]].append((row["doc_id"], row["score"]))
         return found
+
+
+def own_places(query_ids: Iterable[str], corpus: Corpus) -> NDArray[np.int64]:
+    """Places (Q,) of the documents that are queries' own texts, −1 where there is none."""
+    return np.array([corpus.identical.get(q, -1) for q in query_ids], dtype=np.int64)
 
 
 def top_places(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from zelo.artifacts import write_parts
 from zelo.data.texts import Corpus, query_texts
-from zelo.retrieval.ranking import Hits
+from zelo.retrieval.ranking import Hits, own_places
 from zelo.store import stage
 
 
@@ -29,12 +29,21 @@ class Retriever(Protocol):
 RANKED = 100  # shortest ranking that Recall@100 can be taken of
 
 
-@stage(version=3)
+@stage(version=4)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
-    """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`."""
+    """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`.
+
+    The document that is a query's own text is in none of them.
+    """
     queries, corpus = query_texts(data), Corpus.at(data)
-    query_ids = list(queries)
-    found = retriever.search(queries, corpus, max(top_k, RANKED))
+    query_ids, depth = list(queries), max(top_k, RANKED)
+    own_Q = own_places(queries, corpus)
+    found = {
+        system: hits.without(own_Q).top(depth)
+        for system, hits in retriever.search(
+            queries, corpus, depth + bool(corpus.identical)
+        ).items()
+    }
     write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
                                      for system, hits in found.items()))  # fmt: skip
     name, whole = list(found.items())[-1]
