@@ -70,7 +70,8 @@ def dispatch(arguments: list[str]) -> None:
         case ["compare", *_]:
             print(
                 "usage: zelo compare SWEEP ... [metric=zelo/NDCG@10,...] [csv=FILE] "
-                "[plot=FILE.png]\n       zelo compare RUN RUN ... qrels=FILE [plot=FILE.png]",
+                "[plot=FILE.png]\n       zelo compare RUN RUN ... qrels=FILE [order=rank|score] "
+                "[plot=FILE.png]",
                 file=sys.stderr,
             )
             sys.exit(2)
@@ -187,8 +188,9 @@ def compare(words: Sequence[str]) -> None:
     from zelo.evaluation.compare_runs import compare_runs, draw
     from zelo.reporting.results import print_systems
 
-    options, paths = options_and_paths(words, ("qrels=", "plot="))
-    found, tests, values = compare_runs(paths, Path(options["qrels"]))
+    options, paths = options_and_paths(words, ("qrels=", "plot=", "order="))
+    order = options.get("order")
+    found, tests, values = compare_runs(paths, Path(options["qrels"]), order=order)
     queries = len(next(iter(values.values())))
     print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
     if "plot" in options:

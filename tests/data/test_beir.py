@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import gzip
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.conftest import append, write_beir
 
+from zelo.artifacts import read_table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import Collection, load
 from zelo.data.describe import describe
@@ -77,13 +83,23 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
         ("corpus.jsonl", "[]", r"corpus\.jsonl:3: expected an object, found list"),
         (
             "corpus.jsonl",
-            '{"_id": 7, "text": ""}',
-            r"corpus\.jsonl:3: field '_id' must be a string, found 7",
+            '{"_id": 7.5, "text": ""}',
+            r"corpus\.jsonl:3: field '_id' must be a string, found 7\.5",
+        ),
+        (
+            "corpus.jsonl",
+            '{"_id": true, "text": ""}',
+            r"corpus\.jsonl:3: field '_id' must be a string, found True",
         ),
         (
             "corpus.jsonl",
             '{"_id": "d3"}',
-            r"corpus\.jsonl:3: field 'text' must be a string, found nothing",
+            r"corpus\.jsonl:3: no field text or contents; there are _id",
+        ),
+        (
+            "corpus.jsonl",
+            '{"_id": "d3", "text": "", "title": {"a": 1}}',
+            r"corpus\.jsonl:3: field 'title' must be a string",
         ),
         (
             "corpus.jsonl",
@@ -99,6 +115,17 @@ def test_the_fingerprint_follows_the_content(tmp_path: Path) -> None:
             "qrels/test.tsv",
             "q1 d1 1",
             r"test\.tsv:3: expected 3 fields separated by tabs .* found 1",
+        ),
+        ("qrels/test.tsv", "\td1\t1", r"test\.tsv:3: an id is empty"),
+        (
+            "qrels/test.tsv",
+            "q1\td1\t1.5",
+            r"test\.tsv:3: score must be a whole number, found '1\.5'",
+        ),
+        (
+            "qrels/test.tsv",
+            "q1\td1\tnan",
+            r"test\.tsv:3: score must be a whole number, found 'nan'",
         ),
         (
             "qrels/test.tsv",
@@ -266,3 +293,197 @@ def test_queries_that_are_documents_are_found_and_said(
         loaded(folder, tmp_path / "kept", drop_identical=False)["queries_that_are_documents"] == 2
     )
     assert identical_queries(tmp_path / "kept") == []
+
+
+def test_numbers_are_read_as_pandas_writes_them(tmp_path: Path) -> None:
+    import pandas as pd
+
+    folder = tmp_path / "c"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = pd.DataFrame({"_id": [1606628, 2], "title": [1984, None], "text": ["one", "two"]})
+    corpus.to_json(folder / "corpus.jsonl", orient="records", lines=True)
+    pd.DataFrame({"_id": [7, 8], "text": ["first", 42]}).to_json(
+        folder / "queries.jsonl", orient="records", lines=True
+    )
+    labels = pd.DataFrame({"query-id": [7, 8], "corpus-id": [1606628, 2], "score": [1.0, 2.0]})
+    labels.to_csv(folder / "qrels" / "test.tsv", sep="\t", index=False)
+    loaded(folder, tmp_path / "out")
+    assert relevance_grades(tmp_path / "out") == {"7": {"1606628": 1}, "8": {"2": 2}}
+    documents = read_table(tmp_path / "out", "documents").to_pylist()
+    assert [row["title"] for row in documents] == ["1984.0", ""]  # a column with a gap is of floats
+    assert read_table(tmp_path / "out", "queries")["text"].to_pylist() == ["first", "42"]
+    labels.to_csv(folder / "qrels" / "test.tsv", sep="\t")  # with the index in front
+    loaded(folder, tmp_path / "again")
+    assert relevance_grades(tmp_path / "again") == relevance_grades(tmp_path / "out")
+
+
+def test_a_number_and_the_same_as_text_are_one_id(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    append(folder / "corpus.jsonl", '{"_id": 1, "text": "x"}', '{"_id": "1", "text": "y"}')
+    with pytest.raises(UserError, match=r"corpus\.jsonl:4: id '1' was used before, on line 3"):
+        whole(folder)
+
+
+LABELS = [("q2", "d1", 1), ("q2", "d2", 0), ("q3", "d2", 2)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "query-id\tcorpus-id\tscore\nq2\td1\t1\nq2\td2\t0\nq3\td2\t2\n",
+        "q2\td1\t1\nq2\td2\t0\nq3\td2\t2\n",
+        "q2 0 d1 1\nq2 0 d2 0\nq3 0 d2 2\n",
+        "q2\tQ0\td1\t1\nq2\tQ0\td2\t0\nq3\tQ0\td2\t2.0\n",
+        "query_id\titeration\tdoc_id\trelevance\nq2\t0\td1\t1\nq2\t0\td2\t0\nq3\t0\td2\t2\n",
+        "doc_id\tlabel\tqid\nd1\t1\tq2\nd2\t0\tq2\nd2\t2\tq3\n",
+        "\tquery-id\tcorpus-id\tscore\n0\tq2\td1\t1\n1\tq2\td2\t0\n2\tq3\td2\t2.0\n",
+        "Frage\tDokument\tNote\nq2\td1\t1\nq2\td2\t0\nq3\td2\t2\n",
+        "q2 d1 1\nq2 d2 0\nq3 d2 2\n",
+    ],
+)
+def test_labels_in_other_columns(tmp_path: Path, content: str) -> None:
+    folder = small(tmp_path / "c")
+    (folder / "qrels" / "dev.tsv").unlink()
+    (folder / "qrels" / "test.tsv").write_text(content)
+    rows = BeirFolder(path=str(folder)).load().qrels.to_pylist()
+    assert [tuple(row.values()) for row in rows] == LABELS
+
+
+def test_labels_in_json_lines(tmp_path: Path) -> None:
+    """As MTEB's older sets have them."""
+    folder = small(tmp_path / "c")
+    for path in (folder / "qrels").iterdir():
+        path.unlink()
+    (folder / "qrels" / "test.jsonl").write_text(
+        "".join(
+            json.dumps({"query-id": q, "corpus-id": d, "score": float(grade)}) + "\n"
+            for q, d, grade in LABELS
+        )
+    )
+    rows = BeirFolder(path=str(folder)).load().qrels.to_pylist()
+    assert [tuple(row.values()) for row in rows] == LABELS
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev", "Validation"])
+def test_splits_by_their_usual_names(tmp_path: Path, name: str) -> None:
+    folder = small(tmp_path / "c")
+    (folder / "qrels" / "dev.tsv").rename(folder / "qrels" / f"{name}.tsv")
+    (folder / "qrels" / "all.tsv").write_text("q1\td1\t1\n")
+    (folder / "qrels" / "test.csv").write_text("q1,d1,1\n")
+    (folder / "qrels" / "test.old.tsv").write_text("q1\td1\t1\n")
+    (folder / "qrels" / "test.tsv.gz").write_bytes(b"")
+    (folder / "corpus.parquet").write_bytes(b"")
+    collection = BeirFolder(path=str(folder)).load()
+    rows = collection.queries.to_pylist()
+    assert {row["query_id"]: row["split"] for row in rows}["q3"] == "dev"
+    assert [note.partition(":")[0] for note in collection.notes] == [
+        "corpus.parquet is not read, since corpus.jsonl is", "qrels/all.tsv is not read",
+        "qrels/test.csv is not read", "qrels/test.old.tsv is not read",
+        "qrels/test.tsv.gz is not read",
+    ]  # fmt: skip
+    assert set(collection.notes) < set(describe(BeirFolder(path=str(folder))).warnings)
+
+
+def test_two_files_of_a_split_are_refused(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    (folder / "qrels" / "val.tsv").write_text("q1\td1\t1\n")
+    with pytest.raises(UserError, match=r"qrels: dev\.tsv and val\.tsv are both labels of dev"):
+        BeirFolder(path=str(folder)).fingerprint()
+
+
+def as_parquet(plain: Path, folder: Path, id_name: str) -> Path:
+    """A folder as the hub ships sets: Parquet, documents in two parts."""
+
+    def write(path: str, rows: list[dict[str, Any]]) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), folder / path, row_group_size=1)
+
+    def records(name: str) -> list[dict[str, Any]]:
+        rows = map(json.loads, (plain / f"{name}.jsonl").read_text().splitlines())
+        return [{id_name: row.pop("_id"), **row} for row in rows]
+
+    documents = records("corpus")
+    for part in (0, 1):
+        write(f"corpus/corpus-0000{part}-of-00002.parquet", documents[part::2])
+    write("queries/queries-00000-of-00001.parquet", records("queries"))
+    for split in ("test", "dev"):
+        rows = [
+            line.split("\t") for line in (plain / f"qrels/{split}.tsv").read_text().splitlines()
+        ]
+        write(
+            f"qrels/{'validation' if split == 'dev' else split}-00000-of-00001.parquet",
+            [{"query-id": q, "corpus-id": d, "score": float(s)} for q, d, s in rows[1:]],
+        )
+    return folder
+
+
+@pytest.mark.parametrize("id_name", ["_id", "id"])
+def test_parquet_as_the_hub_ships_it_is_the_same_collection(tmp_path: Path, id_name: str) -> None:
+    plain = small(tmp_path / "c")
+    packed = as_parquet(plain, tmp_path / "d" / "c", id_name)
+    one, other = whole(plain), whole(packed)
+    assert one[1] == other[1]
+    assert one[0].queries.equals(other[0].queries)
+    assert one[0].qrels.equals(other[0].qrels)
+    before = BeirFolder(path=str(packed)).fingerprint()
+    (packed / "corpus" / "corpus-00001-of-00002.parquet").unlink()
+    with pytest.raises(UserError, match=r"corpus-00001-of-00002\.parquet: not found, of 2 parts 1"):
+        BeirFolder(path=str(packed)).fingerprint()
+    (packed / "corpus" / "corpus-00000-of-00002.parquet").rename(packed / "corpus.parquet")
+    assert BeirFolder(path=str(packed)).fingerprint() != before
+    assert whole(packed)[1] == ["d1"]
+    (packed / "corpus.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=r"corpus\.parquet: neither Parquet nor"):
+        whole(packed)
+
+
+def test_a_document_that_is_there_twice_in_parquet_is_named(tmp_path: Path) -> None:
+    packed = as_parquet(small(tmp_path / "c"), tmp_path / "d", "_id")
+    pq.write_table(
+        pa.table({"_id": ["d2", "d1"], "text": ["two", "again"]}),
+        packed / "corpus" / "corpus-00001-of-00002.parquet",
+    )
+    with pytest.raises(
+        UserError,
+        match=r"00001-of-00002\.parquet:2: id 'd1' was used before, .*00000-of-00002\.parquet:1",
+    ):
+        whole(packed)
+
+
+def test_a_corpus_alone_says_what_can_be_done(tmp_path: Path) -> None:
+    folder = small(tmp_path / "c")
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(UserError, match=r"queries\.jsonl: not found; write .* coming release"):
+        BeirFolder(path=str(folder)).fingerprint()
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import load
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+load(out=Path(sys.argv[2]), source=BeirFolder(path=sys.argv[1]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_corpus_is_never_held_whole(tmp_path: Path, form: str) -> None:
+    """Of 100 MB of texts a fraction is in memory at once."""
+    folder = write_beir(tmp_path / "c", {}, {"q": "x"}, {})
+    rows = [{"_id": f"d{n}", "text": f"{n:05} " * 167} for n in range(100_000)]
+    if form == "jsonl":
+        with (folder / "corpus.jsonl").open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    else:
+        (folder / "corpus.jsonl").unlink()
+        pq.write_table(pa.Table.from_pylist(rows), folder / "corpus.parquet", row_group_size=5_000)
+    out = tmp_path / "out"
+    out.mkdir()
+    del rows
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(folder), str(out)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) < 75_000  # kB

@@ -28,6 +28,10 @@ def labels_of(source: Columns) -> dict[tuple[str, str], int]:
     [
         ("triples.tsv", "what\tyes\tno\nwhat\tyes\tnever\nwho\tme\n"),
         (
+            "label.tsv",
+            "Query\tPassage\tLabel\nwhat\tyes\t1.0\nwhat\tno\t0\nwhat\tnever\t0\nwho\tme\t1\n",
+        ),
+        (
             "st.jsonl",
             '{"anchor": "what", "positive": "yes", "negative_1": "no", "negative_2": "never"}\n'
             '{"anchor": "who", "positive": "me"}\n',
@@ -54,6 +58,12 @@ def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> No
     assert set(source.load().queries["split"].to_pylist()) == {"train"}
 
 
+def test_a_first_line_that_names_columns_is_no_query(tmp_path: Path) -> None:
+    path = tmp_path / "triples.tsv"
+    path.write_text("anchor\tpositive\tnegative\nwhat\tyes\tno\n", encoding="utf-8")
+    assert labels_of(Columns(files={"train": str(path)})) == {("what", "yes"): 1, ("what", "no"): 0}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -67,8 +77,10 @@ def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> No
         ("t.jsonl", '{"query": "x", "text": "y", "label": "high"}\n', r":1: a number is needed"),
         ("t.jsonl", '{"query": "x", "text": ["y"], "labels": [1, 0]}\n', r":1: a number is needed"),
         ("t.jsonl", '{"query": "x", "text": "y", "score": 0.7}\n', r":1: labels must be whole"),
-        ("t.jsonl", '{"query": 7, "positive": "y"}\n', r":1: field 'query' must be a string"),
-        ("t.jsonl", '{"query": "x", "pos": ["y", 2]}\n', r":1: field 'pos' must be a string"),
+        ("t.jsonl", '{"query": 7.5, "positive": "y"}\n', r":1: field 'query' must be a string"),
+        ("t.jsonl", '{"query": "x", "pos": ["y", 2.5]}\n', r":1: field 'pos' must be a string"),
+        ("t.tsv", "anchor\tpositive\nx\ty\tz\n", r"t\.tsv:2: expected 2 fields, found 3"),
+        ("t.tsv", "query\ttext\tlabel\nx\ty\t0.7\n", r"t\.tsv:2: score must be a whole number"),
         ("t.jsonl", "\n", r"t\.jsonl: empty"),
     ],
 )

@@ -90,7 +90,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     folder = dataset(
         tmp_path / "x",
         {
-            "corpus": ("corpus", [{"docid": "d1", "text": "one"}]),
+            "corpus": ("corpus", [{"name": "d1", "text": "one"}]),
             "queries": ("queries", QUERIES),
             "default": ("test", [{"query-id": "q2", "corpus-id": "d1", "score": 0.5}]),
         },
@@ -99,7 +99,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         HubDataset(path=str(folder)).load()
     labels = dataset(tmp_path / "labels", {"default": ("test", LABELS)})
     collection = HubDataset(path=str(folder), qrels_path=str(labels)).load()
-    with pytest.raises(UserError, match=r"x/corpus/corpus: row 0: no _id or id; there are docid"):
+    with pytest.raises(
+        UserError, match=r"x/corpus/corpus: row 0: no field _id or id; there are name"
+    ):
         list(collection.documents)
     with pytest.raises(UserError, match=r"data\.split=Nano: labels have test"):
         HubDataset(path=str(folder), qrels_path=str(labels), split="Nano").load()
@@ -131,3 +133,38 @@ def test_ir_datasets_by_id(tmp_path: Path) -> None:
     assert collection.qrels.to_pylist() == [{"query_id": "q2", "doc_id": "d1", "relevance": 2}]
     with pytest.raises(UserError, match=r"data\.ids\.test=no/such: ir_datasets has no such id"):
         IrDataset(ids={"test": "no/such"}).load()
+
+
+def test_titles_and_ids_that_are_numbers_or_lists(tmp_path: Path) -> None:
+    texts = [{"_id": 1, "title": 1984, "text": "one"}, {"_id": 2, "title": None, "text": "two"}]
+    lists = [{"_id": 3, "title": ["A", "B"], "text": "three"}]
+    for name, rows, titles in (("x", texts, ["1984", ""]), ("y", lists, ["A B"])):
+        folder = dataset(
+            tmp_path / name,
+            {
+                "corpus": ("corpus", rows),
+                "queries": ("queries", [{"_id": 7, "text": "first"}]),
+                "default": ("test", [{"query-id": 7, "corpus-id": rows[0]["_id"], "score": 2.0}]),
+            },
+        )
+        collection = HubDataset(path=str(folder)).load()
+        assert pa.concat_tables(collection.documents)["title"].to_pylist() == titles
+        label = {"query_id": "7", "doc_id": str(rows[0]["_id"]), "relevance": 2}
+        assert collection.qrels.to_pylist() == [label]
+
+
+def test_splits_that_are_not_known_are_named(tmp_path: Path) -> None:
+    folder = dataset(
+        tmp_path / "x",
+        {"corpus": ("corpus", DOCUMENTS), "queries": ("queries", QUERIES), "a": ("test", LABELS)},
+    )
+    card = (folder / "README.md").read_text()
+    for name, split in (("b", "validation"), ("c", "extra")):
+        rows = [{**LABELS[0], "query-id": "q1"}] if name == "b" else LABELS
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        card = card.replace("path: a-test.jsonl\n", f"path: a-test.jsonl\n  - split: {split}\n"
+                                                    f"    path: {name}.jsonl\n")  # fmt: skip
+    (folder / "README.md").write_text(card)
+    collection = HubDataset(path=str(folder), qrels="a").load()
+    assert [row["split"] for row in collection.queries.to_pylist()] == ["dev", "test"]
+    assert collection.notes == ["the labels' split extra is not read"]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo.data.trec import TrecFiles, read_documents, read_qrels, read_run, read_topics, write_run
+from zelo.data.records import TREC, read_qrels
+from zelo.data.trec import TrecFiles, read_documents, read_run, read_topics, write_run
 from zelo.errors import UserError
 from zelo.evaluation.metrics import evaluate_rankings
 
@@ -32,6 +33,30 @@ XML = """<topics>
 <topic number='2'><query>masks</query></topic>
 </topics>
 """
+LESS = """<top>
+<num> Number: 1
+<title> cost < 5 and x<y
+<desc> Description: what costs less
+</top>
+<top><num> Number: 2 <title>List<String> in Java</title></top>
+<top><num> Number: 3 <title> a <b <narr> and no more </top>
+"""
+CLINICAL = """<topics task="2021 TREC Clinical Trials">
+  <topic number="1">
+    A 45-year-old man with p < 0.05 &amp; anaplastic
+    astrocytoma.
+  </topic>
+  <topic number="2" template="glaucoma">
+    <field name="condition">glaucoma</field><field name="age">60</field>
+  </topic>
+  <topic number="3"><disease>Liposarcoma</disease><gene>CDK4</gene>
+    <demographic>38-year-old male</demographic></topic>
+</topics>
+"""
+DECISIONS = """<topics><topic number="1" type="diagnosis"><description>a long story</description>
+<summary>short</summary></topic>
+<topic number="2"><description>only this</description></topic></topics>
+"""
 
 
 def write(path: Path, content: str) -> Path:
@@ -46,6 +71,15 @@ def write(path: Path, content: str) -> Path:
                                ("302", "Poliomyelitis and Post-Polio")]),
         ("b.xml", XML, [("1", "coronavirus & origin"), ("2", "masks")]),
         ("c.tsv", "\ufeffq1\twhat is it\r\nq2\ta: b\r\n", [("q1", "what is it"), ("q2", "a: b")]),
+        ("d.tsv", "qid\tquery\nq1\twhat is it\n", [("q1", "what is it")]),
+        ("e.tsv", "text\t_id\nwhat is it\tq1\nid\ttext\n", [("q1", "what is it"), ("text", "id")]),
+        ("f.tsv", "q0\ttext\nq1\twhat is it\n", [("q0", "text"), ("q1", "what is it")]),
+        ("g.topics", LESS, [("1", "cost < 5 and x<y"), ("2", "List<String> in Java"),
+                            ("3", "a <b")]),
+        ("h.xml", CLINICAL, [("1", "A 45-year-old man with p < 0.05 & anaplastic astrocytoma."),
+                             ("2", "condition: glaucoma age: 60"),
+                             ("3", "Liposarcoma CDK4 38-year-old male")]),
+        ("i.xml", DECISIONS, [("1", "short"), ("2", "only this")]),
     ],
 )  # fmt: skip
 def test_topics(tmp_path: Path, name: str, content: str, expected: list[tuple[str, str]]) -> None:
@@ -58,7 +92,7 @@ def test_topics(tmp_path: Path, name: str, content: str, expected: list[tuple[st
         ("t.tsv", "q1\twhat\tis it\n", r"t\.tsv:1: expected id<TAB>text, found 3 fields"),
         ("t.tsv", "q1\tx\nq1\ty\n", r"t\.tsv:2: topic 'q1' was there before"),
         ("t.tsv", "\n", r"t\.tsv: empty"),
-        ("t.xml", "<top><num> 1 </top>", r"t\.xml: topic 1 has no number or no title"),
+        ("t.xml", "<top><num> 1 </top>", r"t\.xml: topic 1 has no number or no text"),
     ],
 )
 def test_a_mistake_in_topics_is_named(
@@ -71,14 +105,15 @@ def test_a_mistake_in_topics_is_named(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("q1 0 d1\n", r"q:1: expected 4 fields \(qid 0 docid relevance\), found 3"),
+        ("q1 0 d1\n", r"q:1: score must be a whole number, found 'd1'"),
+        ("q1 0 d1 1\nq1 0 d2\n", r"q:2: expected 4 fields separated by white space .* found 3"),
         ("q1 0 d1 1\nq1 0 d2 1.5\n", r"q:2: score must be a whole number, found '1.5'"),
-        ("q1\t0\td\tx\t1\n", r"q:1: expected 4 fields .* found 5"),
+        ("q1\t0\td\tx\t1\n", r"q:1: expected 3 fields .* or TREC's 4 .*, found 5"),
     ],
 )
 def test_a_mistake_in_qrels_is_named(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        list(read_qrels(write(tmp_path / "q", content)))
+        list(read_qrels(write(tmp_path / "q", content), TREC))
 
 
 def test_files_make_a_collection(tmp_path: Path) -> None:
@@ -163,3 +198,24 @@ def test_a_run_comes_back_in_its_order(tmp_path: Path) -> None:
         "q1": ["b", "a", "c"],
         "q2": ["x"],
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id\ttext\nd1\tone\n", ("d1", "", "one")),
+        ("docid\ttitle\ttext\nd1\tT\tone\n", ("d1", "T", "one")),
+        ("id\ttext\ttitle\nd1\tone\tT\n", ("d1", "T", "one")),  # as DPR's passages
+        ("d1\tT\tone\n", ("d1", "T", "one")),
+        ("d1\ttext\n", ("d1", "", "text")),
+    ],
+)
+def test_a_first_line_that_names_columns_is_no_document(
+    tmp_path: Path, content: str, expected: tuple[str, str, str]
+) -> None:
+    assert list(read_documents(write(tmp_path / "d.tsv", content))) == [expected]
+
+
+def test_numbers_are_ids_and_titles_of_json_documents(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", '{"docid": 7, "contents": "x", "title": ["A", 2]}\n')
+    assert list(read_documents(path)) == [("7", "A 2", "x")]

@@ -181,7 +181,7 @@ def test_a_sample_is_drawn_by_place_and_texts_that_differ_are_told_apart(tmp_pat
     ("line", "message"),
     [
         ('{"query": "x"}', r"log\.jsonl:1: field 'results' must be a list of objects"),
-        ('{"query": "x", "results": [{"id": 7}]}', r"log\.jsonl:1: field 'id' must be a string"),
+        ('{"query": "x", "results": [{"id": 7.5}]}', r"log\.jsonl:1: field 'id' must be a string"),
         ('{"results": []}', r"log\.jsonl:1: field 'query' must be a string, found nothing"),
         (
             '{"query": "x", "results": [{"id": "a", "text": ""}, {"id": "a", "text": ""}]}',

@@ -245,6 +245,29 @@ def test_labels_of_what_is_not_there_count_as_trec_eval_counts_them(
     assert "test.tsv:36: query 'nobody' is not in queries.jsonl" in done.stderr
 
 
+def test_ranks_and_scores_of_three_fields(cli: Cli, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    (work / "qrels").write_text("q 0 a 1\n")
+    (work / "ranks.tsv").write_text("q\ta\t1\nq\tb\t2\nq\tc\t3\n")
+    (work / "scores.tsv").write_text("q\ta\t0.9\nq\tb\t0.5\nq\tc\t0.1\n")
+    done = cli("compare", "ranks.tsv", "scores.tsv", "qrels=qrels")
+    assert done.returncode == 0, done.stderr
+    assert "scores against ranks: +0.000" in done.stdout
+    (work / "gap.tsv").write_text("q\ta\t1\nq\tb\t3\n")
+    done = cli("compare", "ranks.tsv", "gap.tsv", "qrels=qrels")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: gap.tsv: the last of three fields could be ranks or scores: say order=rank or "
+        "order=score\n"
+    )
+    done = cli("compare", "ranks.tsv", "gap.tsv", "qrels=qrels", "order=rank")
+    assert done.returncode == 0, done.stderr
+    assert "gap against ranks: +0.000" in done.stdout
+    done = cli("compare", "scores.tsv", "gap.tsv", "qrels=qrels", "order=rank")
+    assert "scores.tsv:1: the rank must be a whole number, found '0.9'" in done.stderr
+    assert "must be rank or score" in cli("compare", "a", "qrels=qrels", "order=x").stderr
+
+
 def test_only_the_first_are_reranked_and_thresholds_are_chosen_apart(
     cli: Cli, tmp_path: Path, beir_folder: Path, tiny_model: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from tests.conftest import write_beir
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.beir import BeirFolder
-from zelo.data.collection import load
+from zelo.data.collection import Data, load
+from zelo.data.log import Log, LoggedOrder
 from zelo.data.texts import Corpus
 from zelo.errors import UserError
 from zelo.models.weights import Weights
@@ -309,10 +311,12 @@ def test_what_faiss_does_not_take_is_one_line(tmp_path: Path, tiny_model: Path) 
             search(Dense(weights=weights, faiss=factory), {"q": "x"}, DOCUMENTS, 2)
 
 
-def run_file(tmp_path: Path, content: str, name: str = "some.run") -> RunFile:
+def run_file(
+    tmp_path: Path, content: str, name: str = "some.run", order: str | None = None
+) -> RunFile:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    return RunFile(path=path)
+    return RunFile(path=path, order=order)
 
 
 def test_candidates_of_any_engine(tmp_path: Path) -> None:
@@ -352,6 +356,70 @@ def test_a_mistake_in_a_run_is_named(tmp_path: Path, content: str, message: str)
         search(run_file(tmp_path, content), {"q1": "x"}, DOCUMENTS, 5)
 
 
+def test_ranks_in_a_run_are_no_scores(tmp_path: Path) -> None:
+    """MS MARCO's form: the last of three fields counts from 1."""
+    content = "q1\tb\t1\nq1\ta\t2\nq2\tc\t1\nq1\td\t3\nq2\ta\t2\n"
+    found = search(run_file(tmp_path, content), {"q1": "x", "q2": "y"}, DOCUMENTS, 5)["run"]
+    assert found == {
+        "q1": [("b", -1.0), ("a", -2.0), ("d", -3.0)],
+        "q2": [("c", -1.0), ("a", -2.0)],
+    }
+    for said, order in (("rank", "badc"), ("score", "cdab")):
+        content = "q1 b 1\nq1 a 2\nq1 d 4\nq1 c 7\n"
+        found = search(run_file(tmp_path, content, order=said), {"q1": "x"}, DOCUMENTS, 5)["run"]
+        assert "".join(doc_id for doc_id, _ in found["q1"]) == order
+        content = "q1 Q0 b 1 0.1 t\nq1 Q0 a 2 0.2 t\nq1 Q0 d 3 0.3 t\nq1 Q0 c 4 0.3 t\n"
+        found = search(run_file(tmp_path, content, order=said), {"q1": "x"}, DOCUMENTS, 5)["run"]
+        assert "".join(doc_id for doc_id, _ in found["q1"]) == (
+            "badc" if said == "rank" else "dcab"
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "order"),
+    [
+        ("q1 b 2.5\nq1 a 2\nq1 c 1\n", "bac"),  # scores, as they fall
+        ("q1 b 3\nq1 a 2\nq1 c 1\n", "bac"),
+        ("q1 b 30\nq1 a 1\nq1 c 2\n", "bca"),
+        ("q1 b -3\nq1 a -2\nq1 c -1\n", "cab"),
+        ("q1 b 0.1\nq1 a 0.2\nq1 c 0.3\n", "cab"),
+        ("q1 Q0 b 1 1 t\nq1 Q0 a 1 2 t\nq1 Q0 c 1 3 t\n", "cab"),  # ranks that say nothing
+        ("q1 Q0 b 1 0.1 t\nq1 Q0 a 3 0.2 t\nq1 Q0 c 2 0.3 t\n", "cab"),
+    ],
+)
+def test_scores_in_a_run_stay_scores(tmp_path: Path, content: str, order: str) -> None:
+    found = search(run_file(tmp_path, content), {"q1": "x"}, DOCUMENTS, 5)["run"]
+    assert "".join(doc_id for doc_id, _ in found["q1"]) == order
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "q1 b 1\nq1 a 3\nq1 c 4\n",  # ranks with a gap, or scores that rise
+        "q1 b 0\nq1 a 1\nq1 c 2\n",
+        "q1 b 2\nq1 a 1\nq1 c 3\n",  # ranks in another order, or scores
+        "q1 Q0 b 1 1 t\nq1 Q0 a 2 2 t\n",  # ranks in the place of scores
+        "q1 Q0 b 2 0.5 t\nq1 Q0 a 1 0.2 t\n",  # distances
+    ],
+)
+def test_what_could_be_ranks_is_asked(tmp_path: Path, content: str) -> None:
+    with pytest.raises(UserError, match=r"say retriever\.order=rank or retriever\.order=score"):
+        search(run_file(tmp_path, content), {"q1": "x"}, DOCUMENTS, 5)
+    for order in ("rank", "score"):
+        found = search(run_file(tmp_path, content, order=order), {"q1": "x"}, DOCUMENTS, 5)["run"]
+        ranks = [line.split() for line in content.splitlines()]
+        column = 3 if order == "rank" and len(ranks[0]) == 6 else -2 if len(ranks[0]) == 6 else 2
+        ranks.sort(key=lambda row: float(row[column]), reverse=order == "score")
+        assert [d for d, _ in found["q1"]] == [row[-4 if len(row) == 6 else 1] for row in ranks]
+
+
+def test_ranks_without_scores_in_json(tmp_path: Path) -> None:
+    rows = [{"query_id": 1, "doc_id": d, "rank": n} for n, d in ((2, "a"), (1, "b"))]
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    found = search(run_file(tmp_path, content, "r.jsonl"), {"1": "x"}, DOCUMENTS, 5)["run"]
+    assert found["1"] == [("b", -1.0), ("a", -2.0)]
+
+
 def test_a_querys_own_text_is_not_found_for_it(tmp_path: Path, tiny_model: Path) -> None:
     """As if it were not in the collection for that query, and for no other one."""
     texts = {"a": "apples and pears", "b": "apples and plums", "c": "pears and plums", "d": "plums"}
@@ -384,6 +452,29 @@ def test_a_querys_own_text_is_not_found_for_it(tmp_path: Path, tiny_model: Path)
     }
     assert set(found["dense b"]) == set(texts)  # another text has that id
     assert found["bm25 x"][0] == "a"  # the same text under another id
+
+
+def test_a_querys_own_text_is_no_result_of_a_run_or_a_log(tmp_path: Path) -> None:
+    texts = {"a": "apples", "b": "plums", "c": "pears"}
+    folder = write_beir(tmp_path / "c", texts, {"a": "Apples", "q": "apples"}, {})
+    run = run_file(tmp_path, "a a 1\na b 2\na c 3\nq a 1\nq b 2\n")
+    rows = [
+        {"query_id": q, "query": text, "results": [{"id": i, "text": texts[i]} for i in "abc"]}
+        for q, text in (("a", "apples"), ("q", "apples"))
+    ]
+    log = Log(path=tmp_path / "log.jsonl")
+    log.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources: list[tuple[str, Data, Retriever, dict[str, list[str]]]] = [
+        ("run", BeirFolder(path=str(folder)), run, {"a": ["b", "c"], "q": ["a", "b"]}),
+        ("log", log, LoggedOrder(log=log), {"a": ["b", "c"], "q": ["a", "b", "c"]}),
+    ]
+    for name, source, retriever, expected in sources:
+        data, out = tmp_path / f"{name}-data", tmp_path / name
+        for path in (data, out):
+            path.mkdir()
+        load(out=data, source=source)
+        retrieve(out=out, data=data, retriever=retriever, top_k=3)
+        assert candidates_from(read_table(out, "candidates")) == expected
 
 
 def test_own_texts_are_taken_out_and_the_rest_moves_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from zelo.artifacts import Table
+from zelo.data.lines import plain
 from zelo.errors import UserError
 
 LONGEST_LINE = 2**24  # bytes
@@ -50,6 +51,25 @@ def read_json_lines(path: Path, texts: tuple[str, ...]) -> Table:
         schema = pa.schema([(name, pa.string()) for name in guessed])
         found = json.read_json(path, options, json.ParseOptions(explicit_schema=schema))
     return valid(found, path)
+
+
+def parquet_records(
+    path: Path, wanted: Container[str], size: int = 1_000
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place (`file:row`, from 1) and record of each row, `size` of which are read at once, with the
+    columns whose plain names are `wanted`. Raises what `reading` catches."""
+    import pyarrow.parquet as pq
+
+    number = 0
+    with reading(path):
+        file = pq.ParquetFile(path)
+        names = [n for n in file.schema_arrow.names if plain(n) in wanted]
+        valid(file.schema_arrow.empty_table(), path)
+        for batch in file.iter_batches(size, columns=names):
+            batch.validate(full=True)
+            for record in batch.to_pylist():
+                number += 1
+                yield f"{path}:{number}", record
 
 
 def valid(content: Table, path: Path) -> Table:

@@ -1,6 +1,7 @@
 """Training data of contrastive methods as a collection: what a baseline learns from.
 
-    triples   `query<TAB>positive<TAB>negative`, as MS MARCO's, or with more negatives
+    triples   `query<TAB>positive<TAB>negative`, as MS MARCO's, or with more negatives; a first
+              line may name other columns, which are then read as those of JSON lines
     columns   JSON lines of sentence-transformers: query or anchor, positive, negative(_1, _2, ...);
               or query, document (passage, text) and label or score
     lists     JSON lines of FlagEmbedding: query, pos, neg
@@ -19,7 +20,8 @@ from typing import Any
 
 from zelo.config import option
 from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource
-from zelo.data.lines import json_objects, numbered_lines, text_field
+from zelo.data.lines import json_objects, numbered_lines, plain, text_field
+from zelo.data.records import grade
 from zelo.errors import UserError
 from zelo.store import digest, digest_files
 
@@ -66,11 +68,11 @@ class Columns(LabelledSource):
             found = labels.setdefault(split, {})
             for query, positives, negatives, where in read_rows(path):
                 query_id = queries.setdefault(query, named("q", query))
-                for grade, texts in ((0, negatives), (1, positives)):
+                for relevance, texts in ((0, negatives), (1, positives)):
                     for text in texts:
                         doc_id = documents.setdefault(text, named("d", text))
                         before = found.get((query_id, doc_id), (0, where))
-                        found[query_id, doc_id] = (max(grade, before[0]), before[1])
+                        found[query_id, doc_id] = (max(relevance, before[0]), before[1])
         paths = list(self.paths().values())
         if not queries:
             raise UserError(f"{paths[0]}: empty, at least one line is needed")
@@ -79,7 +81,7 @@ class Columns(LabelledSource):
             (Document(doc_id, "", text) for text, doc_id in documents.items()),
             [(query_id, text) for text, query_id in queries.items()],
             {
-                split: [Label(*key, grade, where) for key, (grade, where) in found.items()]
+                split: [Label(*key, *label) for key, label in found.items()]
                 for split, found in labels.items()
             },
             (paths[0].name, paths[0].name),
@@ -97,14 +99,37 @@ def read_rows(path: Path) -> Iterator[Row]:
         for number, record in json_objects(path):
             yield row_of(record, f"{path}:{number}")
         return
-    for number, line in numbered_lines(path):
-        query, *texts = line.split("\t")
-        if not texts or not query.strip():
-            raise UserError(
-                f"{path}:{number}: expected query<TAB>positive<TAB>negative ..., found "
-                f"{len(texts) + 1} fields"
-            )
-        yield query, texts[:1], texts[1:], f"{path}:{number}"
+    names: list[str] = []  # of the columns, where the first line has them
+    for count, (number, line) in enumerate(numbered_lines(path)):
+        where, fields = f"{path}:{number}", line.split("\t")
+        if count == 0 and all(map(is_column, fields)):
+            names = [plain(name) for name in fields]
+        elif names:
+            yield row_of(named_fields(names, fields, where), where)
+        else:
+            query, *texts = fields
+            if not texts or not query.strip():
+                raise UserError(
+                    f"{where}: expected query<TAB>positive<TAB>negative ..., found "
+                    f"{len(fields)} fields"
+                )
+            yield query, texts[:1], texts[1:], where
+
+
+def named_fields(names: list[str], fields: list[str], where: str) -> dict[str, Any]:
+    """A line by the names of its columns, its label as a number."""
+    if len(fields) != len(names):
+        raise UserError(f"{where}: expected {len(names)} fields, found {len(fields)}")
+    return {
+        name: grade(value, where) if name in GRADE else value
+        for name, value in zip(names, fields, strict=True)
+    }
+
+
+def is_column(name: str) -> bool:
+    """Whether a field of a first line is the name of a column."""
+    known = (*QUERY, *POSITIVE, *DOCUMENT, *GRADE)
+    return plain(name) in known or NEGATIVE.fullmatch(plain(name)) is not None
 
 
 def row_of(record: dict[str, Any], where: str) -> Row:

@@ -14,6 +14,8 @@ from pydantic import field_validator
 
 from zelo.config import option
 from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource
+from zelo.data.lines import title_field
+from zelo.data.records import document_of, grade, label_of, query_of, split_named
 from zelo.errors import UserError, in_words
 from zelo.store import digest, digest_files
 
@@ -54,24 +56,36 @@ class HubDataset(LabelledSource):
         )
         if self.split is not None and self.split not in qrels:
             raise UserError(f"data.split={self.split}: labels have {', '.join(qrels)}")
-        named = {"validation": "dev", self.split or "test": "test"}
-        labels = {
-            named.get(split, split): self._labels(rows, f"{self.path}/{self.qrels}/{split}")
-            for split, rows in qrels.items()
+        of = {
+            split: split_named(split) if self.split is None else "test"
+            for split in qrels
             if self.split in (None, split)
         }
-        if unknown := set(labels) - set(SPLITS):
+        known = {split: name for split, name in of.items() if name is not None}
+        others = sorted(set(of) - set(known))
+        if not known:
             raise UserError(
-                f"{self.path}: the labels' split {min(unknown)!r} is none of {', '.join(SPLITS)}; "
-                f"name it by data.split={min(unknown)}"
+                f"{self.path}: the labels' split {min(of)!r} is none of {', '.join(SPLITS)}; "
+                f"name it by data.split={min(of)}"
             )
-        asked = [
-            (self._text(row, ("_id", "id"), where), self._text(row, ("text",), where))
-            for row, where in self._rows(queries, self.queries)
-        ]
+        if len(set(known.values())) < len(known):
+            raise UserError(
+                f"{self.path}: of the labels' splits {', '.join(known)} two are the same; name "
+                f"the one to test on by data.split"
+            )
+        labels = {
+            name: self._labels(qrels[split], f"{self.path}/{self.qrels}/{split}")
+            for split, name in known.items()
+        }
+        asked = [query_of(row, where) for row, where in self._rows(queries, self.queries)]
         sources = (f"{self.path}/{self.corpus}", f"{self.path}/{self.queries}")
         return self.collection(
-            Path(self.path).name, self._documents(corpus), asked, labels, sources
+            Path(self.path).name,
+            (document_of(row, where) for row, where in self._rows(corpus, self.corpus)),
+            asked,
+            labels,
+            sources,
+            [f"the labels' split {split} is not read" for split in others],
         )
 
     def _subset(self, path: str, subset: str, revision: str) -> Any:
@@ -95,29 +109,10 @@ class HubDataset(LabelledSource):
             for number, row in enumerate(splits[split]):
                 yield row, f"{self.path}/{subset}/{split}: row {number}"
 
-    def _documents(self, corpus: Any) -> Iterator[Document]:
-        for row, where in self._rows(corpus, self.corpus):
-            title = row.get("title") or ""
-            yield Document(
-                self._text(row, ("_id", "id"), where), title, self._text(row, ("text",), where)
-            )
-
-    def _labels(self, rows: Any, what: str) -> Iterator[Label]:
-        for number, row in enumerate(rows):
-            where = f"{what}: row {number}"
-            query_id = self._text(row, ("query-id",), where)
-            doc_id = self._text(row, ("corpus-id",), where)
-            score = row.get("score", 1)
-            if not isinstance(score, int | float) or not float(score).is_integer():
-                raise UserError(f"{where}: score must be a whole number, found {score!r}")
-            yield Label(query_id, doc_id, int(score), where)
-
     @staticmethod
-    def _text(row: dict[str, Any], names: tuple[str, ...], where: str) -> str:
-        for name in names:
-            if isinstance(row.get(name), str | int):
-                return str(row[name])
-        raise UserError(f"{where}: no {' or '.join(names)}; there are {', '.join(row)}")
+    def _labels(rows: Any, what: str) -> Iterator[Label]:
+        for number, row in enumerate(rows):
+            yield label_of(row, f"{what}: row {number}")
 
 
 def identity(path: str, revision: str) -> str:
@@ -170,13 +165,18 @@ class IrDataset(LabelledSource):
         return self.collection(
             last.replace("/", "-"),
             (
-                Document(doc.doc_id, getattr(doc, "title", "") or "", ir_text(doc))
+                Document(
+                    doc.doc_id,
+                    title_field({"title": getattr(doc, "title", None)}, f"{last}: {doc.doc_id}"),
+                    ir_text(doc),
+                )
                 for doc in found[list(found)[-1]].docs_iter()
             ),
             list(queries.items()),
             {
                 split: (
-                    Label(row.query_id, row.doc_id, row.relevance, f"{self.ids[split]}: qrels")
+                    Label(row.query_id, row.doc_id, grade(row.relevance, where), where)
+                    for where in [f"{self.ids[split]}: qrels"]
                     for row in dataset.qrels_iter()
                 )
                 for split, dataset in found.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -57,14 +58,21 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
+def plain(name: str) -> str:
+    """A field's name as it is compared with those that are known: `Query-ID` is `query_id`."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
 def text_field(record: dict[str, Any], field: str, where: str, optional: bool = False) -> str:
     """A field that must be a string of whole characters; "" for an optional one that is not there.
 
-    `where` is `file:line`.
+    A whole number is its digits: ids and titles are exported as such. `where` is `file:line`.
     """
     value = record.get(field)
     if value is None and optional:
         return ""
+    if type(value) is int:
+        return str(value)
     if not isinstance(value, str):
         found = repr(value) if field in record else "nothing"
         raise UserError(f"{where}: field {field!r} must be a string, found {found}")
@@ -75,6 +83,20 @@ def text_field(record: dict[str, Any], field: str, where: str, optional: bool = 
             f"{where}: field {field!r} holds half a character (a lone surrogate)"
         ) from None
     return value
+
+
+def title_field(record: dict[str, Any], where: str) -> str:
+    """The field `title`: text, a number, or a list of such; "" where there is none."""
+    value = record.get("title")
+    if value is None or isinstance(value, str):
+        return text_field(record, "title", where, optional=True)
+    parts = value if isinstance(value, list | tuple) else [value]
+    found = []
+    for part in parts:
+        if isinstance(part, float):
+            part = None if math.isnan(part) else repr(part)
+        found.append(text_field({"title": part}, "title", where, optional=True))
+    return " ".join(part for part in found if part)
 
 
 def unique(make: Callable[[], Iterable[tuple[str, T]]], key: Callable[[T], str]) -> Iterator[T]:
@@ -91,18 +113,6 @@ def unique(make: Callable[[], Iterable[tuple[str, T]]], key: Callable[[T], str])
     seen: dict[str, str] = {}
     for where, item in make() if suspect else ():
         if hash(key(item)) in suspect and seen.setdefault(key(item), where) != where:
-            first = seen[key(item)].rpartition(":")[2]
-            raise UserError(f"{where}: id {key(item)!r} was used before, on line {first}")
-
-
-def read_records(path: Path, optional: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-    """Records of a JSON-lines file with string fields `_id`, `text` and `optional`; ids unique."""
-
-    def records() -> Iterator[tuple[str, dict[str, str]]]:
-        for number, record in json_objects(path):
-            where = f"{path}:{number}"
-            found = {field: text_field(record, field, where) for field in ("_id", "text")}
-            found |= {field: text_field(record, field, where, optional=True) for field in optional}
-            yield where, found
-
-    return unique(records, lambda record: record["_id"])
+            file, _, first = seen[key(item)].rpartition(":")
+            place = f"on line {first}" if file == where.rpartition(":")[0] else seen[key(item)]
+            raise UserError(f"{where}: id {key(item)!r} was used before, {place}")

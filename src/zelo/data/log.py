@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from zelo.config import Component, option
 from zelo.data.collection import Collection, Document, LabelledSource
-from zelo.data.lines import json_objects, text_field
+from zelo.data.lines import json_objects, text_field, title_field
 from zelo.data.texts import Corpus
 from zelo.errors import UserError
 from zelo.retrieval.ranking import Hits
@@ -124,7 +124,7 @@ def read_log(path: Path) -> Iterator[tuple[int, Logged]]:
             raise UserError(f"{where}: field 'results' must be a list of objects")
         results = {}
         for row in rows:
-            title = text_field(row, "title", where, optional=True)
+            title = title_field(row, where)
             doc = Document(text_field(row, "id", where), title, text_field(row, "text", where))
             if doc.doc_id in results:
                 raise UserError(f"{where}: result {doc.doc_id!r} was returned twice")

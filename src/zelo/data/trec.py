@@ -1,10 +1,12 @@
 """TREC's formats: topics, qrels, runs; and documents and topics as tab-separated lines.
 
 run     `qid Q0 docid rank score tag`, or `qid docid score`; the order is that of the scores,
-        and of equal scores the higher document id comes first: trec_eval's rule
+        and of equal scores the higher document id comes first: trec_eval's rule. Also MS MARCO's
+        `qid docid rank` (see `read_run`)
 qrels   `qid 0 docid relevance`
 topics  `<top> <num> Number: 301 <title> text </top>`, `<topic number="1"><query>text</query>`,
-        or lines `id<TAB>text`
+        or lines `id<TAB>text`. A topic without title and query is asked by its summary, by its
+        description or, as those of the Clinical Trials track, by all that it says
 """
 
 from __future__ import annotations
@@ -12,30 +14,50 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import numpy as np
 
 from zelo.artifacts import write_text
 from zelo.config import option
-from zelo.data.beir import grade
-from zelo.data.collection import Collection, Document, Label, LabelledSource
+from zelo.data.collection import Collection, Document, LabelledSource
 from zelo.data.lines import json_objects, numbered_lines, text_field, unique
+from zelo.data.records import (
+    DOC_ID,
+    DOC_TEXT,
+    QUERY_ID,
+    QUERY_TEXT,
+    TREC,
+    as_float,
+    document_of,
+    header_of,
+    read_qrels,
+)
 from zelo.errors import UserError
 from zelo.retrieval.ranking import Ranking
 from zelo.store import digest, digest_files
 
+THREE, SIX = 3, 6  # fields of a line of a run
 BLANK = re.compile(r"\s")
 OPENING = re.compile(r"<top(?:ic)?\b([^<>]*)>", re.IGNORECASE)
 BEGUN = re.compile(r"<top(?:ic)?\b", re.IGNORECASE)
 CLOSING = re.compile(r"</top(?:ic)?>", re.IGNORECASE)
-NUMBER = re.compile(r"<num>([^<]*)", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
-TITLE = re.compile(r"<(?:title|query)>([^<]*)", re.IGNORECASE)
-IDS, TEXTS = ("_id", "id", "docid", "doc_id"), ("text", "contents", "document_text", "content")
+# Fields of topics: what ends one where it has no end tag of its own, since a text may hold a `<`.
+FIELDS = (
+    *("num", "title", "query", "desc", "description", "narr", "narrative", "question", "summary"),
+    *("note", "dom", "smry", "con", "fac", "def", "nat", "time", "field", "disease", "gene"),
+    *("demographic", "other", "treatment"),
+)
+FIELD = re.compile(rf"</?(?:{'|'.join(FIELDS)})\b[^<>]*>", re.IGNORECASE)
+NAMED = re.compile(r"<field\b[^<>]*\bname\s*=\s*[\"']([^\"']+)[\"'][^<>]*>", re.IGNORECASE)
+ASKED = (("title", "query"), ("summary",), ("question", "description", "desc"))
+LABELS = ("number:", "topic:", "description:")  # that some files begin a field with
 
 
 class TrecFiles(LabelledSource):
@@ -73,7 +95,7 @@ class TrecFiles(LabelledSource):
             topics.name.partition(".")[0],
             read_documents(documents),
             list(read_topics(topics)),
-            {split: read_qrels(path) for split, path in files.items()},
+            {split: read_qrels(path, TREC) for split, path in files.items()},
             (documents.name, topics.name),
         )
 
@@ -88,26 +110,26 @@ def read_documents(path: Path) -> Iterator[Document]:
 def json_documents(path: Path) -> Iterator[tuple[str, Document]]:
     """Place and document of each JSON object."""
     for number, record in json_objects(path):
-        where = f"{path}:{number}"
-        key, text = (
-            next((name for name in names if name in record), names[0]) for names in (IDS, TEXTS)
-        )
-        title = text_field(record, "title", where, optional=True)
-        doc_id, whole = (text_field(record, name, where) for name in (key, text))
-        yield where, Document(doc_id, title, whole)
+        yield f"{path}:{number}", document_of(record, f"{path}:{number}")
 
 
 def tab_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Place and document of each line of two or three fields."""
+    """Place and document of each line of two or three fields, which a first line may name."""
+    first, places = True, {2: [0, 1], 3: [0, 2, 1]}  # of id, text and title
     for number, line in numbered_lines(path):
         fields = line.split("\t")
-        if len(fields) not in (2, 3):
+        if len(fields) not in places:
             raise UserError(
                 f"{path}:{number}: expected id<TAB>text or id<TAB>title<TAB>text, found "
                 f"{len(fields)} fields"
             )
-        title = fields[1] if len(fields) == 3 else ""
-        yield f"{path}:{number}", Document(fields[0], title, fields[-1])
+        wanted = (DOC_ID, DOC_TEXT, ("title",))[: len(fields)]
+        if first and (named := header_of(fields, *wanted)):
+            places[len(fields)] = named
+        else:
+            doc_id, text, *title = (fields[place] for place in places[len(fields)])
+            yield f"{path}:{number}", Document(doc_id, "".join(title), text)
+        first = False
 
 
 def read_topics(path: Path) -> Iterator[tuple[str, str]]:
@@ -123,11 +145,15 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
         ]
     else:
         found = []
+        places = [0, 1]
         for count, line in lines:
             fields = line.split("\t")
             if len(fields) != 2:
                 raise UserError(f"{path}:{count}: expected id<TAB>text, found {len(fields)} fields")
-            found.append((count, fields[0], fields[1]))
+            if count == lines[0][0] and (named := header_of(fields, QUERY_ID, QUERY_TEXT)):
+                places = named
+            else:
+                found.append((count, fields[places[0]], fields[places[1]]))
     for count, query_id, query in found:
         if seen.setdefault(query_id, count) != count:
             raise UserError(f"{path}:{count}: topic {query_id!r} was there before")
@@ -152,59 +178,128 @@ def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
 
 def topic(count: int, attributes: str, body: str, path: Path) -> tuple[int, str, str]:
     """Place, id and text of one topic."""
-    named, numbered, titled = ATTRIBUTE.search(attributes), NUMBER.search(body), TITLE.search(body)
-    number = named[1] if named else without(numbered[1], "number:") if numbered else ""
-    title = without(titled[1], "topic:") if titled else ""
-    if not number.split() or not title:
-        raise UserError(f"{path}: topic {count} has no number or no title")
-    return count, number.split()[0], html.unescape(" ".join(title.split()))
+    named = ATTRIBUTE.search(attributes)
+    number = named[1] if named else field_of_topic(body, ("num",)) or ""
+    text = next((text for names in ASKED if (text := field_of_topic(body, names))), None)
+    if text is None:
+        whole = re.sub(r"<num\b.*?(?=<|\Z)", " ", body, flags=re.IGNORECASE | re.DOTALL)
+        text = FIELD.sub(" ", NAMED.sub(r" \1: ", whole))
+    if not number.split() or not text.split():
+        raise UserError(f"{path}: topic {count} has no number or no text")
+    return count, number.split()[0], html.unescape(" ".join(text.split()))
 
 
-def without(text: str, label: str) -> str:
-    """A field without the label that some files begin it with."""
-    text = text.strip()
-    return text[len(label) :].strip() if text.lower().startswith(label) else text
+def field_of_topic(body: str, names: tuple[str, ...]) -> str | None:
+    """The text of the first field of these names: to its end tag, or else to the next field."""
+    begun = re.search(rf"<({'|'.join(names)})\b[^<>]*>", body, re.IGNORECASE)
+    if begun is None:
+        return None
+    rest = body[begun.end() :]
+    end = re.search(rf"</{begun[1]}\s*>", rest, re.IGNORECASE) or FIELD.search(rest)
+    text = rest[: end.start() if end else len(rest)].strip()
+    label = next((label for label in LABELS if text.lower().startswith(label)), "")
+    return text[len(label) :].strip()
 
 
-def read_qrels(path: Path) -> Iterator[Label]:
-    """Rows of a TREC qrels file."""
-    for number, line in numbered_lines(path):
-        fields = line.split()
-        if len(fields) != 4:
-            raise UserError(
-                f"{path}:{number}: expected 4 fields (qid 0 docid relevance), found {len(fields)}"
-            )
-        where = f"{path}:{number}"
-        yield Label(fields[0], fields[2], grade(fields[3], where), where)
-
-
-def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+def read_run(
+    path: Path, order: str | None = None, option: str = "order"
+) -> dict[str, list[tuple[str, float]]]:
     """A run: query id → (document id, score), best first; `UserError` names file and line.
 
     Also JSON lines: `{"query_id", "doc_id", "score"}`, or RankLLM's `{"query": {"qid"},
-    "candidates": [{"docid", "score"}]}`.
+    "candidates": [{"docid", "score"}]}`. With `order` "score" or "rank" documents are ordered by
+    that. Without it they are by their scores, but for three fields of which the last counts 1, 2, 3
+    ... through each query's lines, as in MS MARCO's runs: those are ranks. `UserError` where scores
+    could be ranks, which names the `option` that says it. The score of a rank is its negative.
     """
     found: dict[str, dict[str, float]] = {}
+    ranks: dict[str, array[float]] = {}  # in the order of the lines; NaN: none
+    fields, by_rank = None, order == "rank"
     is_json = ".jsonl" in path.suffixes or ".json" in path.suffixes
-    for where, query_id, doc_id, score in json_rows(path) if is_json else run_rows(path):
-        if not query_id or not doc_id:
-            raise UserError(f"{where}: an id is empty")
-        value = as_score(score, where)
-        ranked = found.setdefault(query_id, {})
-        if doc_id in ranked:
-            raise UserError(f"{where}: query {query_id!r} has document {doc_id!r} twice")
-        ranked[doc_id] = value
+    for row in json_rows(path) if is_json else run_rows(path):
+        if not row.query_id or not row.doc_id:
+            raise UserError(f"{row.where}: an id is empty")
+        if fields is None:
+            fields = row.fields
+            by_rank = by_rank or (order is None and row.score is None and row.rank is not None)
+        if row.fields != fields:
+            raise UserError(
+                f"{row.where}: expected {fields} fields, as on the first line, found {row.fields}"
+            )
+        value = (
+            as_rank(row.rank, row.where) if by_rank else as_number(row.score, "score", row.where)
+        )
+        ranked = found.setdefault(row.query_id, {})
+        if row.doc_id in ranked:
+            raise UserError(
+                f"{row.where}: query {row.query_id!r} has document {row.doc_id!r} twice"
+            )
+        ranked[row.doc_id] = value
+        ranks.setdefault(row.query_id, array("d")).append(as_float(str(row.rank)))
     if not found:
         raise UserError(f"{path}: empty, at least one line is needed")
+    if order is None and not by_rank:
+        scores = [list(ranked.values()) for ranked in found.values()]
+        if fields == THREE:
+            by_rank = are_ranks(scores, path, option)
+        elif turned_round(list(ranks.values()), scores):
+            raise UserError(
+                f"{path}: scores rise as ranks do, so that the last would come first: say "
+                f"{option}=rank or {option}=score"
+            )
+    sign = -1.0 if by_rank else 1.0
     # Stable sorts, the second one deciding: of equal scores the higher id comes first.
     return {
-        query_id: sorted(sorted(ranked.items(), reverse=True), key=lambda item: -single(item[1]))
+        query_id: sorted(
+            sorted(((doc_id, sign * value) for doc_id, value in ranked.items()), reverse=True),
+            key=lambda item: -single(item[1]),
+        )
         for query_id, ranked in found.items()
     }
 
 
-def as_score(value: object, where: str) -> float:
-    """A score of a run."""
+def are_ranks(values: Sequence[Sequence[float]], path: Path, option: str) -> bool:
+    """Whether the last of three fields is a rank, by its values in each query in the order of the
+    lines; `UserError` where it could be."""
+    if all(list(row) == list(range(1, len(row) + 1)) for row in values):
+        return True
+    several = [row for row in values if len(row) > 1]
+    counts = all(sorted(row) == list(range(1, len(row) + 1)) for row in several)
+    whole = all(value >= 0 and value.is_integer() for row in several for value in row)
+    rising = all(before < after for row in several for before, after in pairwise(row))
+    falling = all(before > after for row in several for before, after in pairwise(row))
+    if several and ((whole and rising) or (counts and not falling)):
+        raise UserError(
+            f"{path}: the last of three fields could be ranks or scores: say {option}=rank or "
+            f"{option}=score"
+        )
+    return False
+
+
+def turned_round(ranks: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> bool:
+    """Whether, in every query of several documents, scores rise as ranks do."""
+    several = [
+        sorted(zip(rank, score, strict=True))
+        for rank, score in zip(ranks, scores, strict=True)
+        if len(rank) > 1
+    ]
+    return bool(several) and all(
+        before[0] < after[0] and before[1] < after[1]
+        for row in several
+        for before, after in pairwise(row)
+    )
+
+
+def as_rank(value: object, where: str) -> float:
+    """A rank of a run."""
+    rank = as_number(value, "rank", where)
+    if not rank.is_integer():
+        raise UserError(f"{where}: the rank must be a whole number, found {value!r}")
+    return rank
+
+
+def as_number(value: object, what: str, where: str) -> float:
+    """A score or a rank of a run."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             score = float(value)
@@ -212,37 +307,51 @@ def as_score(value: object, where: str) -> float:
             score = math.nan
         if not math.isnan(score):
             return score
-    raise UserError(f"{where}: the score must be a number, found {value!r}")
+    raise UserError(f"{where}: the {what} must be a number, found {value!r}")
 
 
-def run_rows(path: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Place, query id, document id and score of each line of a run."""
+class RunRow(NamedTuple):
+    """A row of a run as it stands in its file."""
+
+    where: str
+    query_id: str
+    doc_id: str
+    score: object
+    rank: object = None
+    fields: int | None = None  # of a line
+
+
+def run_rows(path: Path) -> Iterator[RunRow]:
+    """Rows of a run in lines."""
     for number, line in numbered_lines(path):
         fields = line.split()
-        if len(fields) not in (3, 6):
+        if len(fields) not in (THREE, SIX):
             raise UserError(
                 f"{path}:{number}: expected 6 fields (qid Q0 docid rank score tag) or 3 (qid docid "
-                f"score), found {len(fields)}"
+                f"score, or qid docid rank), found {len(fields)}"
             )
-        query_id, doc_id, score = fields if len(fields) == 3 else (fields[0], fields[2], fields[4])
-        yield f"{path}:{number}", query_id, doc_id, score
+        where, count = f"{path}:{number}", len(fields)
+        if count == THREE:
+            yield RunRow(where, fields[0], fields[1], fields[2], fields[2], count)
+        else:
+            yield RunRow(where, fields[0], fields[2], fields[4], fields[3], count)
 
 
-def json_rows(path: Path) -> Iterator[tuple[str, str, str, object]]:
-    """Place, query id, document id and score of each row of a run in JSON lines."""
+def json_rows(path: Path) -> Iterator[RunRow]:
+    """Rows of a run in JSON lines; where no score is given the rank says as much."""
     for number, record in json_objects(path):
         where = f"{path}:{number}"
         if "candidates" not in record:
             query_id, doc_id = (text_field(record, n, where) for n in ("query_id", "doc_id"))
-            yield where, query_id, doc_id, record.get("score")
+            yield RunRow(where, query_id, doc_id, record.get("score"), record.get("rank"))
             continue
         try:
             for row in record["candidates"]:
                 query_id, doc_id = record["query"]["qid"], row["docid"]
-                yield (
+                yield RunRow(
                     where,
-                    as_id(query_id, "qid", where),
-                    as_id(doc_id, "docid", where),
+                    text_field({"qid": query_id}, "qid", where),
+                    text_field({"docid": doc_id}, "docid", where),
                     row["score"],
                 )
         except (KeyError, TypeError) as error:
@@ -250,11 +359,6 @@ def json_rows(path: Path) -> Iterator[tuple[str, str, str, object]]:
                 f'{where}: expected {{"query": {{"qid"}}, "candidates": [{{"docid", "score"}}]}} '
                 f"({type(error).__name__}: {error})"
             ) from None
-
-
-def as_id(value: object, name: str, where: str) -> str:
-    """An id: text, or a whole number, as RankLLM writes them."""
-    return text_field({name: str(value) if type(value) is int else value}, name, where)
 
 
 def write_run(path: Path, ranking: Ranking, tag: str) -> None:

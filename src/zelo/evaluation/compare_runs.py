@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zelo.data.beir import read_qrels as read_beir_qrels
-from zelo.data.lines import numbered_lines
-from zelo.data.trec import encoded, read_qrels, read_run
+from zelo.data.records import read_qrels
+from zelo.data.trec import encoded, read_run
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import Values, measure, summarise, values_by_system
 from zelo.evaluation.significance import Difference, against
@@ -21,26 +20,28 @@ RESAMPLES = 10_000
 
 
 def read_grades(path: Path) -> dict[str, dict[str, int]]:
-    """Grades of a qrels file, BEIR's (three columns, tabs) or TREC's (four)."""
-    _, first = next(numbered_lines(path), (0, ""))
-    if not first:
-        raise UserError(f"{path}: empty, at least one line is needed")
-    beir = len(first.split("\t")) == 3
+    """Grades of a qrels file: BEIR's (three columns, tabs), TREC's (four), JSON lines, Parquet."""
     grades: dict[str, dict[str, int]] = {}
-    for label in (read_beir_qrels if beir else read_qrels)(path):
+    for label in read_qrels(path):
         if label.doc_id in grades.setdefault(label.query_id, {}):
             raise UserError(f"{label.where}: query {label.query_id!r} has {label.doc_id!r} twice")
         grades[label.query_id][label.doc_id] = label.relevance
+    if not grades:
+        raise UserError(f"{path}: empty, at least one label is needed")
     return grades
 
 
 def compare_runs(
-    paths: Sequence[Path], qrels: Path, seed: int = 0
+    paths: Sequence[Path], qrels: Path, seed: int = 0, order: str | None = None
 ) -> tuple[dict[str, dict[str, Estimate]], list[Difference], Values]:
     """Means with intervals by system and measure; tests of each run against the first; and values.
 
+    `order` says what runs are ordered by, as `read_run` has it.
+
     Every query that has a relevant document counts; one that a run lacks scores 0 there.
     """
+    if order not in (None, "rank", "score"):
+        raise UserError(f"order={order}: must be rank or score")
     grades = read_grades(qrels)
     # Ids as runs hold them, without white space.
     grades = {
@@ -52,7 +53,7 @@ def compare_runs(
         raise UserError(f"{qrels}: no query has a relevant document")
     rankings = {}
     for path in paths:
-        run = read_run(path)
+        run = read_run(path, order)
         if not run.keys() & grades.keys():
             raise UserError(f"{path}: has none of the queries of {qrels}")
         name = path.stem if [p.stem for p in paths].count(path.stem) == 1 else str(path)

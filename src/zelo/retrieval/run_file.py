@@ -22,7 +22,16 @@ NAME = r"^\w[\w.+-]*$"  # of a file that is written
 class RunFile(Component):
     """`retriever=run retriever.path=FILE`: what Lucene, Elasticsearch, Vespa or a log returned."""
 
-    path: Path = option(help="TREC run (`qid Q0 docid rank score tag`) or JSON lines", exclude=True)
+    path: Path = option(
+        help="TREC run (`qid Q0 docid rank score tag`), `qid docid score|rank` or JSON lines",
+        exclude=True,
+    )
+    order: str | None = option(
+        None,
+        "what documents are ordered by, `score` or `rank`; null: scores, as trec_eval, and ranks "
+        "where the last of three fields counts 1, 2, 3 ...",
+        pattern="^(score|rank)$",
+    )
     name: str = option("run", "what the ranking is called in tables and files", pattern=NAME)
 
     def fingerprint(self) -> str:
@@ -39,7 +48,7 @@ class RunFile(Component):
         have are left out.
         """
         path = self.path.expanduser()
-        run = read_run(path)
+        run = read_run(path, self.order, "retriever.order")
         hits = Hits.empty(len(queries), k)
         ids = [(q, query_id if query_id in run else encoded(query_id))
                for q, query_id in enumerate(queries)]  # fmt: skip

@@ -1,0 +1,188 @@
+"""Queries, documents and labels by the names that published sets give their fields.
+
+Names are compared without case, `-` as `_`. What stands first in a list of names is looked for
+first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zelo.data.arrow import parquet_records
+from zelo.data.collection import Document, Label
+from zelo.data.lines import json_objects, numbered_lines, plain, text_field, title_field
+from zelo.errors import UserError
+
+QUERY_ID = ("_id", "id", "query_id", "qid", "queryid")
+QUERY_TEXT = ("text", "query", "question", "query_text")
+DOC_ID = ("_id", "id", "docid", "doc_id", "docno", "corpus_id", "document_id", "pid", "passage_id")
+DOC_TEXT = ("text", "contents", "content", "document_text", "passage", "body")
+LABEL_QUERY = (*QUERY_ID[2:], "q_id", "topic_id", "topic", "query")
+LABEL_DOC = ("corpus_id", *DOC_ID[2:], "did", "document", "doc")
+GRADE = ("score", "relevance", "rel", "label", "grade", "relevancy", "judgment")
+LABEL = {*LABEL_QUERY, *LABEL_DOC, *GRADE}
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "dev": ("dev", "development", "validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+
+# Forms of a line of labels, in the order in which they are tried on the first: what separates its
+# fields, how many they are.
+TAB, BLANK = "\t", None
+BEIR = ((TAB, 3), (TAB, 4), (BLANK, 4), (BLANK, 3))
+TREC = ((BLANK, 4), (TAB, 4), (TAB, 3), (BLANK, 3))
+PLACES = {3: (0, 1, 2), 4: (0, 2, 3)}  # of query, document and grade
+
+
+def split_named(name: str) -> str | None:
+    """The split that is usually called so; None where none is."""
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def header_of(fields: Sequence[str], *wanted: Sequence[str]) -> list[int] | None:
+    """Where each of the wanted columns stands, if the first line of a file names all that it has;
+    None where it is a row like those below it."""
+    places = [place_of(fields, names) for names in wanted]
+    found = [place for place in places if place is not None]
+    return found if len(found) == len(wanted) == len(fields) == len(set(found)) else None
+
+
+def place_of(names: Sequence[str], wanted: Sequence[str]) -> int | None:
+    """Where the first of the `wanted` names stands among those of a header or record."""
+    places = {plain(name): place for place, name in reversed([*enumerate(names)])}
+    return next((places[name] for name in wanted if name in places), None)
+
+
+def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> str:
+    """What a record calls a field; `UserError` where it has none of the wanted names."""
+    if wanted[0] in record:  # as in most
+        return wanted[0]
+    names = list(record)
+    place = place_of(names, wanted)
+    if place is None:
+        there = ", ".join(names) or "none"
+        raise UserError(f"{where}: no field {' or '.join(wanted[:2])}; there are {there}")
+    return names[place]
+
+
+def query_of(record: dict[str, Any], where: str) -> tuple[str, str]:
+    """Id and text of a query; `UserError` where one is missing or no text."""
+    query_id, text = (
+        text_field(record, field_of(record, names, where), where)
+        for names in (QUERY_ID, QUERY_TEXT)
+    )
+    return query_id, text
+
+
+def document_of(record: dict[str, Any], where: str) -> Document:
+    """A document; `UserError` where its id or its text is missing or no text."""
+    doc_id = text_field(record, field_of(record, DOC_ID, where), where)
+    text = text_field(record, field_of(record, DOC_TEXT, where), where)
+    return Document(doc_id, title_field(record, where), text)
+
+
+def label_of(record: dict[str, Any], where: str) -> Label:
+    """A label; one without a grade, as in NanoBEIR, is of grade 1."""
+    query_id, doc_id = (
+        text_field(record, field_of(record, names, where), where)
+        for names in (LABEL_QUERY, LABEL_DOC)
+    )
+    names = list(record)
+    place = place_of(names, GRADE)
+    return labelled(query_id, doc_id, 1 if place is None else record[names[place]], where)
+
+
+def labelled(query_id: str, doc_id: str, relevance: object, where: str) -> Label:
+    """A label of fields as they stand in a file."""
+    if not query_id or not doc_id:
+        raise UserError(f"{where}: an id is empty")
+    return Label(query_id, doc_id, grade(relevance, where), where)
+
+
+def grade(value: object, where: str) -> int:
+    """A grade of relevance: a whole number, however it is written (`1`, `1.0`)."""
+    number = value
+    if isinstance(value, str):
+        try:
+            number = int(value)
+        except ValueError:
+            number = as_float(value)
+    if isinstance(number, int) or (isinstance(number, float) and number.is_integer()):
+        return int(number)
+    raise UserError(f"{where}: score must be a whole number, found {value!r}")
+
+
+def as_float(text: str) -> float:
+    """A number; NaN where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def read_qrels(path: Path, forms: Sequence[tuple[str | None, int]] = BEIR) -> Iterator[Label]:
+    """Labels of a file; `UserError` names file and line.
+
+    Three columns (query, document, grade) or TREC's four; a first line that names them says their
+    order. JSON lines and Parquet, whose names end so, go by the names of their fields.
+    """
+    if path.suffix == ".parquet":
+        yield from (label_of(record, where) for where, record in parquet_records(path, LABEL))
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        for number, record in json_objects(path):
+            yield label_of(record, f"{path}:{number}")
+    else:
+        yield from rows_of_qrels(path, forms)
+
+
+def rows_of_qrels(path: Path, forms: Sequence[tuple[str | None, int]]) -> Iterator[Label]:
+    """Labels of lines; see `read_qrels`."""
+    separator: str | None = BLANK
+    count, places = 0, None
+    for number, line in numbered_lines(path):
+        where = f"{path}:{number}"
+        if places is None:
+            separator, count, places, named = columns_of(line, forms, where)
+            if named:
+                continue
+        fields = line.split(separator)
+        if len(fields) != count:
+            by = "tabs" if separator else "white space"
+            raise UserError(
+                f"{where}: expected {count} fields separated by {by} as on the first line, found "
+                f"{len(fields)}"
+            )
+        query, document, relevance = places
+        found = "1" if relevance is None else fields[relevance]
+        yield labelled(fields[query], fields[document], found, where)
+
+
+def columns_of(
+    line: str, forms: Sequence[tuple[str | None, int]], where: str
+) -> tuple[str | None, int, tuple[int, int, int | None], bool]:
+    """Separator, number and places of the columns by a file's first line, and whether it names
+    them."""
+    for separator in (TAB, BLANK):
+        fields = line.split(separator)
+        query, document, relevance = (
+            place_of(fields, names) for names in (LABEL_QUERY, LABEL_DOC, GRADE)
+        )
+        graded = relevance is not None or len(fields) == 2  # two columns: all are of grade 1
+        if query is not None and document is not None and graded:
+            return separator, len(fields), (query, document, relevance), True
+    for separator, count in forms:
+        fields = line.split(separator)
+        if len(fields) == count:
+            places = PLACES[count]
+            # Names that are not known: a row has a grade, a header has no digit.
+            named = math.isnan(as_float(fields[-1])) and not any(map(str.isdigit, line))
+            return separator, count, places, named
+    raise UserError(
+        f"{where}: expected 3 fields separated by tabs (query-id, corpus-id, score) or TREC's 4 "
+        f"(qid 0 docid relevance), found {len(line.split())}"
+    )
