@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -138,6 +139,17 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
 
 def readable(error: BaseException) -> str:
     """Hydra's account of a mistake in the command line, on one line."""
+    word = getattr(error, "override", None)  # of one that its grammar cannot read
+    several = re.match(r"Ambiguous value for argument '(.*)'$", str(error), re.MULTILINE)
+    if several is not None:
+        word = several[1]
+    quoted = quoted_twice(word) if isinstance(word, str) else None
+    if quoted is not None:
+        meant = "; a list is key=[a,b], a sweep zelo run -m" if several else ""
+        return (
+            f"{word}: some of its characters mean something to Hydra's grammar; quote the value "
+            f"twice, for the shell and for Hydra: {quoted}{meant}"
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     if first.startswith("Could not override '"):
@@ -145,3 +157,13 @@ def readable(error: BaseException) -> str:
         return f"{key}: no such option; `zelo run --cfg job` prints those that there are"
     rest = takewhile(lambda line: not line.startswith(("Config search", "full_key:")), lines[1:])
     return " ".join([re.sub(r"^In '[^']+': ", "", first), *rest])
+
+
+def quoted_twice(word: str) -> str | None:
+    """A word of the command line that sets an option to a text, as a shell and Hydra read it; None
+    where it does not, or where its value is quoted or a list."""
+    key, sets, value = word.partition("=")
+    if not sets or not re.fullmatch(r"\+{0,2}[\w./@-]+", key) or value[:1] in tuple("[{'\""):
+        return None
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    return shlex.quote(f'{key}="{escaped}"')

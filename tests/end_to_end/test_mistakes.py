@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,3 +115,39 @@ def test_a_crash_says_what_ran_in_which_stage_and_where_to_report_it(
         assert line.startswith("bug: `zelo run")
         assert "crashed in the stage compare: ZeroDivisionError" in line
         assert "report it as an issue" in line
+@pytest.mark.parametrize("name", ["mün (a),b=c", 'it\'s "1"', "a#b", "[x]{y}", "日本"])
+def test_a_path_that_hydra_does_not_read_is_quoted_twice(
+    cli: Cli, tmp_path: Path, beir_folder: Path, name: str
+) -> None:
+    """And what the message says to write is read."""
+    folder = beir_folder.rename(tmp_path / name)
+    done = cli("data", "describe", "data=beir", f"data.path={folder}")
+    assert done.returncode == 2
+    said = done.stderr.partition("for the shell and for Hydra: ")[2].partition("; a list")[0]
+    (word,) = shlex.split(said)
+    again = cli("data", "describe", "data=beir", word)
+    assert again.returncode == 0, again.stderr
+    assert "documents" in again.stdout
+    assert cli("run", "data=beir", f"data.path={folder}").stderr == done.stderr
+
+
+def test_a_collection_without_queries_says_what_can_be_done(
+    cli: Cli, tmp_path: Path, beir_folder: Path
+) -> None:
+    (beir_folder / "qrels" / "train.tsv").rename(beir_folder / "qrels" / "dev.tsv")
+    for arguments in (["run"], ["plan"], ["data", "describe"]):
+        done = cli(*arguments, "data=beir", f"data.path={beir_folder}")
+        assert done.returncode == (0 if "describe" in arguments else 2)
+        said = done.stdout if "describe" in arguments else done.stderr
+        said = " ".join(said.split())
+        assert "no query is left to train on" in said
+        assert "data.train_share=0.5" in said
+        assert "which need no labels (a coming release will write them)" in said
+    done = cli("run", "data=beir", f"data.path={beir_folder}", "data.train_share=0.5",
+               "retriever=bm25", "stages=[load,retrieve]")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (beir_folder / "queries.jsonl").unlink()
+    done = cli("run", "data=beir", f"data.path={beir_folder}")
+    assert done.returncode == 2
+    assert "queries.jsonl: not found; write what users ask" in done.stderr
+    assert "a coming release will write queries" in done.stderr
