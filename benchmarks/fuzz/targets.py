@@ -116,7 +116,7 @@ one_judge = records(
     query_id=names, doc_a=names, doc_b=names, score=st.sampled_from((0, 1.0, -1.0, 0.3, None)),
     reasons=texts,
 )  # fmt: skip
-grades = st.sampled_from(("0", "1", "2", "-1", "x", "1.5", "9" * 20, "", "1_0"))
+grades = st.sampled_from(("0", "1", "2.0", "-1", "x", "1.5", "9" * 20, "", "1_0"))
 documents = records(
     id=st.one_of(names, near_names), content=texts, score=st.sampled_from((0, 1.5, -2, 1e308))
 )
@@ -167,9 +167,11 @@ TARGETS_OF = (
                   edited(lines_of(" ", texts).map(lambda b: gzip.compress(b, 1)))),
         st.booleans()), check_lines, 10_000),
     Target("beir", st.tuples(
-        json_lines(records(_id=names, text=texts)), json_lines(records(_id=names, text=texts)),
+        json_lines(records(_id=st.one_of(names, st.integers(0, 9)), text=texts)),
+        json_lines(records(_id=names, text=texts)),
         st.one_of(lines_of("\t", names, names, grades), st.just(b""),
-                  lines_of("\t", plain_names, plain_names, st.just("1"))),
+                  lines_of("\t", plain_names, plain_names, st.sampled_from(("1", "2.0"))),
+                  lines_of(" ", plain_names, st.just("0"), plain_names, grades)),
         st.booleans()), check_beir, 12_000),
     Target("trec", st.tuples(
         st.one_of(st.tuples(st.just("jsonl"), json_lines(records(docid=names, contents=texts))),
@@ -179,6 +181,8 @@ TARGETS_OF = (
     ), check_trec, 12_000),
     Target("run", st.one_of(
         st.tuples(st.just("trec"), lines_of(" ", plain_names, plain_names, texts)),
+        st.tuples(st.just("trec"), lines_of(" ", plain_names, plain_names,
+                                            st.sampled_from(("1", "2", "3")))),
         st.tuples(st.just("trec"), lines_of(" ", plain_names, st.just("Q0"), names, st.just("1"),
                                             st.sampled_from(("1.5", "-0.0", "1e40", "nan", "inf")),
                                             st.just("t"))),
