@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ir_measures
@@ -14,6 +15,7 @@ from zelo.data.records import TREC, read_qrels
 from zelo.data.trec import TrecFiles, read_documents, read_run, read_topics, write_run
 from zelo.errors import UserError
 from zelo.evaluation.metrics import evaluate_rankings
+from zelo.models.rerank_file import documents_of
 
 CLASSIC = """<top>
 <num> Number: 301
@@ -219,3 +221,9 @@ def test_a_first_line_that_names_columns_is_no_document(
 def test_numbers_are_ids_and_titles_of_json_documents(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", '{"docid": 7, "contents": "x", "title": ["A", 2]}\n')
     assert list(read_documents(path)) == [("7", "A 2", "x")]
+
+
+def test_documents_to_rerank_have_the_titles_that_collections_have(tmp_path: Path) -> None:
+    rows = [{"text": "x", "title": title} for title in (1984, ["A", 2], None, "T")]
+    path = write(tmp_path / "d.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert [text for _, text in documents_of(str(path))] == ["1984 x", "A 2 x", "x", "T x"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json
-from zelo.data.lines import decoded, numbered_lines
+from zelo.data.lines import decoded, numbered_lines, title_field
 from zelo.errors import UserError
 
 FIELDS = ("text", "content", "contents", "document")
@@ -35,11 +35,8 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
         field = next((name for name in FIELDS if isinstance(record.get(name), str)), None)
         if field is None:
             raise UserError(f"{file}:{number}: no field {' or '.join(FIELDS)} with a text")
-        title = record.get("title")
-        yield (
-            record,
-            f"{title} {record[field]}" if isinstance(title, str) and title else record[field],
-        )
+        title = title_field(record, f"{file}:{number}")
+        yield record, f"{title} {record[field]}" if title else record[field]
 
 
 def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
