@@ -115,6 +115,8 @@ def test_a_crash_says_what_ran_in_which_stage_and_where_to_report_it(
         assert line.startswith("bug: `zelo run")
         assert "crashed in the stage compare: ZeroDivisionError" in line
         assert "report it as an issue" in line
+
+
 @pytest.mark.parametrize("name", ["mün (a),b=c", 'it\'s "1"', "a#b", "[x]{y}", "日本"])
 def test_a_path_that_hydra_does_not_read_is_quoted_twice(
     cli: Cli, tmp_path: Path, beir_folder: Path, name: str
