@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -74,3 +75,9 @@ def track(items: Iterable[T], what: str) -> Iterator[T]:
 def say(line: str) -> None:
     """Tell what happens."""
     print(f"  {line}", file=sys.stderr, flush=True)
+
+
+@cache
+def tell(line: str) -> None:
+    """Tell something once."""
+    say(line)

@@ -75,9 +75,7 @@ class CrossEncoderReranker(Component):
         """Scores as the model gives them, its own activation included."""
         from zelo.models.crossencoder import load_cross_encoder, predict
 
-        model = load_cross_encoder(self.weights.locate())
-        if self.max_tokens is not None:
-            model.max_seq_length = self.max_tokens
+        model = load_cross_encoder(self.weights.locate(), max_tokens=self.max_tokens)
         scores = iter(predict(model, pool.pairs(), self.batch_size))
         return {i: [next(scores) for _ in docs] for i, docs in pool.candidates.items()}
 

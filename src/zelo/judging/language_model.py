@@ -16,7 +16,10 @@ from zelo.judging import prompt
 from zelo.judging.protocol import Answer, Question
 from zelo.models.batching import by_length
 from zelo.models.weights import Weights
+from zelo.progress import tell
 from zelo.store import digest
+
+SHORTEST = 16  # tokens of each text that a prompt has room for
 
 
 class LanguageModel(Component):
@@ -42,23 +45,30 @@ class LanguageModel(Component):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from zelo.models.embedding import quiet_transformers
+        from zelo.models.loading import (
+            loaded_from,
+            loading,
+            quiet_transformers,
+            with_padding,
+            with_words,
+        )
 
         quiet_transformers()
-        folder = str(self.weights.locate())
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            trust_remote_code=False,
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=self.precision,
-        )
+        folder = self.weights.locate()
+        with loaded_from(folder):
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+            with_words(tokenizer)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(folder),
+                trust_remote_code=False,
+                local_files_only=True,
+                dtype=self.precision,
+                **loading(),
+            )
         tokenizer.padding_side = "left"
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+        with_padding(tokenizer, model)
         how = [prompt.prompt_hash("choose"), self.document_tokens, self.both_orders, self.precision]
         return PreparedLanguageModel(
             digest(["language_model", self.weights.fingerprint(), *how]),
@@ -79,12 +89,22 @@ class PreparedLanguageModel:
     tokenizer: Any
     choices: list[list[int]] = field(init=False)  # ids of the tokens that mean A, and B
     special: re.Pattern[str] = field(init=False)  # what its tokenizer takes for a control token
+    longest: int | None = field(init=False)  # tokens of a prompt that the model can read
 
     def __post_init__(self) -> None:
+        from zelo.models.loading import usable_length
+
         self.choices = [self._ids(letter) for letter in "AB"]
         added = self.tokenizer.added_tokens_decoder.values()
         tokens = {*self.tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
         self.special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+        self.longest = usable_length(self.model)
+        frame = len(self.encoded(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12))
+        if self.longest is not None and frame + 3 * SHORTEST > self.longest:
+            raise UserError(
+                f"judge: {self.judge.weights.name}: it reads {self.longest} tokens, and {frame} of "
+                f"them are the prompt without its texts; choose another model"
+            )
 
     def documents_cut(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
@@ -117,13 +137,29 @@ class PreparedLanguageModel:
         return [Answer(1 - 2 * p) for p in self.preference([self.prompt_of(q) for q in questions])]
 
     def prompt_of(self, q: Question, turned: bool = False) -> list[int]:
-        """Token ids of the question, up to where the answer stands."""
+        """Token ids of the question, up to where the answer stands; texts are cut until it fits."""
         texts = (q.query, q.text_b, q.text_a) if turned else (q.query, q.text_a, q.text_b)
         query, a, b = (self.special.sub(prompt.broken, text) for text in texts)
         shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b)
         # The same marker code whenever the same is asked, so that the answer is the same too.
         code = hashlib.sha256("\x1f".join([query, a, b]).encode("utf-8", "replace")).hexdigest()
-        messages = prompt.messages(shown, self.judge.document_tokens, code[:12], "choose")
+        limit = self.judge.document_tokens
+        while True:
+            ids = self.encoded(shown, limit, code[:12])
+            if self.longest is None or len(ids) <= self.longest:
+                return ids
+            name = self.judge.weights.name
+            tell(f"judge: {name} reads {self.longest:,} tokens: long documents are cut to fit")
+            if limit <= SHORTEST:  # of texts whose tokens are many more than are counted
+                raise UserError(
+                    f"judge: {name}: it reads {self.longest} tokens, and those of query "
+                    f"{q.query_id!r} are {len(ids)}; choose another model"
+                )
+            limit = max(limit * 3 // 4, SHORTEST)
+
+    def encoded(self, q: Question, limit: int, code: str) -> list[int]:
+        """Token ids of the prompt with `limit` tokens of each text."""
+        messages = prompt.messages(q, limit, code, "choose")
         if self.tokenizer.chat_template:
             text = self.tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False, enable_thinking=False

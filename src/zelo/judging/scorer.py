@@ -36,21 +36,25 @@ class Scorer(Component):
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedScorer:
         """Load the model."""
-        model: CrossEncoder | SentenceTransformer
         how = [self.kind, self.weights.fingerprint(), self.max_tokens, self.scale]
+        if self.kind == "cross_encoder":
+            from zelo.models.crossencoder import is_first_zerank
+
+            if is_first_zerank(self.weights.locate()):
+                how.append("Yes")  # how it is read lies in no file that is fingerprinted
+        return PreparedScorer(digest(["scorer", *how]), self, self.load())
+
+    def load(self) -> CrossEncoder | SentenceTransformer:
+        """The model."""
+        folder = self.weights.locate()
         if self.kind == "bi_encoder":
             from zelo.models.embedding import load_embedding_model
 
-            model = load_embedding_model(self.weights.locate(), self.max_tokens)
-        else:
-            from zelo.models.crossencoder import is_first_zerank, load_cross_encoder
+            return load_embedding_model(folder, self.max_tokens)
+        from zelo.models.crossencoder import load_cross_encoder
 
-            folder = self.weights.locate()
-            model = load_cross_encoder(folder)
-            model.max_seq_length = self.max_tokens
-            if is_first_zerank(folder):
-                how.append("Yes")  # how it is read lies in no file that is fingerprinted
-        return PreparedScorer(digest(["scorer", *how]), self, model)
+        model: CrossEncoder = load_cross_encoder(folder, max_tokens=self.max_tokens)
+        return model
 
 
 @dataclass

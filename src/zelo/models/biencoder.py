@@ -78,8 +78,10 @@ class BiEncoder(Component):
 
     def export(self, module: BiEncoderModule, folder: Path) -> None:
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads."""
+        from zelo.models.loading import limit
+
         model = module.model
-        model.max_seq_length = self.max_tokens
+        limit(model, self.weights.locate(), self.max_tokens)
         if module.adapted is not None:
             merge(module.adapted, folder / "adapter")
         model.save_pretrained(str(folder), create_model_card=False)

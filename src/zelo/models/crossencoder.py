@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zelo.artifacts import read_json
 from zelo.config import Component, option
 from zelo.errors import UserError
 from zelo.models.batching import by_length, by_room
@@ -65,6 +66,7 @@ class CrossEncoder(Component):
         self, objective: Objective, training: TrainingOptions, steps: int
     ) -> CrossEncoderModule:
         """Return the LightningModule that trains it for `steps` steps."""
+        from zelo.models.loading import limit
         from zelo.training.modules import CrossEncoderModule
 
         folder = self.weights.locate()
@@ -74,14 +76,13 @@ class CrossEncoder(Component):
             model = new_cross_encoder(
                 folder, self.head, self.scale or DEFAULT_SCALE, self.answers, self.attention
             )
-        frame = model.preprocess([("", "")])["input_ids"].shape[1]
-        limit = self.train_max_tokens or self.max_tokens
-        if 2 * frame > limit:
+        limit(model, folder, self.train_max_tokens or self.max_tokens)
+        frame, room = model.preprocess([("", "")])["input_ids"].shape[1], model.max_seq_length
+        if 2 * frame > room:
             raise UserError(
-                f"model.max_tokens={limit}: {frame} of them are the frame that this model puts "
+                f"model.max_tokens={room}: {frame} of them are the frame that this model puts "
                 f"around query and document; give it more"
             )
-        model.max_seq_length = limit
         adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
         module = CrossEncoderModule(model, objective, training, steps)
         module.remember(adapted)
@@ -93,9 +94,11 @@ class CrossEncoder(Component):
         Of a sequence classifier the same scores lie in `unpadded/` as separate modules, the shape
         that reads without padding under flash attention.
         """
+        from zelo.models.loading import limit
+
         if module.adapted is not None:
             merge(module.adapted, folder / "adapter")
-        module.model.max_seq_length = self.max_tokens
+        limit(module.model, self.weights.locate(), self.max_tokens)
         # Scores leave the shipped model as the objective compared them with targets.
         module.model.activation_fn = module.objective.activation()
         save_cross_encoder(module.model, folder)
@@ -120,6 +123,8 @@ class CrossEncoder(Component):
         from, or the embedding model that the backbone of a new head came from. At most `tokens` are
         read at once, if given.
         """
+        from zelo.models.loading import limit
+
         start = self.weights.locate()
         if folder is None and self.head not in ("keep", "answer"):
             from zelo.models.embedding import load_embedding_model, rerank_by_cosine
@@ -133,7 +138,7 @@ class CrossEncoder(Component):
         ]
         if folder is None and self.head == "answer":
             model = new_cross_encoder(start, self.head, answers=self.answers)
-            model.max_seq_length = self.max_tokens
+            limit(model, start, self.max_tokens)
             found = predict(model, pairs, self.batch_size, tokens)
         elif trainer.processes > 1:
             from zelo.models.scoring import score_on_devices
@@ -159,7 +164,14 @@ def new_cross_encoder(
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from zelo.models.embedding import loading, quiet_transformers
+    from zelo.models.loading import (
+        loaded_from,
+        loading,
+        placed,
+        quiet_transformers,
+        with_padding,
+        with_words,
+    )
     from zelo.models.segments import SegmentHead
 
     quiet_transformers()
@@ -168,10 +180,23 @@ def new_cross_encoder(
     if head == "answer":
         return new_answering(folder, answers, options)
     if head == "cls":
-        return Stock(
-            str(folder), num_labels=1, activation_fn=identity, local_files_only=True, **options
-        ).float()
-    encoder = Transformer(str(folder), transformer_task="feature-extraction", **options)
+        with loaded_from(folder):
+            one_score(folder, "model.head=mean puts a new head on its encoder", headless=True)
+            model = Stock(
+                str(folder), num_labels=1, activation_fn=identity, local_files_only=True, **options
+            )
+            with_words(model.tokenizer)
+        with_padding(model.tokenizer, model[0].model)
+        return model.float()
+    with loaded_from(folder):
+        encoder = Transformer(str(folder), transformer_task="feature-extraction", **options)
+        with_words(encoder.tokenizer)
+    with_padding(encoder.tokenizer, encoder.model)
+    if head == "segments" and "token_type_ids" not in encoder.tokenizer.model_input_names:
+        raise UserError(
+            f"model.head=segments: {folder}: its tokenizer does not tell query and document apart "
+            f"(no token_type_ids); choose model.head=mean"
+        )
     dimension = encoder.get_embedding_dimension()
     encoder.model.config.num_labels = 1  # where the library looks for what an own head gives
     if head == "segments":
@@ -179,7 +204,32 @@ def new_cross_encoder(
     else:
         last = Dense(dimension, 1, activation_function=identity, module_output_name="scores")
         modules = [encoder, Pooling(dimension, pooling_mode="mean"), last]
-    return Stock(modules=modules, num_labels=1, activation_fn=identity).float()
+    return Stock(modules=modules, num_labels=1, activation_fn=identity, **placed()).float()
+
+
+def one_score(folder: Path, way_out: str, headless: bool = False) -> None:
+    """`UserError` where the model in `folder` does not give a pair one score.
+
+    A classifier of several labels does not, nor does what has no head yet, an encoder or an
+    embedding model, unless `headless`: the library would put one on it that knows nothing.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    kind = str((config.architectures or [""])[0])
+    if kind.endswith("ForSequenceClassification") and config.num_labels != 1:
+        raise UserError(
+            f"{folder}: a classifier of {config.num_labels} labels, which gives no score to rank "
+            f"by; {way_out}"
+        )
+    library = folder / "config_sentence_transformers.json"
+    said = read_json(library).get("model_type") if library.is_file() else None
+    modules = (folder / "modules.json").is_file() and not library.is_file()
+    ready = kind.endswith(("ForSequenceClassification", "ForCausalLM"))
+    if not (ready or headless or modules or said == "CrossEncoder"):
+        raise UserError(
+            f"{folder}: {kind or 'this model'} has no head to score pairs by; {way_out}"
+        )
 
 
 def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, Any]) -> Any:
@@ -193,22 +243,28 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
 
+    from zelo.models.loading import loaded_from, placed, with_padding, with_words
+
     own = folder / "1_LogitScore" / "config.json"
     if own.is_file() or is_first_zerank(folder):
         return load_cross_encoder(folder, options["model_kwargs"].get("attn_implementation"))
     tokenizer_config = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
-    decoder = Transformer(
-        str(folder), transformer_task="text-generation", **options, **tokenizer_config
-    )
+    with loaded_from(folder):
+        decoder = Transformer(
+            str(folder), transformer_task="text-generation", **options, **tokenizer_config
+        )
+        with_words(decoder.tokenizer)
     tokenizer = decoder.tokenizer
     if not knows_pairs(tokenizer):
         name = "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "plain"
         decoder = with_template(decoder, name)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    with_padding(tokenizer, decoder.model)
     ids = [token_of(tokenizer, answer) for answer in answers]
     score = LogitScore(ids[0], ids[1] if len(ids) > 1 else None)
-    return Stock(modules=[decoder, score], num_labels=1, activation_fn=torch.nn.Identity()).float()
+    modules = [decoder, score]
+    return Stock(
+        modules=modules, num_labels=1, activation_fn=torch.nn.Identity(), **placed()
+    ).float()
 
 
 def is_first_zerank(folder: Path) -> bool:
@@ -233,19 +289,17 @@ def first_zerank(folder: Path, attention: str | None) -> Any:
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     from zelo.models.activations import TemperedSigmoid
-    from zelo.models.embedding import loading
+    from zelo.models.loading import loading, placed
 
     decoder = Transformer(
         str(folder), transformer_task="text-generation", model_kwargs=loading(attention)
     )
-    tokenizer = decoder.tokenizer
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    score = LogitScore(token_of(tokenizer, "Yes"))
+    score = LogitScore(token_of(decoder.tokenizer, "Yes"))
     return Stock(
         modules=[with_template(decoder, "zerank"), score],
         num_labels=1,
         activation_fn=TemperedSigmoid(5.0),
+        **placed(),
     )
 
 
@@ -362,17 +416,27 @@ def save_cross_encoder(model: Any, folder: Path) -> None:
     record.write_text(json.dumps(modules, indent=2), encoding="utf-8")
 
 
-def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
-    """Load a folder that `save_cross_encoder` wrote, or that others released.
+def load_cross_encoder(
+    folder: Path, attention: str | None = None, max_tokens: int | None = None
+) -> Any:
+    """Load a folder that gives pairs scores, written by `save_cross_encoder` or released by others;
+    pairs longer than `max_tokens` are cut.
 
     The code of a head is the installed one; none that lies in a folder is run. Raises `UserError`
-    where a causal language model does not say how it scores: the library would read it as it
-    reads none.
+    where there is no such model, none that gives one score, or a causal language model that does
+    not say how it scores: the library would read it as it reads none.
     """
     from sentence_transformers import CrossEncoder as Stock
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    from zelo.models.embedding import loaded_from, loading, quiet_transformers, with_words
+    from zelo.models.loading import (
+        limit,
+        loaded_from,
+        loading,
+        quiet_transformers,
+        with_padding,
+        with_words,
+    )
     from zelo.models.segments import SegmentHead
 
     quiet_transformers()
@@ -385,15 +449,19 @@ def load_cross_encoder(folder: Path, attention: str | None = None) -> Any:
     with loaded_from(folder):
         known_activation(folder)
         if is_first_zerank(folder):
-            return first_zerank(folder, attention).float()
-        model = stock(str(folder), local_files_only=True, model_kwargs=loading(attention))
-        with_words(getattr(model, "tokenizer", None))
-        guessed = isinstance(model[-1], LogitScore) and not (folder / "modules.json").is_file()
-        if guessed and not knows_pairs(model.tokenizer):
-            raise ValueError(
-                "a causal language model without modules.json, whose template has no place for a "
-                "query and a document: nothing says how it scores"
-            )
+            model = first_zerank(folder, attention)
+        else:
+            one_score(folder, "train one from it: `zelo run model=reranker`, model.head=mean")
+            model = stock(str(folder), local_files_only=True, model_kwargs=loading(attention))
+            with_words(getattr(model, "tokenizer", None))
+            guessed = isinstance(model[-1], LogitScore) and not (folder / "modules.json").is_file()
+            if guessed and not knows_pairs(model.tokenizer):
+                raise ValueError(
+                    "a causal language model without modules.json, whose template has no place for "
+                    "a query and a document: nothing says how it scores"
+                )
+    with_padding(model.tokenizer, model[0].model)
+    limit(model, folder, max_tokens)
     return model.float()
 
 

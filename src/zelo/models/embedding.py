@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zelo.errors import UserError, in_words
 from zelo.models.batching import by_length, by_room
+from zelo.models.loading import (
+    limit,
+    loaded_from,
+    loading,
+    placed,
+    quiet_transformers,
+    with_padding,
+    with_words,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -34,51 +41,19 @@ def load_embedding_model(
     with loaded_from(folder):
         options = loading(attention)
         model = SentenceTransformer(str(folder), model_kwargs=options, local_files_only=True)
-        with_words(getattr(model[0], "tokenizer", None))
+        tokenizer = getattr(model[0], "tokenizer", None)
+        with_words(tokenizer)
+        with_padding(tokenizer, getattr(model[0], "model", None))
+        limit(model, folder, max_tokens, own=True)
     if pooling is not None:
         pool = Pooling(model[0].get_embedding_dimension(), pooling_mode=pooling)
         model = SentenceTransformer(
             modules=[model[0], pool, Normalize()],
             prompts=model.prompts,
             default_prompt_name=model.default_prompt_name,
+            **placed(),
         )
-    if max_tokens is not None:
-        model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     return model.float()
-
-
-@contextmanager
-def loaded_from(folder: Path) -> Iterator[None]:
-    """Say on one line what libraries make of a model's folder that is damaged or not whole."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"{folder}: the model cannot be loaded ({in_words(error)})") from None
-
-
-def with_words(tokenizer: Any) -> None:
-    """`ValueError` where a tokenizer has no vocabulary: every text would be the same to its model.
-
-    That is what libraries make of a folder whose tokenizer is missing.
-    """
-    words = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else ["none is needed"]
-    if not set(words) - set(getattr(tokenizer, "all_special_tokens", [])):
-        raise ValueError("its tokenizer has no vocabulary: are its files there?")
-
-
-def loading(attention: str | None) -> dict[str, Any]:
-    """How weights are loaded: from safetensors alone, with the attention that was asked for."""
-    chosen = {"attn_implementation": attention} if attention else {}
-    return {"use_safetensors": True, **chosen}
-
-
-def quiet_transformers() -> None:
-    """Silence the bars that transformers draws while it reads and writes weights."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def embed(

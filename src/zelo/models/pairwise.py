@@ -35,16 +35,33 @@ class PairwiseReranker(nn.Module):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
-        from zelo.models.embedding import quiet_transformers
+        from zelo.models.loading import (
+            cut_to,
+            loaded_from,
+            loading,
+            quiet_transformers,
+            usable_length,
+            with_padding,
+            with_words,
+        )
 
         quiet_transformers()
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
+        with loaded_from(folder):
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+            with_words(self.tokenizer)
+            self.encoder: Any = AutoModel.from_pretrained(
+                str(folder), trust_remote_code=False, local_files_only=True, **loading()
+            ).float()
+        with_padding(self.tokenizer, self.encoder)
+        most = usable_length(self.encoder)
+        self.max_tokens = cut_to(max_tokens, most, folder) or max_tokens
+        # Of each document a token is seen, and of the separators there are four.
+        self.max_query_tokens = min(
+            max_query_tokens, max_query_tokens if most is None else most - 6
         )
-        self.encoder: Any = AutoModel.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True
-        ).float()
-        self.max_query_tokens, self.max_tokens, self.scale = max_query_tokens, max_tokens, scale
+        self.scale = scale
         # A decoder has neither [CLS] nor [SEP]: its end of text parts the segments.
         self.start, self.end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         decoder = self.end is None
