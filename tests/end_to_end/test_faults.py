@@ -19,6 +19,8 @@ from tests.end_to_end.test_run import LONG, begin, run_folder
 from tests.judging.endpoint import running
 from tests.judging.storm import DEGREE, collection, command, rows
 
+from zelo.artifacts import read_table
+
 ZELO = str(Path(sys.executable).parent / "zelo")
 
 
@@ -219,6 +221,34 @@ def test_a_read_only_folder(cli: Cli, tmp_path: Path, toy: list[str], small_disk
     one_line(cli("run", "experiment=quickstart", *toy, f"home={small_disk}"), "ead-only")
     (tmp_path / "work/c.jsonl").write_text('{"query_id":"q","doc_a":"a","doc_b":"b","p":1}\n')
     one_line(cli("rate", "c.jsonl", f"out={small_disk}/ratings"), "ead-only")
+
+
+def test_an_installation_that_cannot_be_written(tmp_path: Path, small_disk: Path) -> None:
+    """Nor the home folder: what numba compiles is kept nowhere, and the ratings are the same."""
+    root = Path(__file__).parents[2]
+    for part in ("src", "conf"):
+        shutil.copytree(
+            root / part, small_disk / part, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    readonly = ["mount", "-o", "remount,ro", str(small_disk)]
+    subprocess.run(readonly, check=True, capture_output=True)
+    rows = [("a", "b", 0.9), ("b", "c", 0.7), ("a", "c", 0.8)]
+    lines = [json.dumps({"query_id": "q", "doc_a": a, "doc_b": b, "p": p}) for a, b, p in rows]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    unset = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    there = {name: value for name, value in os.environ.items() if name not in unset}
+    there |= {"HOME": str(small_disk), "PYTHONPATH": str(small_disk / "src")}
+    anew = {**there, "PYTHONDONTWRITEBYTECODE": "1"}
+    kept = {**anew, "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    for out, variables, said in (("one", anew, 1), ("two", kept, 0)):
+        words = [ZELO, "rate", "c.jsonl", f"out={out}"]
+        done = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("NUMBA_CACHE_DIR=FOLDER names one") == said
+    assert list((tmp_path / "kept").rglob("*.nbc"))
+    ratings = [read_table(tmp_path / out, "ratings") for out in ("one", "two")]
+    assert ratings[0].equals(ratings[1])
+    assert ratings[0]["doc_id"].to_pylist() == ["a", "b", "c"]
 
 
 def test_a_model_that_is_not_whole(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:

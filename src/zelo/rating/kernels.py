@@ -21,6 +21,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from zelo.progress import tell
+
 THURSTONE, BRADLEY_TERRY = 0, 1
 MAX_STEPS = 200
 MAX_HALVINGS = 40
@@ -29,8 +31,26 @@ MAX_HALVINGS = 40
 # depend on the size of the largest query beside it.
 APART = 64
 
+
+def kept() -> bool:
+    """Whether there is a folder to keep compiled code in; said where there is none."""
+
+    def some(x):
+        return x
+
+    try:
+        njit(cache=True)(some)
+    except RuntimeError:  # beside this file, nor in the user's cache
+        tell(
+            "no folder can be written that keeps compiled code: what rates is compiled anew, "
+            "seconds; NUMBA_CACHE_DIR=FOLDER names one"
+        )
+        return False
+    return True
+
+
 # "contract" allows fused multiply-adds; "reassoc" lets sums over documents be taken in lanes.
-ELEMENTWISE = {"fastmath": {"contract"}, "error_model": "numpy", "cache": True, "nogil": True}
+ELEMENTWISE = {"fastmath": {"contract"}, "error_model": "numpy", "cache": kept(), "nogil": True}
 SUMMING = {**ELEMENTWISE, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
