@@ -283,3 +283,76 @@ def test_two_machines_of_slurm(
     monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
     train(**there)
     assert_same(tmp_path / "one", tmp_path / "two")
+
+
+CLUSTERS = {  # what managers set in a job, of which this process is one task or a shell
+    "slurm": {"SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "night", "SLURM_NTASKS": "4",
+              "SLURM_PROCID": "2", "SLURM_LOCALID": "2", "SLURM_NODEID": "0", "SLURM_NNODES": "1"},
+    "slurm, four tasks on each of two nodes": {
+              "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "night", "SLURM_NTASKS": "8",
+              "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "5", "SLURM_LOCALID": "1",
+              "SLURM_NODEID": "1", "SLURM_NNODES": "2", "SLURM_NODELIST": "n[1-2]"},
+    "torchelastic": {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3",
+              "GROUP_RANK": "0", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "29500"},
+    "kubeflow": {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "23456",
+              "PET_NNODES": "2"},
+    "lsf": {"LSB_JOBID": "42", "LSB_DJOB_RANKFILE": "/nowhere", "JSM_NAMESPACE_SIZE": "4",
+              "JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_LOCAL_RANK": "1"},
+    "mpi": {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "4",
+              "PMI_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+    "xla": {"PJRT_DEVICE": "TPU", "TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "a,b",
+              "XRT_SHARD_WORLD_SIZE": "4", "XRT_SHARD_ORDINAL": "1"},
+}  # fmt: skip
+TRAIN = """
+import json, sys; from pathlib import Path; from zelo.config import build
+from zelo.training.train import train
+job = json.loads(Path(sys.argv[1]).read_text())
+train(**build(job["arguments"]), **{name: Path(p) for name, p in job["paths"].items()})
+"""
+
+
+def test_a_training_takes_its_place_from_who_started_it(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's variables change neither result nor log."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    changes = {"epochs": 1, "held_out": 0.0, "max_steps": 2}
+    train(**arguments(folders, tmp_path / "free", model, **changes))
+    log = (tmp_path / "free/logs/train/metrics.csv").read_text().count("\n")
+    assert log > 1
+    for manager, variables in CLUSTERS.items():
+        with monkeypatch.context() as job:
+            for name, value in variables.items():
+                job.setenv(name, value)
+            job.setattr(rank_zero_only, "rank", 1)  # as it is made of them where it is imported
+            train(**arguments(folders, tmp_path / manager, model, **changes))
+        assert_same(tmp_path / "free", tmp_path / manager)
+        assert (tmp_path / manager / "logs/train/metrics.csv").read_text().count("\n") == log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("manager", CLUSTERS)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_processes_of_their_own_take_their_place_from_who_started_them(
+    tiny_model: Path, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch,
+    manager: str, devices: int,
+) -> None:  # fmt: skip
+    """The variables are there before anything is imported."""
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    train(**arguments(folders, tmp_path / "free", model, epochs=1))
+    for name, value in CLUSTERS[manager].items():
+        monkeypatch.setenv(name, value)
+    values = arguments(folders, tmp_path / "job", model, epochs=1, devices=devices)
+    paths = {name: str(v) for name, v in values.items() if isinstance(v, Path)}
+    rest = {name: dump(v) for name, v in values.items() if name not in paths}
+    (tmp_path / "job.json").write_text(json.dumps({"paths": paths, "arguments": rest}))
+    words = [sys.executable, "-c", TRAIN, str(tmp_path / "job.json")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "free", tmp_path / "job")
+    logs = [
+        (tmp_path / i / "logs/train/metrics.csv").read_text().count("\n") for i in ("free", "job")
+    ]
+    assert logs[0] == logs[1] > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +99,37 @@ class LightningTrainer(Component):
                 raise UserError(
                     f"trainer.devices={self.devices}: this machine has {torch.cuda.device_count()}"
                 )
-            if self.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(False):
-                name = torch.cuda.get_device_name()
+            if self.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(False):  # no emulation
                 raise UserError(
-                    f"trainer.precision=bf16-mixed: {name} has no bfloat16; choose "
-                    f"trainer.precision=16-mixed"
+                    "trainer.precision=bf16-mixed: this GPU does not compute in bfloat16; choose "
+                    "16-mixed or 32-true"
                 )
-        elif self.accelerator == "cpu" and self.precision == "16-mixed":
+        if self.precision == "16-mixed":
+            if self.accelerator == "cpu":
+                raise UserError(
+                    "trainer.precision=16-mixed: a CPU does not compute in it; choose bf16-mixed, "
+                    "or 32-true"
+                )
+            if self.strategy == "fsdp" and self.processes > 1:
+                raise UserError(
+                    "trainer.precision=16-mixed: trainer.strategy=fsdp does not compute in it; "
+                    "choose bf16-mixed"
+                )
+        if self.num_nodes > 1:
+            self._find_nodes()
+
+    def _find_nodes(self) -> None:
+        """`UserError` where this is no SLURM allocation of as many machines."""
+        if shutil.which("srun") is None:
             raise UserError(
-                "trainer.precision=16-mixed: a CPU does not train in it; choose "
-                "trainer.precision=bf16-mixed or 32-true"
+                f"trainer.num_nodes={self.num_nodes}: srun was not found; more than one machine "
+                f"needs SLURM (hydra/launcher=submitit_slurm), trainer.num_nodes=1 does without"
+            )
+        nodes = os.environ.get("SLURM_JOB_NUM_NODES") or os.environ.get("SLURM_NNODES")
+        if nodes is not None and int(nodes) < self.num_nodes:
+            raise UserError(
+                f"trainer.num_nodes={self.num_nodes}: this SLURM job has {nodes}; ask for as many "
+                f"(hydra.launcher.nodes, sbatch --nodes)"
             )
 
     @property
@@ -162,6 +185,7 @@ class LightningTrainer(Component):
         from lightning.pytorch import Trainer
 
         from zelo.training.checkpoints import WholeFiles
+        from zelo.training.ranks import environment
 
         return Trainer(
             accelerator=self.accelerator,
@@ -176,7 +200,7 @@ class LightningTrainer(Component):
             default_root_dir=str(folder),
             logger=logger,
             callbacks=callbacks,
-            plugins=[WholeFiles()],
+            plugins=[WholeFiles(), environment()],
             enable_checkpointing=False,  # `fit.Keeper` does, between steps
             log_every_n_steps=1,
             enable_model_summary=False,

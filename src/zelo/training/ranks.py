@@ -5,7 +5,7 @@ starts one process per device, by torch's elastic launcher on one machine and by
 No rank replays retrieval or judging; a rank that fails ends the others, and its message is the
 stage's.
 
-    python -m zelo.training.ranks JOB.json
+    python -m zelo.training.ranks JOB.json torch|srun
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
     taken = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in taken}
     try:
-        elastic_launch(config, sys.executable)("-m", __name__, str(job))
+        elastic_launch(config, sys.executable)("-m", __name__, str(job), TORCH)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         return f"rank {rank} ended with status {failure.exitcode}"
@@ -107,19 +107,14 @@ def by_srun(job: Path, trainer: LightningTrainer) -> str | None:
         f"--nodes={trainer.num_nodes}",
         f"--ntasks-per-node={trainer.devices}",
         "--kill-on-bad-exit=1",
-        *(sys.executable, "-m", __name__, str(job)),
+        *(sys.executable, "-m", __name__, str(job), SRUN),
     ]
-    try:
-        status = subprocess.run(command, check=False).returncode
-    except FileNotFoundError:
-        raise UserError(
-            f"trainer.num_nodes={trainer.num_nodes}: srun was not found; more than one machine "
-            f"needs SLURM (hydra/launcher=submitit_slurm), trainer.num_nodes=1 does without"
-        ) from None
+    trainer.check()  # whoever calls a stage alone has not
+    status = subprocess.run(command, check=False).returncode
     return f"srun ended with status {status}" if status else None
 
 
-def main(file: str) -> None:
+def main(file: str, launcher: str) -> None:
     """Do a job as one of its ranks."""
     die_with_parent()
     job = read_json(Path(file))
@@ -128,7 +123,7 @@ def main(file: str) -> None:
     assert isinstance(trainer, LightningTrainer)
     share_cores(trainer)
     module, _, name = job["function"].partition(":")
-    rank = take_place()
+    rank = take_place(launcher)
     try:
         getattr(importlib.import_module(module), name)(**arguments)
     except UserError as error:
@@ -145,25 +140,55 @@ def share_cores(trainer: LightningTrainer) -> None:
 
 
 PLACE = "ZELO_RANK"  # variable of a rank; what other launchers set may be meant for others
+TORCH, SRUN = "torch", "srun"
+SAYS = {  # what a launcher calls a process's rank, how many there are, its rank on its machine
+    TORCH: ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    SRUN: ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
 
 
-def take_place() -> int:
-    """Keep which rank this process is, as torch's launcher or srun says; the rank."""
-    names = (
-        ("RANK", "SLURM_PROCID"),
-        ("WORLD_SIZE", "SLURM_NTASKS"),
-        ("LOCAL_RANK", "SLURM_LOCALID"),
-    )
-    os.environ[PLACE] = " ".join(
-        os.environ[one] if one in os.environ else os.environ[other] for one, other in names
-    )
+def take_place(launcher: str) -> int:
+    """Keep which rank this process is, as the launcher that started it says; the rank."""
+    os.environ[PLACE] = " ".join([*(os.environ[name] for name in SAYS[launcher]), launcher])
     return place()[0]
 
 
 def place() -> tuple[int, int, int]:
     """This process's rank, how many there are, and its rank on this machine."""
-    rank, world, local = map(int, os.environ.get(PLACE, "0 1 0").split())
+    rank, world, local = map(int, os.environ.get(PLACE, "0 1 0").split()[:3])
     return rank, world, local
+
+
+def environment() -> Any:
+    """What tells Lightning its place: as this process was started, and not as it finds by itself.
+
+    A job's variables (of SLURM, LSF, Kubeflow, another torchrun) are about what a cluster manager
+    started, which need not be what trains: one task of four, or a shell, runs a process of its own.
+    """
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+    from lightning.pytorch.plugins.environments import (
+        LightningEnvironment,
+        SLURMEnvironment,
+        TorchElasticEnvironment,
+    )
+
+    class Alone(LightningEnvironment):  # type: ignore[misc]
+        """One process; its base reads ranks from variables too."""
+
+        creates_processes_externally = True
+
+        def local_rank(self) -> int:
+            return 0
+
+        def node_rank(self) -> int:
+            return 0
+
+        def teardown(self) -> None:
+            """Leave the variables as they are."""
+
+    rank_zero_only.rank = place()[0]  # who logs: found in the variables when it was imported
+    launcher = os.environ.get(PLACE, "").split()[3:]
+    return {TORCH: TorchElasticEnvironment, SRUN: SLURMEnvironment}.get("".join(launcher), Alone)()
 
 
 def die_with_parent() -> None:
@@ -174,4 +199,4 @@ def die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
