@@ -156,6 +156,73 @@ def components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from components(below, f"{path}.{key}")
 
 
+ELSEWHERE_SET = ("packages", "rerankers.pairwise.judge.judges", "truth.judge.judges")
+
+
+def plain(group: str, name: str, folder: Path, *more: str) -> Any:
+    """A choice as Hydra composes it, nothing resolved."""
+    chosen = f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}"
+    needed = NEEDED.get(f"{group}={name}", "").format(folder).split()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose(ELSEWHERE.get(group, ("config", Run))[0], overrides=[chosen, *needed, *more])
+
+
+@pytest.mark.parametrize("group", sorted({group for group, _ in CHOICES}))
+def test_no_group_stands_for_another_whose_options_could_then_not_be_set(
+    group: str, tmp_path: Path
+) -> None:
+    """`weights: ${weights}` would hide `.path` and `.name`; each option refers by itself."""
+    for name in (name for of, name in CHOICES if of == group):
+        config = plain(group, name, tmp_path)
+        for path in leaves(OmegaConf.to_container(config)):
+            hidden = OmegaConf.is_config(OmegaConf.select(config, path))
+            assert not hidden or path.endswith(ELSEWHERE_SET), f"{group}={name}: {path}"
+
+
+def leaves(node: Any, path: str = "") -> Iterator[str]:
+    """Path of everything that is said to refer to something else."""
+    if isinstance(node, dict):
+        for key, below in node.items():
+            yield from leaves(below, f"{path}.{key}" if path else key)
+    elif isinstance(node, str) and node.startswith("${"):
+        yield path
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("judge", "bi_encoder"), ("judge", "cross_encoder"), ("judge", "local"),
+     ("judge", "simulated"), ("model", "embedding"), ("model", "minilm"), ("model", "qwen3_4b"),
+     ("model", "reranker"), ("reranker", "cross_encoder"), ("reranker", "embedding"),
+     ("retriever", "dense"), ("retriever", "hybrid"), ("distil", "on"),
+     ("experiment", "zerank_1")],
+)  # fmt: skip
+def test_the_weights_of_a_part_are_set_for_that_part_alone(
+    group: str, name: str, tmp_path: Path
+) -> None:
+    def weights(*more: str) -> dict[str, tuple[str, str | None]]:
+        config = OmegaConf.to_container(plain(group, name, tmp_path, *more), resolve=True)
+        return {
+            path[1:]: (node["name"], node["path"])
+            for path, node in components(config)
+            if node["_target_"].endswith("Weights")
+        }
+
+    before = weights("weights.path=/all")
+    own, folder = before["weights"]
+    assert folder == "/all"
+    for path, (named, found) in before.items():
+        if path == "weights":
+            continue
+        # The run's folder holds the run's model, and no other.
+        assert found in (None, "/all") if named == own else found is None
+        changed = weights("weights.path=/all", f"{path}.name=other")
+        assert changed.pop(path) == ("other", None)
+        assert changed == {key: value for key, value in before.items() if key != path}
+        changed = weights("weights.path=/all", f"{path}.path=/one")
+        assert changed.pop(path) == (named, "/one")
+        assert changed == {key: value for key, value in before.items() if key != path}
+
+
 def test_an_experiment_has_the_last_word_but_for_the_user() -> None:
     assert composed().depth == 100
     assert composed("experiment=quickstart").depth == 8

@@ -23,6 +23,16 @@ from zelo.errors import UserError
 TARGET = "_target_"
 
 
+def path_of(name: str, *, _root_: DictConfig) -> str | None:
+    """`weights.path` for a group of weights that has the name of the run's own; else None, since
+    that folder holds another model. YAML files say `${path_of:${.name}}`."""
+    whole: str | None = _root_.weights.path if name == _root_.weights.name else None
+    return whole
+
+
+OmegaConf.register_new_resolver("path_of", path_of, replace=True)
+
+
 class Component(BaseModel):
     """Base of everything that is chosen by configuration.
 
