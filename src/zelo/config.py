@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,6 +48,22 @@ class Component(BaseModel):
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
     )
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A component that tries at the start of a run what it will need at the end."""
+
+    def check(self) -> None:
+        """Raise `UserError` where something is missing, before anything is paid for."""
+        ...
+
+
+def check(*components: object) -> None:
+    """Have those components that can try what they need do so."""
+    for component in components:
+        if isinstance(component, Checked):
+            component.check()
 
 
 def option(default: Any = ..., help: str = "", **limits: Any) -> Any:

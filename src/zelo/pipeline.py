@@ -24,7 +24,7 @@ from zelo.comparison.compare import PairSource, Sampler, compare
 from zelo.comparison.cross import CrossQuery, cross
 from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.comparison.rounds import AtOnce, count, in_rounds
-from zelo.config import Component, describe, option
+from zelo.config import Component, check, describe, option
 from zelo.data.collection import NO_TRAINING, Data, load
 from zelo.errors import UserError
 from zelo.evaluation.appraise import appraise
@@ -199,10 +199,30 @@ class Way:
             grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
         if data.complete and refine.name in store.selected and run.refine is not None:
             known_to_refine(data.path)
-        candidates = store.run(
-            retrieve, {"data": data}, {"retriever": run.retriever, "top_k": run.top_k}
-        )
+        options = {"retriever": run.retriever, "top_k": run.top_k}
+        if judge.name in store.selected and store.pending(retrieve, {"data": data}, options):
+            self.tried  # noqa: B018 (said before what may take hours)
+        candidates = store.run(retrieve, {"data": data}, options)
         self.ranked = {"data": data, "candidates": candidates}
+
+    @cached_property
+    def tried(self) -> bool:
+        """Try what the stages after judging need: nothing is paid for that cannot be used.
+
+        Raises `UserError`.
+        """
+        from zelo.training.trial import try_distilling, try_training
+
+        run, chosen = self.run, self.store.selected
+        if rate.name in chosen:
+            check(run.rating)
+        if chosen & {train.name, distil.name}:
+            check(run.logger)
+        if run.distil is not None and distil.name in chosen:
+            try_distilling(run.distil.model, run.distil.training, run.trainer)
+        if train.name in chosen:
+            try_training(run.model, run.objective, run.training, run.trainer)
+        return True
 
     def compare(
         self,
@@ -233,6 +253,8 @@ class Way:
         """What judges say of pairs; `earlier` are those that they were asked about before."""
         inputs = {"data": self.data, "comparisons": comparisons, **earlier}
         options = {"judge": judges, **self.seed}
+        if self.store.pending(judge, inputs, options):
+            self.tried  # noqa: B018
         return self.store.run(judge, inputs, options, self.paid, label=f"judge{about}")
 
     @cached_property

@@ -126,12 +126,7 @@ class Store:
         missing because its stage was not selected.
         """
         label = label or stage.name
-        record = {
-            "options": describe(options),
-            "inputs": {key: value.fingerprint for key, value in inputs.items()},
-        }
-        fingerprint = digest({"stage": stage.name, "version": stage.version, **record})
-        artifact = Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint)
+        artifact, record = self._place(stage, inputs, options)
         made = False
         if artifact.complete:
             artifact.check()
@@ -151,6 +146,24 @@ class Store:
             artifact, made = self._make(artifact, partial(stage.make, **arguments), record, label)
         self.used.append(Used(label, artifact, made))
         return artifact
+
+    def pending(
+        self, stage: Stage, inputs: Mapping[str, Artifact], options: Mapping[str, Any]
+    ) -> bool:
+        """Whether `run` would run the stage."""
+        artifact, _ = self._place(stage, inputs, options)
+        return stage.name in self.selected and not artifact.complete
+
+    def _place(
+        self, stage: Stage, inputs: Mapping[str, Artifact], options: Mapping[str, Any]
+    ) -> tuple[Artifact, dict[str, Any]]:
+        """What the stage makes of inputs and options, and the record of these."""
+        record = {
+            "options": describe(options),
+            "inputs": {key: value.fingerprint for key, value in inputs.items()},
+        }
+        fingerprint = digest({"stage": stage.name, "version": stage.version, **record})
+        return Artifact(stage.name, fingerprint, self.root / stage.name / fingerprint), record
 
     def _make(
         self,

@@ -17,7 +17,7 @@ from zelo.artifacts import read_table, write_json
 from zelo.comparison.adaptive import AdaptiveSampler
 from zelo.comparison.compare import Sampler, compare
 from zelo.comparison.rounds import count, in_rounds
-from zelo.config import Component, describe, option
+from zelo.config import Component, check, describe, option
 from zelo.data.collection import load
 from zelo.data.log import Log, LoggedOrder
 from zelo.data.texts import document_texts, query_texts
@@ -59,6 +59,7 @@ class Audit(Component):
     def run(self, say: Any) -> tuple[Path, dict[str, Any]]:
         """Judge and rate a sample; the folder that holds `audit.json`, and its content."""
         store = Store(self.home / "store", frozenset(stage.name for stage in STAGES), say)
+        check(self.rating)  # before anything is paid for
         seed = {"seed": self.seed}
         data = store.run(load, {}, {"source": self.data})
         order = {"retriever": LoggedOrder(log=self.data), "top_k": self.top_k}

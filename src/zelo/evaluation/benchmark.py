@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import field_validator, model_validator
 
 from zelo.artifacts import Table, read_table, write_json, write_table
-from zelo.config import Component, describe, option
+from zelo.config import Component, check, describe, option
 from zelo.data.collection import Data, load
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
@@ -170,6 +170,18 @@ class Benchmark(Component):
         depth = min(self.depth, self.top_k)
         records: dict[str, Mapping[str, Any]] = {}
 
+        ranked_from = {"data": data, "candidates": candidates}
+
+        def how(reranker: Reranker, split: str) -> dict[str, Any]:
+            """Options of the stage `rank`."""
+            unlabelled = self.truth is not None
+            return {"reranker": reranker, "split": split, "depth": depth, "unlabelled": unlabelled}
+
+        due = [
+            r for r in self.rerankers.values() if store.pending(rank, ranked_from, how(r, split))
+        ]
+        check(self.truth, *due)  # before any of them is paid for
+
         def ranked(split: str, query_ids: Iterable[str]) -> dict[str, Ranking]:
             """System → ranking of some queries; rerankers have what they did not read below."""
             found: dict[str, Ranking] = {
@@ -179,13 +191,8 @@ class Benchmark(Component):
             for name, reranker in self.rerankers.items():
                 made = store.run(
                     rank,
-                    {"data": data, "candidates": candidates},
-                    {
-                        "reranker": reranker,
-                        "split": split,
-                        "depth": depth,
-                        "unlabelled": self.truth is not None,
-                    },
+                    ranked_from,
+                    how(reranker, split),
                     label=f"rank ({name}{'' if split == self.evaluation.split else ', ' + split})",
                 )
                 ranking = rankings_from(read_table(made.path, "rankings")).get("reranker", {})

@@ -19,6 +19,7 @@ from zelo.judging.judge import Poll, hold_polls, prepare_judges
 from zelo.judging.ledger import Ledger
 from zelo.judging.protocol import Question
 from zelo.judging.spending import Budget, Spending
+from zelo.rating.rate import compiled
 from zelo.seeding import stream
 from zelo.store import digest
 
@@ -40,6 +41,10 @@ class PairJudging(Component):
     seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
     ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
+
+    def check(self) -> None:
+        """`UserError` where what is answered could not be rated."""
+        compiled()
 
     def elos(
         self,

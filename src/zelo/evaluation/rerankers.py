@@ -71,6 +71,14 @@ class CrossEncoderReranker(Component):
     max_tokens: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
     batch_size: int = option(32, "pairs read at once", ge=1, exclude=True)
 
+    def check(self) -> None:
+        """`UserError` where the model gives no scores."""
+        from zelo.models.crossencoder import load_cross_encoder
+        from zelo.models.loading import trial
+
+        with trial(self.weights.locate()):
+            load_cross_encoder(self.weights.locate(), max_tokens=self.max_tokens)
+
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores as the model gives them, its own activation included."""
         from zelo.models.crossencoder import load_cross_encoder, predict
@@ -86,6 +94,14 @@ class EmbeddingReranker(Component):
     weights: Weights = option(help="the model")
     max_tokens: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
+
+    def check(self) -> None:
+        """`UserError` where the model embeds nothing."""
+        from zelo.models.embedding import load_embedding_model
+        from zelo.models.loading import trial
+
+        with trial(self.weights.locate()):
+            load_embedding_model(self.weights.locate(), self.max_tokens)
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Cosine similarity of the query with each candidate."""
@@ -143,6 +159,10 @@ class EndpointReranker(Component):
         if not url.startswith(("http://", "https://")) or re.search("[@?#]", url):
             raise ValueError("an http(s) address without a password or a query is needed")
         return url.rstrip("/")
+
+    def check(self) -> None:
+        """`UserError` where its key is not set."""
+        self._key()
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Relevance scores of the endpoint; `UserError` where it does not answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,28 @@ def shapes_alone() -> Iterator[None]:
 
 
 @contextmanager
+def trial(folder: Path) -> Iterator[None]:
+    """Try to build the model in `folder`: `UserError` as it would come, and damaged weights too.
+
+    Where only the trial does not work, that is said and it goes on.
+    """
+    from safetensors import safe_open
+    from torch.random import fork_rng
+
+    with loaded_from(folder):
+        for path in sorted(folder.rglob("*.safetensors")):
+            with safe_open(path, "pt"):  # its head, and whether its size is as that says
+                pass
+    try:
+        with shapes_alone(), fork_rng([]), warnings.catch_warnings(action="ignore"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        tell(f"{folder}: the model could not be tried before it is needed ({in_words(error)})")
+
+
+@contextmanager
 def loaded_from(folder: Path) -> Iterator[None]:
     """Say on one line what libraries make of a model's folder that is damaged or not whole."""
     try:
@@ -36,6 +59,8 @@ def loaded_from(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if _SHAPES.get() and "meta" in str(error):  # of models without weights, not of this one
+            raise
         raise UserError(f"{folder}: the model cannot be loaded ({in_words(error)})") from None
 
 

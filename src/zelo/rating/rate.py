@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import Component, option
+from zelo.errors import UserError, in_words
 from zelo.judging.ensemble import average
 from zelo.store import stage
 
@@ -34,6 +35,18 @@ class Rating(Component):
     joint_judges: bool = option(
         False, "fit position bias and discrimination of each judge together with the Elos"
     )
+
+    def check(self) -> None:
+        """Have what rates loaded, which looks for a folder to keep compiled code in."""
+        compiled()
+
+
+def compiled() -> None:
+    """Load the compiled solver; `UserError` where this machine cannot compile it."""
+    try:
+        from zelo.rating import kernels  # noqa: F401
+    except Exception as error:
+        raise UserError(f"rating: numba cannot compile here ({in_words(error)})") from None
 
 
 @stage(version=3)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,7 @@ def distil(
     from zelo.training.fit import load_fitted
     from zelo.training.readers import TOKENS
 
-    if training.held_out:
-        raise UserError("distil.training.held_out: only the model that is shipped is validated")
+    refuse_held_out(training)
     drop_damaged(out, TOKENS)
     said = answers(judgments, vote)
     queries, documents = query_texts(data), document_texts(data, {*said.doc_a, *said.doc_b})
@@ -130,13 +131,24 @@ def learn_pairs(
     )
     steps = training.steps(batches.loader.steps)
     module = module_of(model, training, steps, seed)
-    try:
+    with of_distil():
         fit(module, batches, out, steps, training, trainer, logger("distil"), "distilling")
+
+
+@contextmanager
+def of_distil() -> Iterator[None]:
+    """Have errors name the options of the group `distil`."""
+    try:
+        yield
     except UserError as error:
-        line = str(error)
-        for group in ("training.", "model."):
-            line = line.replace(group, f"distil.{group}")
+        line = re.sub(r"(?<![\w.])(training|model)\.(?=[a-z])", r"distil.\1.", str(error))
         raise UserError(line) from None
+
+
+def refuse_held_out(training: TrainingOptions) -> None:
+    """`UserError` where some of what there is to learn from would be held out."""
+    if training.held_out:
+        raise UserError("distil.training.held_out: only the model that is shipped is validated")
 
 
 def answers(judgments: Mapping[str, Path], vote: str) -> Preferences:

@@ -17,6 +17,7 @@ from pydantic import model_validator
 
 from zelo.artifacts import read_json, read_table, write_json
 from zelo.config import Component, option
+from zelo.errors import UserError
 
 if TYPE_CHECKING:
     from zelo.store import Artifact, Used
@@ -153,6 +154,14 @@ class WandB(Component):
             self._file(opened, made, outcome.numbers)
         opened.finish(exit_code=0 if made else 1)
 
+    def check(self) -> None:
+        """`UserError` where it is to log online and has no key."""
+        if self.mode == "online" and not has_key():
+            raise UserError(
+                "logger.mode=online: W&B has no key; `wandb login`, WANDB_API_KEY, or "
+                "logger.mode=offline"
+            )
+
     def _run(self, run: Tracking) -> Any:
         """The W&B run of this run folder, opened on first use; a rank's and its stage's are one."""
         import wandb
@@ -164,8 +173,7 @@ class WandB(Component):
             write_json(kept, {"id": self.id or secrets.token_hex(4)})
         mode = self.mode
         if mode == "auto":
-            known = os.environ.get("WANDB_API_KEY") or wandb.api.api_key
-            mode = "online" if known else "offline"
+            mode = "online" if has_key() else "offline"
         return wandb.init(
             project=self.project,
             entity=self.entity,
@@ -232,6 +240,13 @@ class WandB(Component):
         if self.weights:
             model.add_dir(str(trained.path / MODEL))
         opened.log_artifact(model)
+
+
+def has_key() -> bool:
+    """Whether W&B knows who logs."""
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def stage_numbers(used: Sequence[Used]) -> dict[str, float]:

@@ -1,0 +1,70 @@
+"""What trainings need, tried before anything is paid for: the same code, without the weights.
+
+A model is built from its folder as `train` and `distil` build it, tokenizer, head, adapters and
+frozen layers included, and tokenises a text; its weights are looked at and not loaded. What is not
+tried is what depends on them or on the data: memory, and the loss.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zelo.errors import UserError, in_words
+from zelo.models.loading import trial
+from zelo.training.distil import PairwiseModel, module_of, of_distil, refuse_held_out
+from zelo.training.train import Model, seeded
+
+if TYPE_CHECKING:
+    from zelo.training.objectives import Objective
+    from zelo.training.options import LightningTrainer, TrainingOptions
+
+SOME = {"q": "a query"}, {"d": "a document"}
+
+
+def try_training(
+    model: Model, objective: Objective, training: TrainingOptions, trainer: LightningTrainer
+) -> None:
+    """`UserError` where `train` could not train this model with these options."""
+    from zelo.training.lessons import RatedQuery
+
+    rated = [RatedQuery("q", ["d"], [0.0])]
+    with trial(model.weights.locate()), tempfile.TemporaryDirectory() as folder:
+        module = seeded(model, objective, training, 1, 0)
+        module.reader.tokenize(module.model, rated, *SOME, Path(folder))
+    try_lightning(training, trainer)
+
+
+def try_distilling(
+    model: PairwiseModel, training: TrainingOptions, trainer: LightningTrainer
+) -> None:
+    """`UserError` where `distil` could not train this model with these options."""
+    refuse_held_out(training)
+    with of_distil(), trial(model.weights.locate()):
+        module_of(model, training, 1, 0).model.encode([("a query", "a document", "another")])
+    try_lightning(training, trainer)
+
+
+def try_lightning(training: TrainingOptions, trainer: LightningTrainer) -> None:
+    """`UserError` where Lightning, or what compiles a model, refuses the machine or the options."""
+    import torch
+
+    from zelo.training.fit import quiet_lightning
+
+    quiet_lightning()
+    try:
+        if training.compile:
+            some = torch.ones(2, device=trainer.device(0))
+            torch.compile(double)(some)
+        if trainer.processes == 1:  # of more, each builds its own
+            with tempfile.TemporaryDirectory() as folder:
+                trainer.build(Path(folder), 1, training, False, [])
+    except Exception as error:
+        which = "training.compile" if training.compile else "trainer"
+        raise UserError(f"{which}: {in_words(error)}") from None
+
+
+def double(x: Any) -> Any:
+    """Something to compile."""
+    return 2 * x

@@ -1,0 +1,174 @@
+"""What a run needs at its end is tried at its start, before a judge that costs money is asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.shapes import make
+from tests.conftest import Cli, write_beir
+from tests.end_to_end.test_faults import cut, one_line
+from tests.judging.endpoint import running
+from tests.judging.storm import collection
+
+from zelo.models.lora import Lora
+from zelo.models.weights import Weights
+from zelo.training.options import LightningTrainer, TrainingOptions
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model that can be trained, and some that cannot."""
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    root = tmp_path_factory.mktemp("models")
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        num_labels=3,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(root / "classifier")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(root / "classifier")
+    shutil.copytree(tiny_model, root / "cut")
+    cut(root / "cut/model.safetensors")
+    shutil.copytree(tiny_model, root / "wordless")
+    (root / "wordless/tokenizer.json").unlink()
+    return {"good": tiny_model, "decoder": make("qwen3-toy", root / "decoder"),
+            **{name: root / name for name in ("classifier", "cut", "wordless")}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str], Any]]:
+    """Words of a run whose judge costs money, and its endpoint."""
+    data = collection(tmp_path_factory.mktemp("data") / "c", 2, 6)
+    with running() as server:
+        yield [
+            "stages=[load,retrieve,compare,judge,distil,rate,train]",
+            "data=beir", f"data.path={data}", "retriever=bm25", "sampler=regular",
+            "sampler.degree=2", "judge=vllm", "depth=4", "top_k=4",
+            f"judge.judges.vllm.provider.base_url={server.base_url}",
+        ], server  # fmt: skip
+
+
+PAIRWISE = ["distil=on", "distil.model.weights.path={good}"]
+NEEDS: dict[str, tuple[list[str], str]] = {
+    "labels": (
+        ["model=reranker", "model.head=keep", "model.weights.path={classifier}"],
+        "a classifier of 3 labels",
+    ),
+    "whole weights": (["model.weights.path={cut}"], "cut: the model cannot be loaded (Safetensor"),
+    "a vocabulary": (["model.weights.path={wordless}"], "its tokenizer has no vocabulary"),
+    "layers": (["training.frozen_layers=99"], "frozen_layers=99: the encoder has 2 layers"),
+    "adapted layers": (
+        ["'model.lora={{_target_: zelo.models.lora.Lora, targets: nothing}}'"],
+        "model.lora.targets=nothing: ",
+    ),
+    "answers": (
+        ["model=reranker", "model.head=answer", "model.weights.path={decoder}",
+         "model.answers=[perhaps not]", "model.max_tokens=400"],
+        "model.answers: 'perhaps not' is",
+    ),
+    "room": (
+        ["model=reranker", "model.head=answer", "model.weights.path={decoder}",
+         "model.max_tokens=60"],
+        "model.max_tokens=60: ",
+    ),
+    "a pairwise model": (
+        [*PAIRWISE, "distil.training.frozen_layers=99"],
+        "distil.training.frozen_layers=99: the encoder has 2 layers",
+    ),
+    "nothing held out of distillation": (
+        [*PAIRWISE, "distil.training.held_out=0.5"], "distil.training.held_out: only the model",
+    ),
+    "a key": (
+        ["logger=wandb", "logger.mode=online"], "logger.mode=online: W&B has no key",
+    ),
+    "a precision": (["trainer.precision=16-mixed"], "trainer.precision=16-mixed: a CPU"),
+    "machines": (["trainer.num_nodes=2"], "trainer.num_nodes=2: srun was not found"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_before_anything_is_asked(
+    cli: Cli, models: dict[str, Path], bought: tuple[list[str], Any], need: str
+) -> None:
+    words, server = bought
+    more, message = NEEDS[need]
+    asked = [word.format(**models).strip("'") for word in more]
+    done = cli("run", *words, f"weights.path={models['good']}", *asked)
+    one_line(done, message)
+    assert server.counts()["requests"] == 0
+
+
+def test_what_is_not_run_is_not_tried(
+    cli: Cli, tmp_path: Path, models: dict[str, Path], bought: tuple[list[str], Any]
+) -> None:
+    """A part of a run needs what that part needs; one with nothing to do needs nothing."""
+    words, server = bought
+    words = [*words, f"weights.path={models['good']}", "training.frozen_layers=99"]
+    done = cli("run", *words, "stages=[load,retrieve,compare,judge,rate]")
+    assert done.returncode == 0, done.stderr
+    asked = server.counts()["requests"]
+    assert asked > 0
+    done = cli("run", *words)  # all that costs is there: only the training fails
+    one_line(done, "training.frozen_layers=99")
+    assert "judge: already done" in done.stderr
+    assert server.counts()["requests"] == asked
+
+
+def test_rerankers_are_tried_before_judges_compare(
+    cli: Cli, tmp_path: Path, models: dict[str, Path]
+) -> None:
+    folder = write_beir(
+        tmp_path / "c", {f"d{i}": f"subject worth={i}" for i in range(4)}, {"q": "subject"},
+        {"test": [("q", "d3", 1)]},
+    )  # fmt: skip
+    with running() as server:
+        words = [
+            "evaluate", "data=beir", f"data.path={folder}", "retriever=bm25", "judge=vllm",
+            f"judge.judges.vllm.provider.base_url={server.base_url}",
+            "reranker=[pairwise,cross_encoder]", "evaluation.resamples=100", "out=out",
+            f"rerankers.cross_encoder.weights.path={models['classifier']}",
+        ]  # fmt: skip
+        one_line(cli(*words), "a classifier of 3 labels")
+        assert server.counts()["requests"] == 0
+
+
+def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
+    from zelo.errors import UserError
+    from zelo.models.biencoder import BiEncoder
+    from zelo.training.objectives import MSE
+    from zelo.training.trial import try_training
+
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)  # what is not installed
+    model = BiEncoder(weights=Weights(name=str(tiny_model)), lora=Lora())
+    with pytest.raises(UserError, match=r"model\.lora needs peft"):
+        try_training(model, MSE(), TrainingOptions(), LightningTrainer())
+
+
+def test_a_trial_that_does_not_work_is_no_refusal(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model of one's own may do with its weights what needs their values."""
+    from zelo.models.biencoder import BiEncoder
+    from zelo.progress import tell
+    from zelo.training.objectives import MSE
+    from zelo.training.trial import try_training
+
+    class Own(BiEncoder):
+        """Looks at a weight."""
+
+        def module(self, objective: Any, training: TrainingOptions, steps: int) -> Any:
+            module = super().module(objective, training, steps)
+            float(next(module.parameters()).sum())
+            return module
+
+    tell.cache_clear()
+    model = Own(weights=Weights(name=str(tiny_model)))
+    before = torch.get_rng_state()
+    try_training(model, MSE(), TrainingOptions(), LightningTrainer())
+    assert torch.equal(before, torch.get_rng_state())
+    assert "could not be tried before it is needed (RuntimeError" in capsys.readouterr().err
