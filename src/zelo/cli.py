@@ -55,6 +55,11 @@ def dispatch(arguments: list[str]) -> None:
     match arguments:
         case ["run", *rest]:
             sys.exit(run(rest))
+        case [
+            "plan" | "evaluate" | "audit" | "data" | "compare" | "table" | "reproduce",
+            *rest,
+        ] if rest and rest[-1] in ("--help", "-h"):
+            print(HELP, end="")
         case ["rate", file, *rest] if not file.startswith("-"):
             sys.exit(rate(file, rest))
         case ["rate", *_]:

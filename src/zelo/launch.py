@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 GOES_ON = "the same command goes on where it stopped"
+HOME = re.compile(r"""(?<=[=,:\["'])~(?=/|$)""")
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -30,7 +31,7 @@ def run(overrides: Sequence[str]) -> int:
     from zelo.hydra_callbacks import sweeps
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-    sys.argv = ["zelo run", *overrides]
+    sys.argv = ["zelo run", *map(at_home, overrides)]
     sweeps.clear()
     _failed.clear()
     status = 0
@@ -125,6 +126,12 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
 
     from zelo.config import build_from, conf_folder
 
+    if option := next((word for word in overrides if word.startswith("-")), None):
+        raise UserError(
+            f"{option}: no option of this command, which takes GROUP=OPTION and KEY=VALUE; "
+            f"sweeps (-m) are those of zelo run"
+        )
+    overrides = [at_home(word) for word in overrides]
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = compose(name, overrides=list(overrides))
@@ -135,6 +142,14 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
     except (ValueError, TypeError, AttributeError, AssertionError) as error:  # Hydra's, of a word
         raise UserError(f"{' '.join(overrides)}: cannot be composed ({in_words(error)})") from None
     return build_from(config)
+
+
+def at_home(word: str) -> str:
+    """An override with the user's home in place of a `~` that begins its value or an item of it.
+
+    Not every shell puts it there after a `=`, and to Hydra the character means something else.
+    """
+    return HOME.sub(lambda _: os.path.expanduser("~"), word)
 
 
 def readable(error: BaseException) -> str:

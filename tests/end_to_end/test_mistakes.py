@@ -81,6 +81,7 @@ def test_in_the_data(cli: Cli, tmp_path: Path, beir_folder: Path, mistake: str) 
         (["run", "retriever.bm25.language=klingon"], "no such stemmer; there are auto, none, "),
         (["run", "trainer.precision=banana"], "error: trainer.precision='banana'"),
         (["walk"], "error: walk: no such command; see zelo --help"),
+        (["plan", "-m", "seed=0,1"], "error: -m: no option of this command, which takes GROUP="),
     ],
 )
 def test_in_the_command(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -153,3 +154,25 @@ def test_a_collection_without_queries_says_what_can_be_done(
     assert done.returncode == 2
     assert "queries.jsonl: not found; write what users ask" in done.stderr
     assert "a coming release will write queries" in done.stderr
+@pytest.mark.parametrize("command", [["plan"], ["evaluate"], ["data", "describe"], ["compare"]])
+def test_help_is_had_where_it_is_asked_for(cli: Cli, command: list[str]) -> None:
+    done = cli(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"zelo {' '.join(command)} " in done.stdout
+
+
+@pytest.mark.parametrize("word", ["home=~/out", "home='~/out'"])
+def test_a_home_is_found_whatever_the_shell(
+    cli: Cli, tmp_path: Path, beir_folder: Path, word: str
+) -> None:
+    """Some shells put it in place of `~` after a `=`, others leave that to the command."""
+    home = tmp_path / "user"
+    home.mkdir()
+    beir_folder.rename(home / "mine")
+    words = ["data=beir", "data.path=~/mine", "stages=[load]", word]
+    done = cli("run", *words, HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    assert list((home / "out" / "store" / "load").glob("*/documents.parquet"))
+    assert not (tmp_path / "work" / "~").exists()
+    done = cli("data", "describe", "data=beir", "data.path=~/mine", HOME=str(home))
+    assert done.returncode == 0, done.stderr
