@@ -132,6 +132,22 @@ def test_a_checkpoint_that_cannot_be_read(
     assert not list(work.rglob("*.tmp"))
 
 
+def test_a_batch_queue_ends_a_training_on_two_processes(tmp_path: Path, toy: list[str]) -> None:
+    words = [*LONG, *toy, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
+             "trainer.precision=32-true"]  # fmt: skip
+    work = tmp_path / "work"
+    work.mkdir()
+    process = begin(tmp_path, *words)
+    until(lambda: list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")), process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "interrupted; the same command goes on where it stopped" in stderr
+    assert "Traceback" not in stderr
+    (manifest,) = work.glob("outputs/runs/*/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "interrupted"
+
+
 @pytest.fixture
 def bought(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
     """A command whose judge costs money, run to its end, and its ledger."""
@@ -158,7 +174,7 @@ def test_a_ledger_with_a_bad_page(bought: tuple[list[str], Path]) -> None:
     assert subprocess.run(words, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
 def test_what_ends_a_job_loses_no_answer(tmp_path: Path, sent: signal.Signals) -> None:
     data, home = collection(tmp_path / "data", 10, 12), tmp_path / "home"
     with running(latency=0.2) as server:

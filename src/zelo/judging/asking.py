@@ -44,7 +44,7 @@ LOT = 1024  # questions that a judge here is asked at once: what a kill may cost
 POLL = 0.05  # seconds
 LEAST_ROOM = 4 * 2**20  # bytes on the ledger's disk below which nothing more is asked
 PATIENCE = 120.0  # seconds that what is in flight is waited for when the ledger cannot be written
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass

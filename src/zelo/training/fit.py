@@ -16,7 +16,7 @@ from zelo.errors import UserError
 from zelo.progress import Progress
 from zelo.training.checkpoints import CHECKPOINTS, WATCHED, Keeper
 from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.training.ranks import place
+from zelo.training.ranks import end_when_told, place
 
 FITTED = "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
@@ -141,6 +141,8 @@ class LossCurve(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the bar, on one rank."""
+        if place()[1] > 1:
+            end_when_told()
         self.progress = Progress(self.steps, self.what) if trainer.is_global_zero else None
 
     def on_train_batch_end(

@@ -83,10 +83,8 @@ def by_torch(job: Path, trainer: LightningTrainer) -> str | None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         return f"rank {rank} ended with status {failure.exitcode}"
-    except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise
+    except SignalException:  # whichever it was: a batch queue's SIGTERM is an interrupt too
+        raise KeyboardInterrupt from None
     finally:  # the launcher leaves its own behind
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -117,6 +115,7 @@ def by_srun(job: Path, trainer: LightningTrainer) -> str | None:
 def main(file: str, launcher: str) -> None:
     """Do a job as one of its ranks."""
     die_with_parent()
+    end_when_told()
     job = read_json(Path(file))
     arguments = build(job["arguments"]) | {name: Path(p) for name, p in job["paths"].items()}
     trainer = arguments["trainer"]
@@ -129,6 +128,14 @@ def main(file: str, launcher: str) -> None:
     except UserError as error:
         (arguments["out"] / f"rank-{rank}.error").write_text(str(error), encoding="utf-8")
         os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
+
+
+def end_when_told() -> None:
+    """Have SIGTERM end this rank at once: what there is to keep is kept already.
+
+    Lightning's own handler, which goes before any other, talks to ranks that may be gone.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(130))
 
 
 def share_cores(trainer: LightningTrainer) -> None:
