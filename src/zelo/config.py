@@ -147,6 +147,10 @@ def build(node: Any, path: str = "") -> Any:
 
 def _construct(target: str, values: dict[str, Any], path: str) -> Any:
     cls = _locate(target, path)
+    for name in cls.model_fields.keys() & values.keys():
+        if values[name] == "None":  # a word like any other, to Hydra
+            key = f"{path}.{name}".strip(".")
+            raise UserError(f"{key}=None: what is not given is called null here: {key}=null")
     try:
         return cls(**values)
     except ValidationError as error:

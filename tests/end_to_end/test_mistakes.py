@@ -80,6 +80,11 @@ def test_in_the_data(cli: Cli, tmp_path: Path, beir_folder: Path, mistake: str) 
         (["run", "home=/proc/nowhere"], "error: "),
         (["run", "retriever.bm25.language=klingon"], "no such stemmer; there are auto, none, "),
         (["run", "trainer.precision=banana"], "error: trainer.precision='banana'"),
+        (
+            ["run", "weights.path=None"],
+            "error: weights.path=None: what is not given is called null",
+        ),
+        (["plan", "training.max_steps=None"], "error: training.max_steps=None: what is not given"),
         (["walk"], "error: walk: no such command; see zelo --help"),
         (["plan", "-m", "seed=0,1"], "error: -m: no option of this command, which takes GROUP="),
     ],
