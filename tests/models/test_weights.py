@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_an_installed_package_is_found_without_a_hub() -> None:
 def test_the_same_weights_have_one_fingerprint_wherever_they_lie(tiny_model: Path) -> None:
     by_path, by_name = Weights(name=NAME, path=str(tiny_model)), Weights(name=str(tiny_model))
     assert by_path.fingerprint() == by_name.fingerprint()
+
+
+def test_another_chat_template_is_another_model(tiny_model: Path, tmp_path: Path) -> None:
+    """It lies in a file of its own, and a decoder reads every pair by it."""
+    found = []
+    for template in ("{{ query }}", "{{ query }}!"):
+        folder = tmp_path / f"model-{len(found)}"
+        shutil.copytree(tiny_model, folder)
+        (folder / "chat_template.jinja").write_text(template)
+        found.append(Weights(name=str(folder)).fingerprint())
+    assert len({*found, Weights(name=str(tiny_model)).fingerprint()}) == 3
 
 
 def test_what_cannot_be_found_says_what_to_do(tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ class Weights(Component):
         return _from_hub(self.name, cached=True)[0] or self._from_package()
 
     def fingerprint(self) -> str:
-        """Digest of weights, configurations and vocabulary, wherever they were found."""
+        """Digest of weights, configurations, vocabulary and chat template, wherever they were
+        found."""
         return _digest(self.locate())
 
     def _folder(self, folder: Path, source: str) -> Path:
@@ -81,7 +82,7 @@ def _weights(folder: Path) -> bool:
 
 @cache
 def _digest(folder: Path) -> str:
-    wanted = (".safetensors", ".json", ".txt", ".model")
+    wanted = (".safetensors", ".json", ".txt", ".model", ".jinja")
     files = sorted(path for path in folder.rglob("*") if path.suffix in wanted)
     names = [str(path.relative_to(folder)) for path in files]
     return digest([names, digest_files(files)])
