@@ -59,7 +59,8 @@ def backbones(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 def cross_encoder(folder: Path, head: str, **options: Any) -> CrossEncoder:
     size = {"max_tokens": 64} if head != "answer" else {"max_tokens": 400}
-    return CrossEncoder(weights=Weights(name=str(folder)), head=head, **{**size, **options})
+    weights = Weights(name=str(folder))
+    return CrossEncoder(**{"weights": weights, "head": head, **size, **options})
 
 
 @pytest.mark.parametrize("family", ENCODERS)
@@ -134,7 +135,8 @@ def test_a_frame_that_leaves_no_room_is_refused(backbones: dict[str, Path]) -> N
 def test_adapters_learn_alone_and_ship_merged(
     backbones: dict[str, Path], tmp_path: Path, family: str, head: str
 ) -> None:
-    model = cross_encoder(backbones[family], head, lora=Lora(rank=4))
+    weights = Weights(name="owner/base", path=str(backbones[family]))
+    model = cross_encoder(backbones[family], head, lora=Lora(rank=4), weights=weights)
     module = model.module(MSE(), TrainingOptions(), 10)
     learns = {name for name, p in module.named_parameters() if p.requires_grad}
     frozen = {name: p.detach().clone() for name, p in module.named_parameters()
@@ -160,6 +162,9 @@ def test_adapters_learn_alone_and_ship_merged(
         Stock(str(tmp_path / "model")).predict(PAIRS).reshape(3, -1), expected, atol=1e-5
     )
     assert (tmp_path / "model" / "adapter" / "adapter_model.safetensors").is_file()
+    about = json.loads((tmp_path / "model" / "adapter" / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == "owner/base"  # not where this machine has it
+    assert about["target_modules"] == sorted(about["target_modules"])
     assert not list((tmp_path / "model").rglob("*.bin"))
 
 

@@ -83,7 +83,7 @@ class BiEncoder(Component):
         model = module.model
         limit(model, self.weights.locate(), self.max_tokens)
         if module.adapted is not None:
-            merge(module.adapted, folder / "adapter")
+            merge(module.adapted, folder / "adapter", self.weights.name)
         model.save_pretrained(str(folder), create_model_card=False)
 
     def score(

@@ -97,7 +97,7 @@ class CrossEncoder(Component):
         from zelo.models.loading import limit
 
         if module.adapted is not None:
-            merge(module.adapted, folder / "adapter")
+            merge(module.adapted, folder / "adapter", self.weights.name)
         limit(module.model, self.weights.locate(), self.max_tokens)
         # Scores leave the shipped model as the objective compared them with targets.
         module.model.activation_fn = module.objective.activation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -55,8 +56,18 @@ def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> A
     return lora.adapt(backbone) if lora is not None else None
 
 
-def merge(adapted: Any, folder: Path) -> None:
-    """Write the adapter to `folder` and merge it into the backbone, in place."""
+def merge(adapted: Any, folder: Path, base: str) -> None:
+    """Write the adapter to `folder` and merge it into the backbone, in place.
+
+    `base` is the name of the model that it adapts; peft would write the folder that this machine
+    found it in, and its layers in whatever order a set has them.
+    """
     adapted.save_pretrained(str(folder), safe_serialization=True)
+    about = folder / "adapter_config.json"
+    content = json.loads(about.read_text(encoding="utf-8"))
+    content["base_model_name_or_path"] = base
+    if isinstance(content["target_modules"], list):
+        content["target_modules"].sort()
+    about.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
     adapted.merge_and_unload()

@@ -92,7 +92,7 @@ def distil(
     fitted = load_fitted(trained, out)
     with writing_below(out / MODEL):
         if trained.adapted is not None:
-            merge(trained.adapted, out / MODEL / "adapter")
+            merge(trained.adapted, out / MODEL / "adapter", model.weights.name)
         trained.model.eval().save(out / MODEL)
     for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
