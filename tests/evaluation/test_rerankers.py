@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -366,3 +367,24 @@ def test_judges_rerank_in_pairs(cli: Cli, tmp_path: Path) -> None:
         assert endpoint.counts()["requests"] == asked > 0  # all of it is in the ledger
     ranked = [doc_id for doc_id, _ in read_run(tmp_path / "work" / "out/runs/pairwise.trec")["q"]]
     assert ranked == [*(f"d{i}" for i in range(7, -1, -1)), "d8", "d9", "d10", "d11"]
+
+
+def test_a_model_that_scores_no_numbers_ranks_nothing(
+    cli: Cli, tmp_path: Path, tiny_model: Path
+) -> None:
+    """Weights that overflow, or are damaged, give scores that no order can be made of."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModel.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[words.convert_tokens_to_ids("river")] = torch.nan
+    shutil.copytree(tiny_model, tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    file = tmp_path / "documents.txt"
+    file.write_text("apple pie\na river bank\nplum jam\n")
+    done = cli("rerank", "--model", str(tmp_path / "model"), "--query", "apple", str(file))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "1 scores are no numbers, the first that of 'a river bank'" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,12 @@ def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
     if not found:
         raise UserError(f"{file}: empty, at least one document is needed")
     scores = score(model, query, [text for _, text in found])
+    if strange := [i for i, value in enumerate(scores) if math.isnan(value)]:
+        raise UserError(
+            f"{model}: {len(strange)} scores are no numbers, the first that of "
+            f"{found[strange[0]][1][:60]!r}: its weights are damaged, or too large for their "
+            f"precision"
+        )
     order = sorted(range(len(found)), key=lambda i: -scores[i])
     return [
         {**found[i][0], "rank": rank, "score": scores[i]} for rank, i in enumerate(order, start=1)
