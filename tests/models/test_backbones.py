@@ -17,8 +17,10 @@ from tests.models.test_export import CANDIDATES, DOCUMENTS, PAIRS, QUERIES, move
 from zelo.errors import UserError
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
+from zelo.models.embedding import embed, load_embedding_model
 from zelo.models.lora import Lora
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.tokens import TokenFile, tokenize
 from zelo.models.weights import Weights
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
@@ -190,6 +192,30 @@ def test_an_embedding_model_of_a_bare_backbone(
         tmp_path / "model", QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer()
     )
     np.testing.assert_allclose([ours[i] for i in QUERIES], expected / 5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "qwen3", "llama"])
+def test_an_empty_document_is_a_text_too(
+    backbones: dict[str, Path], tmp_path: Path, family: str
+) -> None:
+    """A decoder's tokenizer makes no token of it, and no transformer reads a text of none."""
+    weights = Weights(name=str(backbones[family]))
+    model = BiEncoder(weights=weights, pooling="lasttoken", max_tokens=64)
+    embedder: Any = load_embedding_model(backbones[family], 64, "lasttoken")
+    texts = ["", "a longer text about apples and pears", " \n"]
+    together = embed(embedder, texts, 8, "document", "texts")
+    alone = torch.cat([embed(embedder, [text], 8, "document", "texts") for text in texts])
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    # What is trained reads it as what is evaluated does.
+    tokenize(embedder, texts, None, tmp_path / "texts.arrow", "texts")
+    rows = TokenFile(tmp_path / "texts.arrow").encoded(range(3), 1000)
+    trained = rows.through(lambda chunk: embedder(chunk)["sentence_embedding"])
+    torch.testing.assert_close(trained.detach(), together, atol=1e-5, rtol=0)
+    module = model.module(CentredMSE(), TrainingOptions(), 10)
+    model.export(module, tmp_path / "model")
+    again: Any = load_embedding_model(tmp_path / "model")
+    assert not embed(again, texts, 8, "document", "texts").isnan().any()
 
 
 def test_cut_embeddings_are_trained_too(backbones: dict[str, Path], tmp_path: Path) -> None:

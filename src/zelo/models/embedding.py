@@ -56,6 +56,17 @@ def load_embedding_model(
     return model.float()
 
 
+def readable(model: Any, texts: Sequence[str], prompt: str | None) -> Sequence[str]:
+    """Texts as a transformer can read them: where a tokenizer makes no token of an empty one (most
+    decoders' do), its end-of-text token stands in."""
+    if all(text.strip() for text in texts):
+        return texts
+    if model.preprocess([""], prompt=prompt)["input_ids"].shape[1]:
+        return texts
+    stand_in = model.tokenizer.eos_token or model.tokenizer.pad_token or "."
+    return [text if text.strip() else stand_in for text in texts]
+
+
 def embed(
     model: SentenceTransformer,
     texts: Sequence[str],
@@ -70,6 +81,7 @@ def embed(
     """
     from zelo.progress import track
 
+    texts = readable(model, texts, (model.prompts or {}).get(task))
     if tokens is None:
         batches = by_length([-len(text) for text in texts], batch_size)
     else:

@@ -28,7 +28,11 @@ Flatten = Callable[[list[dict[str, list[int]]]], Features]
 
 def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, what: str) -> None:
     """Write token ids of texts or pairs as a sentence-transformers `model` reads them."""
+    from zelo.models.embedding import readable
+
     model[0].unpad_inputs = False  # rows are wanted; batches are made of them later
+    if inputs and isinstance(inputs[0], str):
+        inputs = readable(model, inputs, prompt)
 
     def encode(lot: list[Any]) -> Mapping[str, Any]:
         found: Mapping[str, Any] = model.preprocess(lot, prompt=prompt)
