@@ -248,6 +248,18 @@ def test_words_are_stemmed_as_the_language_of_the_documents_has_it(
         assert search(BM25(), {"q": first}, documents, 5)["bm25"]["q"] == []
 
 
+def test_turkish_has_two_letters_i() -> None:
+    """Capitals are not what `str.lower` makes of them: İ is that of i, I that of ı."""
+    documents = {"a": "İSTANBUL BÜYÜK BİR ŞEHİRDİR", "b": "ISPARTA bir ildir", "c": "İzmir"}
+    queries = {"a": "istanbul", "b": "ısparta", "c": "İZMİR", "none": "ispArta"}
+    found = search(BM25(language="turkish"), queries, documents, 5)["bm25"]
+    assert {q: [doc_id for doc_id, _ in ranked] for q, ranked in found.items()} == {
+        "a": ["a"], "b": ["b"], "c": ["c"], "none": [],
+    }  # fmt: skip
+    elsewhere = search(BM25(language="english"), {"q": "istanbul"}, {"a": "in İstanbul"}, 5)
+    assert [doc_id for doc_id, _ in elsewhere["bm25"]["q"]] == ["a"]
+
+
 def test_scripts_without_spaces_are_read_by_pairs_of_characters() -> None:
     documents = {"a": "東京都は日本の首都である", "b": "京都は古い都である", "c": "Python入門"}
     found = search(BM25(language="none"), {"q": "東京都", "p": "python"}, documents, 5)["bm25"]

@@ -85,21 +85,29 @@ class BM25(Component):
             language = language_of(corpus.sample(SAMPLE))
         stem = Stemmer.Stemmer(language).stemWords if language != "none" else list
         stop = stop_words(language)
+        small = turkish if language == "turkish" else str.lower
 
         def words(text: str) -> list[str]:
             plain = text.isascii()
-            text = text if plain else unicodedata.normalize("NFC", text)
+            if not plain:
+                text = unicodedata.normalize("NFC", text)
+                text = text if small is turkish else text.replace("İ", "I")  # else two characters
             found: list[str] = (ASCII_WORD if plain else WORD).findall(text)
             if self.split_names:
                 parts = [part for word in found for part in JOINT.split(word) if len(part) > 1]
                 found = parts + [word for word in found if JOINT.search(word)]
-            found = [lower for word in found if (lower := word.lower()) not in stop]
+            found = [lower for word in found if (lower := small(word)) not in stop]
             if not plain and UNSPACED.search(text):
                 found = [term for word in found for term in pairs_of_characters(word)]
             terms: list[str] = stem(found)
             return terms
 
         return words
+
+
+def turkish(word: str) -> str:
+    """A word in small letters as Turkish has them: İ and i are one letter, I and ı another."""
+    return word.replace("İ", "i").replace("I", "ı").lower()
 
 
 def pairs_of_characters(word: str) -> Iterator[str]:
