@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.adaptive import Informative
 from zelo.comparison.compare import compare
 from zelo.comparison.graphs import Cycles
+from zelo.errors import UserError
 
 
 def write(folder: Path, candidates: dict[str, int], splits: dict[str, str]) -> tuple[Path, Path]:
@@ -86,3 +89,8 @@ def test_rounds_go_on_from_the_answers_and_a_query_that_stopped_stays_stopped(
     assert len(pairs) == len(first) + len(second) > len(first)
     only_a = judged(tmp_path / "j2", [row for row in second if row["query_id"] == "a"], -0.2)
     assert {row["query_id"] for row in asked("3", judgments_1=one, judgments_2=only_a)} == {"a"}
+
+
+def test_nothing_to_compare_is_said_before_a_judge_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of 2 training queries has two candidates"):
+        compared(tmp_path, {"a": 1, "b": 0}, {"a": "train", "b": "train"})

@@ -388,3 +388,29 @@ def test_a_model_that_scores_no_numbers_ranks_nothing(
     assert done.returncode == 2
     assert done.stdout == ""
     assert "1 scores are no numbers, the first that of 'a river bank'" in done.stderr
+
+
+def test_a_first_stage_that_finds_nothing_scores_nothing(
+    cli: Cli, tmp_path: Path, tiny_model: Path
+) -> None:
+    """It has no row anywhere, and stands in the table all the same."""
+    documents = {f"d{i}": f"text number{i} of things" for i in range(4)}
+    folder = write_beir(
+        tmp_path / "data",
+        documents,
+        {"q1": "zebra", "q2": "quokka"},
+        {"test": [("q1", "d1", 1), ("q2", "d2", 1)]},
+    )
+    words = ["data=beir", f"data.path={folder}", f"weights.path={tiny_model}",
+             "evaluation.resamples=200"]  # fmt: skip
+    out = tmp_path / "out"
+    done = cli("evaluate", *words, "retriever=bm25", "reranker=[embedding]", f"out={out}")
+    assert done.returncode == 0, done.stderr
+    found = {(row["system"], row["metric"]): row["value"]
+             for row in read_table(out, "metrics").to_pylist()}  # fmt: skip
+    assert found["bm25", "NDCG@10"] == found["embedding", "NDCG@10"] == 0
+    done = cli("evaluate", *words, "reranker=[]", f"out={out}2")
+    assert done.returncode == 0, done.stderr
+    found = {row["system"]: row["queries"] for row in read_table(Path(f"{out}2"), "metrics").to_pylist()
+             if row["metric"] == "NDCG@10"}  # fmt: skip
+    assert found == {"ceiling": 2, "bm25": 2, "dense": 2, "hybrid": 2}

@@ -93,6 +93,12 @@ def compare(
         for i, j in present(edges, rng):
             query_ids.append(query_id)
             shown.append((documents[i], documents[j]))
+    if too_few == len(taken) > 0 and not shown:
+        raise UserError(
+            f"compare: none of {len(taken)} training queries has two candidates, so there is "
+            f"nothing to compare: the retriever found too little (retriever=dense finds "
+            f"something for every query), or the collection has a single document"
+        )
     write_table(
         out,
         "comparisons",

@@ -43,7 +43,7 @@ from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
 from zelo.models.weights import Weights
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
-from zelo.retrieval.retrieve import Retriever, retrieve
+from zelo.retrieval.retrieve import Retriever, first_stage_of, retrieve
 from zelo.store import Store, stage
 
 
@@ -161,7 +161,7 @@ class Benchmark(Component):
         candidates = store.run(
             retrieve, {"data": data}, {"retriever": self.retriever, "top_k": self.top_k}
         )
-        first_stage = rankings_from(read_table(candidates.path, "first_stage"))
+        first_stage = first_stage_of(candidates.path)
         if taken := first_stage.keys() & self.rerankers.keys():
             raise UserError(
                 f"rerankers.{min(taken)}: the first stage has that name: choose another"

@@ -14,7 +14,8 @@ from zelo.data.texts import document_texts, query_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
 from zelo.evaluation.significance import against
-from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
+from zelo.retrieval.ranking import Ranking, candidates_from, rankings_table
+from zelo.retrieval.retrieve import first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.options import LightningTrainer
@@ -55,7 +56,7 @@ def evaluate(
     pool = candidates_from(read_table(candidates, "candidates"))
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
-    first_stage = rankings_from(read_table(candidates, "first_stage"))
+    first_stage = first_stage_of(candidates)
     rankings: dict[str, Ranking] = {
         system: {query_id: ranking.get(query_id, []) for query_id in judged}
         for system, ranking in first_stage.items()

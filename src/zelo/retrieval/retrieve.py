@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from zelo.artifacts import write_parts
+from zelo.artifacts import read_json, read_table, write_json, write_parts
 from zelo.data.texts import Corpus, query_texts
-from zelo.retrieval.ranking import Hits, own_places
+from zelo.retrieval.ranking import Hits, Ranking, own_places, rankings_from
 from zelo.store import stage
 
 
@@ -26,10 +26,11 @@ class Retriever(Protocol):
         ...
 
 
+SYSTEMS = "systems.json"
 RANKED = 100  # shortest ranking that Recall@100 can be taken of
 
 
-@stage(version=4)
+@stage(version=5)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`.
 
@@ -46,6 +47,7 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
     }
     write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
                                      for system, hits in found.items()))  # fmt: skip
+    write_json(out / SYSTEMS, list(found))  # one that found nothing has no row
     name, whole = list(found.items())[-1]
     candidates = whole.top(top_k)
     rows = write_parts(out, "candidates", [candidates.table("candidates", query_ids, corpus.ids)])
@@ -56,6 +58,12 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
         "queries_without_candidates": int((sizes == 0).sum()),
         "queries_with_one_candidate": int((sizes == 1).sum()),
     }
+
+
+def first_stage_of(folder: Path) -> dict[str, Ranking]:
+    """The `first_stage` rankings by system, of those that found nothing too."""
+    found = rankings_from(read_table(folder, "first_stage"))
+    return {system: found.get(system, {}) for system in sorted(read_json(folder / SYSTEMS))}
 
 
 def system_table(system: str, hits: Hits, query_ids: Sequence[str], doc_ids: pa.Array) -> pa.Table:
