@@ -13,7 +13,8 @@ from tests.conftest import Cli
 from tests.end_to_end.test_run import run_folder
 
 from zelo.artifacts import read_table
-from zelo.training.loggers import legal
+from zelo.errors import UserError
+from zelo.training.loggers import Tracking, WandB, legal
 
 
 def records(path: Path) -> Iterator[Any]:
@@ -111,6 +112,27 @@ def test_weights_and_biases_is_told_everything_but_texts(
 def test_a_collection_without_a_name_has_one_as_an_artifact() -> None:
     assert legal(None) == legal("") == "data"
     assert legal("my data/v2") == "my-data-v2"
+
+
+def test_the_mode_of_the_environment_counts(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
+    """Whoever set it on a machine without a network has a key all the same."""
+    key = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    words = ["run", "experiment=quickstart", "logger=wandb", *toy]
+    done = cli(*words, **key, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "work" / "outputs" / "runs").iterdir()
+    assert list(folder.glob("wandb/offline-run-*"))
+
+
+def test_a_server_that_cannot_be_reached_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    tracking = Tracking(tracker=WandB(), folder=tmp_path)
+    with pytest.raises(UserError, match=r"logger=wandb: CommError: .*; with logger\.mode=offline"):
+        tracking("train")
 
 
 def test_ranks_and_their_stage_are_one_run_of_weights_and_biases(

@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from zelo.artifacts import read_json, read_table, write_json
 from zelo.config import Component, option
-from zelo.errors import UserError
+from zelo.errors import UserError, in_words
 
 if TYPE_CHECKING:
     from zelo.store import Artifact, Used
@@ -126,7 +126,7 @@ class WandB(Component):
     project: str = option("zelo", "project that runs are filed under")
     entity: str | None = option(None, "team or user; default: the key's own")
     mode: str = option(
-        "auto", "auto is online with a key, else offline", pattern="^(auto|online|offline)$"
+        "auto", "auto: as WANDB_MODE says; else online with a key, and offline without", pattern="^(auto|online|offline)$"
     )
     id: str | None = option(None, "run to go on with; null: a new one for each run folder")
     group: str | None = option(None, "runs that belong together; null: those of a sweep do")
@@ -156,7 +156,7 @@ class WandB(Component):
 
     def check(self) -> None:
         """`UserError` where it is to log online and has no key."""
-        if self.mode == "online" and not has_key():
+        if self._mode() == "online" and not has_key():
             raise UserError(
                 "logger.mode=online: W&B has no key; `wandb login`, WANDB_API_KEY, or "
                 "logger.mode=offline"
@@ -171,21 +171,34 @@ class WandB(Component):
         kept = run.folder / "wandb.json"
         if not kept.is_file():
             write_json(kept, {"id": self.id or secrets.token_hex(4)})
-        mode = self.mode
-        if mode == "auto":
-            mode = "online" if has_key() else "offline"
-        return wandb.init(
-            project=self.project,
-            entity=self.entity,
-            id=read_json(kept)["id"],
-            resume="allow" if mode == "online" else None,
-            group=self.group or run.group,
-            dir=str(run.folder),
-            mode=mode,  # type: ignore[arg-type]
-            config=json.loads(run.config),
-            name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        mode = self._mode()
+        try:
+            return wandb.init(
+                project=self.project,
+                entity=self.entity,
+                id=read_json(kept)["id"],
+                resume="allow" if mode == "online" else None,
+                group=self.group or run.group,
+                dir=str(run.folder),
+                mode=mode,  # type: ignore[arg-type]
+                config=json.loads(run.config),
+                name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.errors.Error as error:  # no way to the server, or no leave to enter
+            raise UserError(
+                f"logger=wandb: {in_words(error)}; with logger.mode=offline all stays here until "
+                f"`wandb sync`, and the same command goes on where it stopped"
+            ) from None
+
+    def _mode(self) -> str:
+        """How W&B is to run: as the option says, or the user's WANDB_MODE, or by the key."""
+        if self.mode != "auto":
+            return self.mode
+        said = os.environ.get("WANDB_MODE", "").lower()
+        if said in ("online", "offline", "disabled"):
+            return said
+        return "online" if has_key() else "offline"
 
     def _media(self, made: Mapping[str, Artifact]) -> dict[str, Any]:
         """Figures and tables of the report, in numbers and ids alone unless texts are asked for."""
