@@ -81,8 +81,10 @@ class Endpoint:
         roles = [message["role"] for message in messages]
         if roles == ["system", "user", "assistant", "user"]:
             self.corrected += "could not be read" in messages[3]["content"]
+        if self.options.no_system and "system" in roles:
+            return error(400, "BadRequestError", "System role not supported")
         read = shared_words if self.options.words else worths
-        a, b = read(messages[1]["content"])
+        a, b = read(next(said["content"] for said in messages if said["role"] == "user"))
         question = f"{a} {b}"
         fault = self.fault(question)
         if fault:
@@ -305,6 +307,7 @@ def main() -> None:
     parser.add_argument("--azure", default="", help="the key in the header api-key")
     parser.add_argument("--mended-after", type=int, default=0, help="faults end after so many")
     parser.add_argument("--words", action="store_true", help="judge by shared words")
+    parser.add_argument("--no-system", action="store_true", help="know no system role")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)

@@ -434,6 +434,26 @@ def test_the_schema_and_the_limit_are_sent_as_the_endpoint_wants_them(tmp_path: 
     assert list(schema["schema"]["properties"]) == ["reasons", "score"]  # in this order
 
 
+def test_a_model_without_a_system_role(tmp_path: Path) -> None:
+    """Chat templates that know none refuse the whole request: the instructions go elsewhere."""
+    asked = questions(8)
+    with running(no_system=True) as endpoint:
+        found, _ = ask(judge(endpoint), asked, tmp_path)
+        assert "System role not supported; judge.judges.NAME.system=false" in found.down["judge"]
+        merged = judge(endpoint, system=False)
+        assert merged.fingerprint != judge(endpoint).fingerprint
+        found, _ = ask(merged, asked, tmp_path)
+    for question, answer in zip(asked, found.answers["judge"], strict=True):
+        assert answer is not None
+        assert answer.score == pytest.approx(expected(question))
+
+
+def test_an_address_where_nothing_is_served_says_what_to_look_at(tmp_path: Path) -> None:
+    with running() as endpoint:
+        found, _ = ask(judge(endpoint.base_url.removesuffix("/v1")), questions(3), tmp_path)
+    assert "does provider.base_url end in /v1" in found.down["judge"]
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "n", "messages"])
 def test_the_budget_is_not_undone_by_more_fields(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field}: set by the judge's own options"):

@@ -90,6 +90,20 @@ def test_a_language_model_compares_by_the_logits_of_its_answers(causal: Path) ->
     assert max(map(abs, scores)) > 1e-3
 
 
+def test_a_template_without_a_system_role(causal: Path) -> None:
+    """Its instructions are read all the same, at the beginning of the user's message."""
+    judge = language_model(causal)
+    if judge.tokenizer.chat_template is None:
+        pytest.skip("read without a template")
+    judge.tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    )
+    found = judge.tokenizer.decode(judge.prompt_of(QUESTIONS[0], False))
+    assert "You compare two documents" in found
+    assert "Which document is more relevant" in found
+
+
 def test_a_document_brings_no_control_token(causal: Path) -> None:
     judge = language_model(causal)
     honest, hostile = (

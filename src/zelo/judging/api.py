@@ -203,6 +203,10 @@ class ApiJudge(Component):
     )
     max_tokens: int = option(1024, "most tokens it may write", ge=16)
     temperature: float | None = option(None, "null: the endpoint's default", ge=0, le=2)
+    system: bool = option(
+        True,
+        "false: the instructions begin the user's message, for models that know no system role",
+    )
     extra: dict[str, Any] = option({}, "more fields of the request (reasoning_effort, top_p, ...)")
     expected_output_tokens: int = option(
         150, "written for one answer, for `zelo plan` until the ledger knows", ge=1, exclude=True
@@ -227,6 +231,7 @@ class ApiJudge(Component):
         """Nothing is loaded and no key is read before there is something to ask."""
         asked = [self.provider.name, self.model, prompt.prompt_hash(), self.document_tokens]
         how = [self.max_tokens, self.temperature, self.extra, self.provider.structured]
+        how += [] if self.system else ["no system role"]
         return PreparedApi(digest(["api", *asked, *how]), self)
 
     def price_or_none(self) -> Price | None:
@@ -397,6 +402,8 @@ class PreparedApi:
         """The answer to one question, asked again as often as that may help; None: none now."""
         name = "compare" if question.query_b is None else "cross"
         asked = prompt.messages(question, self.judge.document_tokens, name=name)
+        if not self.judge.system:
+            asked = prompt.in_one(asked)
         conversation = asked
         tally = Tally()
         corrected = False

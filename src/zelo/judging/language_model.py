@@ -161,14 +161,24 @@ class PreparedLanguageModel:
         """Token ids of the prompt with `limit` tokens of each text."""
         messages = prompt.messages(q, limit, code, "choose")
         if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-            )
+            from jinja2 import TemplateError
+
+            try:
+                text = self._as_chat(messages)
+            except TemplateError:  # of a template that knows no system role
+                text = self._as_chat(prompt.in_one(messages))
             ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
             return ids
         text = "\n\n".join(message["content"] for message in messages) + "\nAnswer:"
         ids = self.tokenizer.encode(text)
         return ids
+
+    def _as_chat(self, messages: prompt.Messages) -> str:
+        """Messages as the model's template writes them."""
+        text: str = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+        )
+        return text
 
     def preference(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """P(A) of each prompt, among the two answers."""

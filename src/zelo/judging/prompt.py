@@ -89,6 +89,11 @@ def messages(
     return [{"role": role, "content": fill(parts[role], values)} for role in ("system", "user")]
 
 
+def in_one(conversation: Messages) -> Messages:
+    """The same said in one message of the user's, for models whose chat template has no other."""
+    return [{"role": "user", "content": "\n\n".join(said["content"] for said in conversation)}]
+
+
 def correction(problem: str) -> str:
     """What is said once to a judge whose answer could not be read."""
     return fill(sections("compare")["correction"], {"problem": problem})

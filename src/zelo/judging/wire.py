@@ -31,6 +31,9 @@ TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 
+# What chat templates without a system role say of one (Gemma's, and Mistral's first).
+ROLES = re.compile(r"system role|roles must alternate", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -171,6 +174,11 @@ class Wire:
         text = redact(f"{status} {message}".strip(), self.key)[:300]
         if status == 200 and re.fullmatch("[0-9]{3}", code):
             status = int(code)
+        if status == 404:
+            text += "; is the model's name right, and does provider.base_url end in /v1 or as the "
+            text += "server has it?"
+        if status == 400 and ROLES.search(str(content)):
+            text += "; judge.judges.NAME.system=false puts the instructions into the user's message"
         if code == "insufficient_quota" or status in (401, 402, 403, 404):
             return Outcome("unauthorised", text)
         if status == 429:

@@ -126,7 +126,9 @@ class WandB(Component):
     project: str = option("zelo", "project that runs are filed under")
     entity: str | None = option(None, "team or user; default: the key's own")
     mode: str = option(
-        "auto", "auto: as WANDB_MODE says; else online with a key, and offline without", pattern="^(auto|online|offline)$"
+        "auto",
+        "auto: as WANDB_MODE says; else online with a key, and offline without",
+        pattern="^(auto|online|offline)$",
     )
     id: str | None = option(None, "run to go on with; null: a new one for each run folder")
     group: str | None = option(None, "runs that belong together; null: those of a sweep do")
