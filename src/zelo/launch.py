@@ -76,7 +76,13 @@ def job(config: DictConfig) -> float | None:
     folder = Path(settings.runtime.output_dir)
     group = Path(settings.sweep.dir).name if sweep else None
     try:
-        return execute(config, folder, list(settings.overrides.task), group)
+        value = execute(config, folder, list(settings.overrides.task), group)
+        if value is None and sweep and "optuna" in settings.sweeper.get("_target_", ""):
+            raise UserError(
+                "a search goes by NDCG@10 of the trained model, which this run did not come to: "
+                "let it run to the stage evaluate (stages=null)"
+            )
+        return value
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -112,3 +112,13 @@ def test_a_search_goes_on_after_a_trial_that_failed(
         if status[n] == "done"
     )
     assert found.best_value == pytest.approx(best)
+
+
+def test_a_search_whose_runs_come_to_nothing_says_why(
+    cli: Cli, tmp_path: Path, beir_folder: Path
+) -> None:
+    words = ["data=beir", f"data.path={beir_folder}", "stages=[load]", "seed=choice(0,1)"]
+    done = cli("run", "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=1", *words)
+    assert done.returncode == 2
+    assert "a search goes by NDCG@10 of the trained model, which this run did not" in done.stderr
+    assert "Traceback" not in done.stderr
