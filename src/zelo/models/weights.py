@@ -30,7 +30,8 @@ class Weights(Component):
         if self.path is not None:
             return self._folder(Path(self.path).expanduser(), f"configured path {self.path}")
         if Path(self.name).expanduser().is_dir():
-            return self._folder(Path(self.name).expanduser(), self.name)
+            own = "(of the model's own name: rename it, or give the model's `path`)"
+            return self._folder(Path(self.name).expanduser(), self.name, own)
         for cached in (True, False):
             found, trouble = _from_hub(self.name, cached)
             if found is not None:
@@ -49,9 +50,11 @@ class Weights(Component):
         found."""
         return _digest(self.locate())
 
-    def _folder(self, folder: Path, source: str) -> Path:
+    def _folder(self, folder: Path, source: str, about: str = "") -> Path:
         if not (folder / "config.json").is_file():
-            raise UserError(f"model {source}: no config.json in {folder}; not a model's folder")
+            raise UserError(
+                f"model {source}: no config.json in {folder}; not a model's folder {about}".strip()
+            )
         if not _weights(folder):
             raise UserError(f"model {source}: {folder} has {NO_WEIGHTS}")
         return folder
