@@ -48,6 +48,14 @@ def labels_of(source: Columns) -> dict[tuple[str, str], int]:
             '{"query": "what", "pos": ["yes"], "neg": ["no", "never"]}\n'
             '{"query": "who", "pos": ["me"], "neg": []}\n',
         ),
+        (
+            "tevatron.jsonl",
+            '{"query_id": "1", "query": "what",'
+            ' "positive_passages": [{"docid": "7", "text": "yes"}],'
+            ' "negative_passages": [{"docid": "8", "title": "", "text": "no"},'
+            ' {"docid": "9", "title": null, "text": "never"}]}\n'
+            '{"query": "who", "positive_passages": [{"text": "me"}], "negative_passages": []}\n',
+        ),
     ],
 )
 def test_every_form_says_the_same(tmp_path: Path, name: str, content: str) -> None:
@@ -98,3 +106,19 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
         Columns(files={"train": str(tmp_path / "nowhere")}).load()
     with pytest.raises(UserError, match="name at least one file"):
         Columns(files={"train": None}).load()
+
+
+def test_a_title_is_part_of_a_passage(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"query": "q", "positive_passages": [{"title": "Apple", "text": "a fruit"}]}')
+    assert labels_of(Columns(files={"train": str(path)})) == {("q", "Apple a fruit"): 1}
+
+
+def test_lines_that_are_none_here_are_named(tmp_path: Path) -> None:
+    """Carriage returns alone end lines in what some spreadsheets export: all of it is one line."""
+    path = tmp_path / "old.tsv"
+    path.write_bytes(b"what\tyes\tno\rwho\tme\tyou\r")
+    with pytest.raises(UserError, match=r"old\.tsv: its lines end in carriage returns alone"):
+        labels_of(Columns(files={"train": str(path)}))
+    path.write_bytes(b"what\tyes\tno\r\nwho\tme\tyou\r\n")
+    assert len(labels_of(Columns(files={"train": str(path)}))) == 4

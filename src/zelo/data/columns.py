@@ -4,7 +4,8 @@
               line may name other columns, which are then read as those of JSON lines
     columns   JSON lines of sentence-transformers: query or anchor, positive, negative(_1, _2, ...);
               or query, document (passage, text) and label or score
-    lists     JSON lines of FlagEmbedding: query, pos, neg
+    lists     JSON lines of FlagEmbedding: query, pos, neg; of Tevatron: query, positive_passages,
+              negative_passages, each with a text and perhaps a title
 
 A text is a document, a positive a label of grade 1, a negative one of grade 0; a document that some
 line calls positive for a query is positive.
@@ -27,13 +28,13 @@ from zelo.store import digest, digest_files
 
 QUERY, POSITIVE = (
     ("query", "anchor", "question", "sentence1"),
-    ("positive", "positives", "pos", "answer"),
+    ("positive", "positives", "pos", "positive_passages", "answer"),
 )
 DOCUMENT, GRADE = (
     ("document", "passage", "text", "sentence2"),
     ("label", "score", "labels", "scores"),
 )
-NEGATIVE = re.compile(r"negatives?(_\d+)?|neg")
+NEGATIVE = re.compile(r"negatives?(_\d+)?|neg|negative_passages")
 
 Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, place
 
@@ -172,5 +173,17 @@ def texts_of(record: dict[str, Any], name: str, where: str) -> list[str]:
     """A field that is one text or a list of texts."""
     value = record[name]
     if isinstance(value, list):
-        return [text_field({name: text}, name, where) for text in value]
+        return [
+            with_title(item, where)
+            if isinstance(item, dict)
+            else text_field({name: item}, name, where)
+            for item in value
+        ]
     return [text_field(record, name, where)]
+
+
+def with_title(passage: dict[str, Any], where: str) -> str:
+    """Title and text of a passage of Tevatron's."""
+    title = text_field(passage, "title", where, optional=True)
+    text = text_field(passage, "text", where)
+    return f"{title} {text}" if title else text

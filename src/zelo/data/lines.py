@@ -38,6 +38,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def decoded(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
     """Lines of a file that is open; see `numbered_lines`."""
     for number, raw in enumerate(file, start=1):
+        if number == 1 and b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
+            raise UserError(
+                f"{name}: its lines end in carriage returns alone, and would be read as one: "
+                f"tr '\\r' '\\n' mends that"
+            )
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
