@@ -159,6 +159,8 @@ def test_a_collection_without_queries_says_what_can_be_done(
     assert done.returncode == 2
     assert "queries.jsonl: not found; write what users ask" in done.stderr
     assert "a coming release will write queries" in done.stderr
+
+
 @pytest.mark.parametrize("command", [["plan"], ["evaluate"], ["data", "describe"], ["compare"]])
 def test_help_is_had_where_it_is_asked_for(cli: Cli, command: list[str]) -> None:
     done = cli(*command, "--help")
