@@ -249,6 +249,8 @@ def asked_of(
                 kind = type(judge).__name__
                 yield Asked(name, kind, name, calls, None, None, total, None, 0)
             continue
+        if ensemble.probed(comparisons) and not ensemble.both_orders:
+            calls = (calls[0] + ensemble.probe, calls[1] + ensemble.probe)
         parts = prompt.sections("compare")
         frame = prompt.tokens(parts["system"]) + prompt.tokens(parts["user"])
         tokens_in = frame + size.query_tokens + 2 * size.cut(judge.document_tokens)

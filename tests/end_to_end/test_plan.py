@@ -42,7 +42,8 @@ def test_the_papers_run_has_the_papers_scale(cli: Cli, tmp_path: Path) -> None:
     assert 112_000 * 380 < many <= 112_000 * 400  # four cycles of a hundred documents
     assert [asked.judge for asked in made.asked] == ["openai", "anthropic", "gemini"]
     for asked in made.asked:
-        assert asked.calls == (112_000, 336_000)  # up to nine answers of three judges
+        # up to nine answers of three judges, and 40 comparisons turned round, to notice who guesses
+        assert asked.calls == (112_040, 336_040)
         assert asked.usd is not None
     hours = {work.stage: work.hours(395.0) for work in made.work}
     assert set(hours) == {"retrieve (embedding)", "distil", "judge (the distilled model)", "train"}
@@ -91,9 +92,10 @@ def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_fol
 
 
 def test_both_orders_and_repeats_are_counted() -> None:
-    base = planned("judge=openai", "data=stdlib")
-    both = planned("judge=openai", "judge.both_orders=true", "data=stdlib")
-    more = planned("judge=openai", "judge.stderr=0.1", "judge.cap=5", "data=stdlib")
+    unprobed = ["judge=openai", "judge.probe=0", "data=stdlib"]
+    base = planned(*unprobed)
+    both = planned("judge=openai", "judge.both_orders=true", "data=stdlib")  # as a probe asks
+    more = planned(*unprobed, "judge.stderr=0.1", "judge.cap=5")
     assert both.asked[0].calls[0] == 2 * base.asked[0].calls[0]
     assert more.asked[0].calls == (base.asked[0].calls[0], 5 * base.asked[0].calls[0])
 

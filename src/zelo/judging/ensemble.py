@@ -51,6 +51,10 @@ class Ensemble(Component):
             )
         return self
 
+    def probed(self, comparisons: float) -> bool:
+        """Whether so many comparisons are enough to first look for judges that guess."""
+        return self.probe > 0 and comparisons > 2 * self.probe
+
     @property
     def least(self) -> int:
         """Answers to one comparison that are asked for in any case."""

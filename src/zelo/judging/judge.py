@@ -201,9 +201,9 @@ def refuse_guesses(
     Only where most is yet to be asked: of a run that goes on, or a small one, there is nothing to
     save.
     """
-    some = [polls[place].question for place in chosen(len(polls), ensemble.probe)]
-    if not some or len(polls) <= 2 * len(some):
+    if not ensemble.probed(len(polls)):
         return
+    some = [polls[place].question for place in chosen(len(polls), ensemble.probe)]
     language_models = {
         name: judge
         for name, judge in judges.items()
