@@ -113,7 +113,7 @@ def test_the_time_is_the_least_that_the_limits_allow() -> None:
         "judge.judges.openai.provider.requests_per_minute=100",
         "judge.judges.openai.provider.tokens_per_minute=null",
     )
-    assert made.asked[0].hours == pytest.approx(112_000 / 100 / 60)
+    assert made.asked[0].hours == pytest.approx(112_040 / 100 / 60)
 
 
 def test_a_size_that_is_only_planned_cannot_be_run(cli: Cli) -> None:

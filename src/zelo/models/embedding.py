@@ -56,15 +56,13 @@ def load_embedding_model(
     return model.float()
 
 
-def readable(model: Any, texts: Sequence[str], prompt: str | None) -> Sequence[str]:
-    """Texts as a transformer can read them: where a tokenizer makes no token of an empty one (most
-    decoders' do), its end-of-text token stands in."""
-    if all(text.strip() for text in texts):
-        return texts
-    if model.preprocess([""], prompt=prompt)["input_ids"].shape[1]:
-        return texts
-    stand_in = model.tokenizer.eos_token or model.tokenizer.pad_token or "."
-    return [text if text.strip() else stand_in for text in texts]
+def without_tokens(model: Any, texts: Sequence[str], prompt: str | None) -> set[int]:
+    """Places of texts of which a tokenizer makes no token, as most decoders' make none of an empty
+    one: no transformer reads them by themselves."""
+    blank = [i for i, text in enumerate(texts) if not text.strip()]
+    return {
+        i for i in blank if not model.preprocess([texts[i]], prompt=prompt)["input_ids"].numel()
+    }
 
 
 def embed(
@@ -77,18 +75,22 @@ def embed(
 ) -> torch.Tensor:
     """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document.
 
-    At most `tokens` are read at once, padding included, where that is given.
+    At most `tokens` are read at once, padding included, where that is given. A text without a
+    token has the embedding that it has beside others: 0.
     """
     from zelo.progress import track
 
-    texts = readable(model, texts, (model.prompts or {}).get(task))
     if tokens is None:
         batches = by_length([-len(text) for text in texts], batch_size)
     else:
         batches = by_room(lengths_of_texts(model, texts), batch_size, tokens)
     encode: Any = model.encode_query if task == "query" else model.encode_document
-    rows = torch.empty(len(texts), model.get_embedding_dimension() or 0)
+    rows = torch.zeros(len(texts), model.get_embedding_dimension() or 0)
+    blank = without_tokens(model, texts, (model.prompts or {}).get(task))
     for part in track(batches, f"embedding {what}"):
+        part = [i for i in part if i not in blank]
+        if not part:
+            continue
         rows[part] = encode(
             [texts[i] for i in part],
             batch_size=batch_size,

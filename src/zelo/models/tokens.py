@@ -28,11 +28,7 @@ Flatten = Callable[[list[dict[str, list[int]]]], Features]
 
 def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, what: str) -> None:
     """Write token ids of texts or pairs as a sentence-transformers `model` reads them."""
-    from zelo.models.embedding import readable
-
     model[0].unpad_inputs = False  # rows are wanted; batches are made of them later
-    if inputs and isinstance(inputs[0], str):
-        inputs = readable(model, inputs, prompt)
 
     def encode(lot: list[Any]) -> Mapping[str, Any]:
         found: Mapping[str, Any] = model.preprocess(lot, prompt=prompt)
@@ -129,7 +125,7 @@ class TokenFile:
     def features(self, indices: Sequence[int]) -> Features:
         """Rows as a model takes them: int64 (rows, longest), padded on the tokenizer's side."""
         rows = [self.row(i) for i in indices]
-        length = max(int(self.lengths[i]) for i in indices)
+        length = max(1, *(int(self.lengths[i]) for i in indices))  # no layer reads nothing at all
         found: Features = {
             name: torch.full((len(rows), length), self.pad if name == "input_ids" else 0)
             for name in self.names
