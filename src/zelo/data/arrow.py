@@ -62,7 +62,8 @@ def parquet_records(
 
     number = 0
     with reading(path):
-        file = pq.ParquetFile(path)
+        # As it is read, since others write a whole corpus as one group of rows.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
         names = [n for n in file.schema_arrow.names if plain(n) in wanted]
         valid(file.schema_arrow.empty_table(), path)
         for batch in file.iter_batches(size, columns=names):
