@@ -180,6 +180,7 @@ class Way:
         self, run: Run, store: Store, tracking: Tracking, overrides: Sequence[str]
     ) -> None:
         self.run, self.store, self.overrides = run, store, overrides
+        self.tried = False
         self.seed = {"seed": run.seed}
         self.logger = {"logger": tracking}
         self.scoring = {"trainer": run.trainer, "tokens": run.trainer.tokens(run.training)}
@@ -201,19 +202,21 @@ class Way:
             known_to_refine(data.path)
         options = {"retriever": run.retriever, "top_k": run.top_k}
         if judge.name in store.selected and store.pending(retrieve, {"data": data}, options):
-            self.tried  # noqa: B018 (said before what may take hours)
+            self.try_the_rest()  # before what may take hours
         candidates = store.run(retrieve, {"data": data}, options)
         self.ranked = {"data": data, "candidates": candidates}
 
-    @cached_property
-    def tried(self) -> bool:
-        """Try what the stages after judging need: nothing is paid for that cannot be used.
+    def try_the_rest(self) -> None:
+        """Try once what the stages after judging need: nothing is paid for that cannot be used.
 
         Raises `UserError`.
         """
         from zelo.training.trial import try_distilling, try_training
 
         run, chosen = self.run, self.store.selected
+        if self.tried:
+            return
+        self.tried = True
         if rate.name in chosen:
             check(run.rating)
         if chosen & {train.name, distil.name}:
@@ -222,7 +225,6 @@ class Way:
             try_distilling(run.distil.model, run.distil.training, run.trainer)
         if train.name in chosen:
             try_training(run.model, run.objective, run.training, run.trainer)
-        return True
 
     def compare(
         self,
@@ -254,7 +256,7 @@ class Way:
         inputs = {"data": self.data, "comparisons": comparisons, **earlier}
         options = {"judge": judges, **self.seed}
         if self.store.pending(judge, inputs, options):
-            self.tried  # noqa: B018
+            self.try_the_rest()
         return self.store.run(judge, inputs, options, self.paid, label=f"judge{about}")
 
     @cached_property

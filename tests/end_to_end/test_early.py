@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tests.conftest import Cli, write_beir
 from tests.end_to_end.test_faults import cut, one_line
 from tests.judging.endpoint import running
 from tests.judging.storm import collection
+from tests.training.test_ranks import CLUSTERS
 
 from zelo.models.lora import Lora
 from zelo.models.weights import Weights
@@ -119,6 +122,20 @@ def test_what_is_not_run_is_not_tried(
     assert server.counts()["requests"] == asked
 
 
+def test_a_job_of_a_cluster_manager_trains_as_anywhere(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    """One process, whatever the manager started: four tasks of which this is one, or a shell."""
+    job: dict[str, str] = {}
+    for manager, variables in CLUSTERS.items():
+        job |= variables if manager != "torchelastic" else {}  # which would hide the others
+    done = cli("run", "experiment=quickstart", *toy, "hydra.run.dir=run", **job)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "work/run"
+    assert (run / "logs/train/metrics.csv").read_text().count("\n") > 1
+    assert json.loads((run / "metrics.json").read_text())["zelo/NDCG@10"] > 0
+
+
 def test_rerankers_are_tried_before_judges_compare(
     cli: Cli, tmp_path: Path, models: dict[str, Path]
 ) -> None:
@@ -143,7 +160,7 @@ def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch, tiny_model
     from zelo.training.objectives import MSE
     from zelo.training.trial import try_training
 
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)  # what is not installed
+    monkeypatch.setitem(sys.modules, "peft", None)  # what is not installed
     model = BiEncoder(weights=Weights(name=str(tiny_model)), lora=Lora())
     with pytest.raises(UserError, match=r"model\.lora needs peft"):
         try_training(model, MSE(), TrainingOptions(), LightningTrainer())

@@ -39,7 +39,7 @@ class PairwiseModel(Component):
     )
 
 
-@stage(version=2)
+@stage(version=3)
 def distil(
     *,
     out: Path,

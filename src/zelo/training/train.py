@@ -58,7 +58,7 @@ class Model(Protocol):
         ...
 
 
-@stage(version=4)
+@stage(version=5)
 def train(
     *,
     out: Path,
