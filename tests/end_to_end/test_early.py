@@ -189,3 +189,20 @@ def test_a_trial_that_does_not_work_is_no_refusal(
     try_training(model, MSE(), TrainingOptions(), LightningTrainer())
     assert torch.equal(before, torch.get_rng_state())
     assert "could not be tried before it is needed (RuntimeError" in capsys.readouterr().err
+
+
+def test_without_what_loads_shapes_nothing_is_refused(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zelo.models.crossencoder import CrossEncoder
+    from zelo.progress import tell
+    from zelo.training.objectives import MSE
+    from zelo.training.trial import try_training
+
+    place = "transformers.integrations.accelerate.is_accelerate_available"
+    monkeypatch.setattr(place, lambda *_: False)  # as where accelerate is not installed
+    tell.cache_clear()
+    for head in ("mean", "cls"):
+        model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head)
+        try_training(model, MSE(), TrainingOptions(), LightningTrainer())
+    assert "could not be tried before it is needed (ValueError" in capsys.readouterr().err

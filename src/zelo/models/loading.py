@@ -59,8 +59,8 @@ def loaded_from(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if _SHAPES.get() and "meta" in str(error):  # of models without weights, not of this one
-            raise
+        if _SHAPES.get() and any(word in str(error) for word in ("meta", "device_map")):
+            raise  # of models without weights, not of this one
         raise UserError(f"{folder}: the model cannot be loaded ({in_words(error)})") from None
 
 
