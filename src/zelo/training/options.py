@@ -99,9 +99,8 @@ class LightningTrainer(Component):
                 raise UserError(
                     f"trainer.devices={self.devices}: this machine has {torch.cuda.device_count()}"
                 )
-            if self.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(
-                False
-            ):  # no emulation
+            emulated = False  # which would be no faster than 32 bits
+            if self.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(emulated):
                 raise UserError(
                     "trainer.precision=bf16-mixed: this GPU does not compute in bfloat16; choose "
                     "16-mixed or 32-true"
