@@ -4,8 +4,9 @@ import choix
 import numpy as np
 import pytest
 
-from zelo.rating import Comparisons, fit, fit_rankings
+from zelo.rating import Comparisons, fit, fit_rankings, standard_errors
 from zelo.rating.plackett_luce import derivatives
+from zelo.rating.reference import covariance
 
 
 def draw(e: np.ndarray, rng: np.random.Generator, k: int) -> np.ndarray:
@@ -17,9 +18,12 @@ def test_two_documents_are_bradley_terry() -> None:
     rng = np.random.default_rng(0)
     i = rng.integers(6, size=40)
     j = (i + rng.integers(1, 6, size=40)) % 6
-    pairs = fit(Comparisons(np.zeros(40, int), i, j, np.ones(40), sizes=[6]), "bradley_terry")
+    c = Comparisons(np.zeros(40, int), i, j, np.ones(40), sizes=[6])
+    pairs = fit(c, "bradley_terry")
     rankings = fit_rankings(np.zeros(40, int), np.stack([i, j], 1), sizes=[6])
-    np.testing.assert_allclose(rankings.elo, pairs.elo, atol=1e-7)
+    stderr = standard_errors(c, pairs.elo, "bradley_terry")
+    off = (rankings.error[0] + pairs.error[0]) * stderr
+    assert (np.abs(rankings.elo - pairs.elo) <= off).all()
 
 
 def test_rankings_are_choixs() -> None:
@@ -42,6 +46,19 @@ def test_derivatives_are_differences() -> None:
         assert (up[0] - down[0]) / 2e-6 == pytest.approx(gradient[a], abs=1e-7)
         np.testing.assert_allclose((up[1] - down[1]) / 2e-6, matrix[:, a], atol=1e-7)
     assert value > 0
+
+
+@pytest.mark.parametrize("prior", [1e-4, 0.05])
+def test_elos_are_within_what_is_promised_of_the_best(prior: float) -> None:
+    rng = np.random.default_rng(4)
+    rankings = [draw(rng.normal(0, 1, 7), rng, int(rng.integers(2, 4))) for _ in range(6)]
+    exact = fit_rankings([0] * 6, rankings, prior, 1e-13, [9])  # two documents are in none
+    error = np.sqrt(np.diag(covariance(derivatives(exact.elo, rankings, prior)[2])))
+    for tolerance in (1e-2, 1e-5, 1e-8):
+        found = fit_rankings([0] * 6, rankings, prior, tolerance, [9])
+        assert found.converged.all()
+        assert tolerance / 1e9 < found.error[0] <= tolerance * 1.001
+        assert (np.abs(found.elo - exact.elo) <= (found.error + exact.error) * error).all()
 
 
 def test_known_elos_are_recovered() -> None:

@@ -6,6 +6,7 @@ of similar size and as many as `BYTES` of Hessians allow. Everything is float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +52,8 @@ class Block:
         self.places = np.concatenate(
             [np.arange(a, a + n) for a, n in zip(first, comparisons.sizes[queries], strict=True)]
         )
-        self.scale = 1 + self.per_document(self.weight_M, self.weight_M).amax(1)
+        self.heaviest = self.per_document(self.weight_M, self.weight_M).amax(1)
+        self.steep = 2.0 if model == "thurstone" else 0.0
 
     def per_document(self, value_i: Tensor, value_j: Tensor) -> Tensor:
         """Sum over the comparisons of each document, (Q, N)."""
@@ -63,6 +65,12 @@ class Block:
         """`e_i − e_j` (M,) with what is known of it, at the Elos (Q, N)."""
         flat = elo.reshape(-1)
         return flat[self.flat_i] - flat[self.flat_j] + self.known_M
+
+    def bend_per_length(self, elo: Tensor) -> Tensor:
+        """The bend (Q,) of `reference.error_bounds` for a step of length 1, at the Elos (Q, N)."""
+        farthest = torch.zeros(len(elo), dtype=torch.float64, device=elo.device)
+        farthest = farthest.scatter_reduce(0, self.query_M, self.differences(elo).abs(), "amax")
+        return (self.steep * farthest + 1.0) * math.sqrt(2.0 / self.prior)
 
     def objective(self, elo: Tensor) -> Tensor:
         """Penalised loss per query (Q,) at the Elos (Q, N)."""
@@ -102,20 +110,21 @@ def blocks(
 
 def fit(
     comparisons: Comparisons, model: str, prior: float, tolerance: float, start: Reals | None
-) -> tuple[Reals, Wholes, Reals]:
-    """Elos (D,), Newton steps (Q,) and final relative gradients (Q,); see `solver.fit`."""
+) -> tuple[Reals, Wholes, Reals, Reals]:
+    """Elos (D,), Newton steps, errors and heaviest documents (Q,); see `kernels.solve`."""
     elos = np.zeros(int(comparisons.offsets[-1]))
     iterations = np.zeros(comparisons.queries, np.int64)
-    gradients = np.zeros(comparisons.queries)
+    errors, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
     for queries, block in blocks(comparisons, model, prior, comparisons.device):
         elo = torch.zeros(block.real.shape, dtype=torch.float64, device=comparisons.device)
         if start is not None:
             elo[block.real] = torch.as_tensor(start[block.places]).to(elo.device)
             elo = centred(elo, block)
-        elo, steps, gradient = newton(elo, block, tolerance)
+        elo, steps, error = newton(elo, block, tolerance)
         elos[block.places] = elo[block.real].cpu().numpy()
-        iterations[queries], gradients[queries] = steps.cpu().numpy(), gradient.cpu().numpy()
-    return elos, iterations, gradients
+        iterations[queries], errors[queries] = steps.cpu().numpy(), error.cpu().numpy()
+        heaviest[queries] = block.heaviest.cpu().numpy()
+    return elos, iterations, errors, heaviest
 
 
 def newton(elo: Tensor, block: Block, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,29 +132,42 @@ def newton(elo: Tensor, block: Block, tolerance: float) -> tuple[Tensor, Tensor,
     steps = torch.zeros(len(elo), dtype=torch.int64, device=elo.device)
     value = block.objective(elo)
     gradient, hessian = block.derivatives(elo)
-    stuck = torch.zeros_like(steps, dtype=torch.bool)
-    for _ in range(MAX_STEPS):
-        active = (gradient.abs().amax(1) > tolerance * block.scale) & ~stuck
-        if not active.any():
-            break
-        steps += active
+    done = torch.zeros_like(steps, dtype=torch.bool)
+    error = torch.full_like(value, torch.inf)
+    for _ in range(MAX_STEPS + 1):
         factor = torch.linalg.cholesky_ex(hessian)[0]
         direction = -torch.cholesky_solve(gradient.unsqueeze(2), factor).squeeze(2)
+        # The bounds of `reference.error_bounds`
+        pull = (hessian @ direction.unsqueeze(2)).squeeze(2)
+        left = (gradient + pull).square().sum(1).sqrt() / math.sqrt(block.prior)
+        decrement = (direction * pull).sum(1).clamp_min(0.0).sqrt() + left
+        bend = block.bend_per_length(elo) * decrement
+        before = torch.where(bend <= 0.1, 1.2 * decrement, torch.inf)
+        after = torch.where(bend <= 0.1, 1.1 * left + bend * decrement, torch.inf)
+        error = torch.where(done, error, before)
+        done |= error <= tolerance
+        active = ~done & (steps < MAX_STEPS)
+        if not active.any():
+            break
+        last = active & (after <= tolerance)
+        steps += active
         decrease = (gradient * direction).sum(1)  # negative: the Hessian is positive definite
         step = active.double()
         for _ in range(MAX_HALVINGS):
             trial = block.objective(elo + step[:, None] * direction)
             # Slack for the rounding of sums near the optimum.
             bad = trial > value + 1e-4 * step * decrease + 1e-14 * (1.0 + value.abs())
+            bad &= active & ~last
             if not bad.any():
                 break
             step = torch.where(bad, step / 2, step)
-        stuck |= bad
         step = torch.where(bad, torch.zeros_like(step), step)
+        error = torch.where(last, after, error)
+        done |= last | bad
         elo = centred(elo + step[:, None] * direction, block)
         value = block.objective(elo)
         gradient, hessian = block.derivatives(elo)
-    return elo, steps, gradient.abs().amax(1) / block.scale
+    return elo, steps, error
 
 
 def centred(elo: Tensor, block: Block) -> Tensor:

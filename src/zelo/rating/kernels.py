@@ -304,22 +304,43 @@ def dense_solve(curvature, i, j, prior, gradient, x):
 
 
 @njit(**SUMMING)
+def bend_per_length(model, d, prior):
+    """The bend of `reference.error_bounds` for a step of length 1, at the differences `d` (M,)."""
+    steepest = 1.0
+    if model == THURSTONE:
+        farthest = 0.0
+        for m in range(len(d)):
+            farthest = max(farthest, abs(d[m]))
+        steepest += 2.0 * farthest
+    return steepest * math.sqrt(2.0 / prior)
+
+
+@njit(**SUMMING)
+def residual_of(curvature, i, j, prior, gradient, x, r):
+    """`r = −gradient − H x`: what a solution leaves."""
+    hessian_times(curvature, i, j, prior, x, r)
+    for a in range(len(x)):
+        r[a] = -gradient[a] - r[a]
+
+
+@njit(**SUMMING)
 def solve(
     first, last, model, row_offsets, offsets, i_, j_, p_, weight_, known_,
-    prior, tolerance, warm, start_curvature, start_slope, elo, iterations, gradients,
+    prior, tolerance, warm, start_curvature, start_slope, elo, iterations, errors, heaviest,
 ):  # fmt: skip
     """Elos of queries `first`..`last` − 1 into `elo`; see `solver.fit`.
 
     Steps solve `|H s + g| ≤ η |g|` and are halved until `|g|` falls in proportion: an inexact
     Newton method with backtracking, convergent from any start because the Hessian is at least
     `prior` everywhere (Eisenstat and Walker, 1994). `start_*` tabulate curvature and slope of the
-    saturated fit over p in [0, 1]; with `warm`, `elo` holds the start instead.
+    saturated fit over p in [0, 1]; with `warm`, `elo` holds the start instead. `errors` are the
+    bounds of `reference.error_bounds`, `heaviest` the largest total weights of a document.
     """
     most_rows, most_documents = 0, 0
     for q in range(first, last):
         most_rows = max(most_rows, row_offsets[q + 1] - row_offsets[q])
         most_documents = max(most_documents, offsets[q + 1] - offsets[q])
-    rows, documents = np.empty((3, most_rows + APART)), np.empty((11, most_documents + APART))
+    rows, documents = np.empty((3, most_rows + APART)), np.empty((10, most_documents + APART))
     for q in range(first, last):
         low, high, n = row_offsets[q], row_offsets[q + 1], offsets[q + 1] - offsets[q]
         i, j, p, weight = i_[low:high], j_[low:high], p_[low:high], weight_[low:high]
@@ -327,21 +348,15 @@ def solve(
         d, slope, curvature = rows[0, : high - low], rows[1, : high - low], rows[2, : high - low]
         e, gradient, diagonal = documents[0, :n], documents[1, :n], documents[2, :n]
         x, r, z, direction = documents[3, :n], documents[4, :n], documents[5, :n], documents[6, :n]
-        y, inverse, kept, degree = (
-            documents[7, :n],
-            documents[8, :n],
-            documents[9, :n],
-            documents[10, :n],
-        )
+        y, inverse, kept = documents[7, :n], documents[8, :n], documents[9, :n]
         for a in range(n):
-            degree[a] = 0.0
+            y[a] = 0.0
         for m in range(high - low):
-            degree[i[m]] += weight[m]
-            degree[j[m]] += weight[m]
-        scale = 0.0
+            y[i[m]] += weight[m]
+            y[j[m]] += weight[m]
+        heaviest[q] = 0.0
         for a in range(n):
-            scale = max(scale, degree[a])
-        goal = tolerance * (1.0 + scale)
+            heaviest[q] = max(heaviest[q], y[a])
         if warm:
             mean = 0.0
             for a in range(n):
@@ -375,19 +390,29 @@ def solve(
         )
         square = dot(gradient, gradient)
         eta2 = 1e-2
-        worst, steps = 0.0, 0
+        error, steps = 0.0, 0
         while True:
-            worst = 0.0
-            for a in range(n):
-                worst = max(worst, abs(gradient[a]))
-            if worst <= goal or steps == MAX_STEPS:
+            if not square > 0.0:
+                error = 0.0
                 break
-            steps += 1
-            # Further than half the goal is further than the last step needs.
-            enough = max(0.25 * goal * goal, eta2 * square)
+            # A half for what the system leaves, another for what its curvature changes on the way.
+            enough = max(0.25 * tolerance * tolerance * prior, eta2 * square)
             if not conjugate_gradients(curvature, i, j, prior, diagonal, gradient, enough,
                                        x, r, z, direction, y, inverse):  # fmt: skip
                 dense_solve(curvature, i, j, prior, gradient, x)
+                residual_of(curvature, i, j, prior, gradient, x, r)
+            left = math.sqrt(dot(r, r) / prior)
+            decrement = math.sqrt(max(-dot(gradient, x) - dot(r, x), 0.0)) + left
+            bend = bend_per_length(model, d, prior) * decrement
+            error = 1.2 * decrement if bend <= 0.1 else math.inf
+            if error <= tolerance or steps == MAX_STEPS:
+                break
+            steps += 1
+            if bend <= 0.1 and 1.1 * left + bend * decrement <= tolerance:
+                error = 1.1 * left + bend * decrement
+                for a in range(n):
+                    e[a] += x[a]
+                break
             for a in range(n):
                 kept[a] = e[a]
             step, following = 1.0, square
@@ -413,7 +438,7 @@ def solve(
         for a in range(n):
             elo[offsets[q] + a] = e[a] - mean
         iterations[q] = steps
-        gradients[q] = worst / (1.0 + scale)
+        errors[q] = error
 
 
 @njit(**SUMMING)

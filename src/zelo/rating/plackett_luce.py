@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
+from zelo.rating import reference
 from zelo.rating.comparisons import Reals, Wholes, host, whole
-from zelo.rating.solver import MODELS, Fit, checked
+from zelo.rating.solver import MODELS, ROUNDING, Fit, checked
 
 MAX_STEPS = 200
 
@@ -22,14 +23,14 @@ def fit_rankings(
     query: ArrayLike,
     rankings: Sequence[ArrayLike],
     prior: float = 0.05,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-8,
     sizes: ArrayLike | None = None,
 ) -> Fit:
     """Elos of the documents of `Q` queries from `R` rankings of some of their documents.
 
     `query` (R,) whole numbers; each ranking lists distinct documents of its query, numbered from
-    0, the best first. `prior`, `tolerance` and the result are as in `solver.fit`, the scale of a
-    query being 1 + the number of its rankings.
+    0, the best first. `prior`, `tolerance` and the result are as in `solver.fit`, standard errors
+    being those of this likelihood and the weight of a query's documents its number of choices.
 
     Raises `ValueError` naming query and row for a document listed twice or out of range, a ranking
     of fewer than two documents, or a query without documents.
@@ -43,26 +44,39 @@ def fit_rankings(
     _check(of, listed, counts)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     elo = np.zeros(offsets[-1])
-    iterations, gradient = np.zeros(len(counts), np.int64), np.zeros(len(counts))
+    iterations, error = np.zeros(len(counts), np.int64), np.zeros(len(counts))
     groups: list[list[Wholes]] = [[] for _ in counts]
     for q, ranking in zip(of, listed, strict=True):
         groups[q].append(ranking)
     for q, group in enumerate(groups):
-        elos, iterations[q], gradient[q] = _newton(int(counts[q]), group, prior, tolerance)
+        elos, iterations[q], error[q] = _newton(int(counts[q]), group, prior, tolerance)
         elo[offsets[q] : offsets[q + 1]] = elos
-    return Fit(elo, iterations, gradient <= tolerance, gradient, offsets)
+    choices = np.array([sum(len(ranking) - 1 for ranking in group) for group in groups])
+    left = ROUNDING * (1 + choices) * np.sqrt(counts / prior)
+    return Fit(elo, iterations, error <= np.maximum(tolerance, left), error + left, offsets)
 
 
 def _newton(
     n: int, rankings: Sequence[Wholes], prior: float, tolerance: float
 ) -> tuple[Reals, int, float]:
-    """Damped Newton steps for one query: Elos (n,), steps taken, final relative gradient."""
-    e, scale = np.zeros(n), 1.0 + len(rankings)
+    """Damped Newton steps for one query: Elos (n,), steps taken, how far off they may be.
+
+    `reference.error_bounds` holds with the steepness of Bradley–Terry: along u the third derivative
+    of a choice is at most max u − min u, itself at most √2 |u|, times its second.
+    """
+    e: Reals = np.zeros(n)
     value, gradient, matrix = derivatives(e, rankings, prior)
-    for steps in range(MAX_STEPS):
-        if np.abs(gradient).max() <= tolerance * scale:
-            return e - e.mean(), steps, float(np.abs(gradient).max() / scale)
-        direction, step = -np.linalg.solve(matrix, gradient), 1.0
+    for steps in range(MAX_STEPS + 1):
+        direction = np.asarray(-np.linalg.solve(matrix, gradient), dtype=np.float64)
+        step = 1.0
+        before, after = reference.error_bounds(
+            gradient, matrix, direction, np.zeros(0), "bradley_terry", prior
+        )
+        if before <= tolerance or steps == MAX_STEPS:
+            break
+        if after <= tolerance:
+            e = e + direction
+            return e - e.mean(), steps + 1, after
         while True:
             trial = derivatives(e + step * direction, rankings, prior)
             slack = 1e-14 * (1 + abs(value))  # sums round
@@ -71,7 +85,7 @@ def _newton(
             step /= 2
         e = e + step * direction
         value, gradient, matrix = trial
-    return e - e.mean(), MAX_STEPS, float(np.abs(gradient).max() / scale)
+    return e - e.mean(), steps, before
 
 
 def derivatives(e: Reals, rankings: Sequence[Wholes], prior: float) -> tuple[float, Reals, Reals]:

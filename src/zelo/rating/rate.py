@@ -49,7 +49,7 @@ def compiled() -> None:
         raise UserError(f"rating: numba cannot compile here ({in_words(error)})") from None
 
 
-@stage(version=3)
+@stage(version=4)
 def rate(
     *,
     out: Path,

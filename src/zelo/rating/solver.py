@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from zelo.rating.comparisons import Comparisons, Reals
 
 MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
-EVEN = {"thurstone": 4 / np.pi, "bradley_terry": 0.25}  # curvature of the loss at e_i = e_j
 WEAKEST = 1e-12  # prior that doubles can tell from none beside one comparison
+ROUNDING = 1e-15  # of a sum, relative to its largest terms
 CHUNK = 32_768  # comparisons that a thread takes at once
 
 
@@ -28,14 +28,15 @@ CHUNK = 32_768  # comparisons that a thread takes at once
 class Fit:
     """Elos of the documents of `Q` queries, one query after another; tensors if tensors were given.
 
-    A query that has not converged has `gradient` above the tolerance asked for; its Elos are the
-    best that were found.
+    No Elo of query `q` is farther than `error[q]` of its standard error from the maximum. A query
+    that has not converged has an error above both the tolerance asked for and what doubles can
+    tell; its Elos are the best that were found.
     """
 
     elo: Any  # (D,) float64, zero-sum within each query
     iterations: Any  # (Q,) int64, Newton steps
     converged: Any  # (Q,) bool
-    gradient: Any  # (Q,) float64, its largest entry relative to the data, as `tolerance` is
+    error: Any  # (Q,) float64, standard errors
     offsets: Any  # (Q + 1,) int64
 
     def of(self, query: int) -> Any:
@@ -47,7 +48,7 @@ def fit(
     comparisons: Comparisons,
     model: str = "thurstone",
     prior: float = 0.05,
-    tolerance: float = 1e-9,
+    tolerance: float = 1e-8,
     start: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Fit:
@@ -60,10 +61,12 @@ def fit(
     the prior's pull equals the evidence, components of a disconnected graph and documents without
     comparisons have mean 0, ties and contradictions are equal.
 
-    Stops where no entry of a query's gradient exceeds `tolerance` times (1 + the largest total
-    weight that one of its documents has) times the curvature of an even comparison, so that
-    `tolerance` is about the error of an Elo. `start` (D,) is where to begin, by default a weighted
-    least-squares fit to the preferences. `threads` are the CPU's, by default all there are.
+    Each Elo of a fit that converged is within `tolerance` of its standard error (see
+    `standard_errors`) of the minimum's, and so within `tolerance / √prior`, or within what doubles
+    leave where that is more: 1e-15 (1 + W) √(n / prior) standard errors for a query of `n`
+    documents, the heaviest of which has comparisons of total weight `W`. `reference.error_bounds`
+    has the proof. `start` (D,) is where to begin, by default a weighted least-squares fit to the
+    preferences. `threads` are the CPU's, by default all there are.
 
     Raises `ValueError` for a model, prior, tolerance or start that cannot be.
     """
@@ -72,29 +75,31 @@ def fit(
         raise ValueError(f"tolerance must be positive, found {tolerance}")
     documents = int(comparisons.offsets[-1])
     begin = np.zeros(documents) if start is None else comparisons.elos(start).copy()
-    unit = EVEN[model]
     if on_cuda(comparisons):
         from zelo.rating import batched
 
-        elo, iterations, gradient = batched.fit(
-            comparisons, model, prior, tolerance * unit, None if start is None else begin
+        elo, iterations, error, heaviest = batched.fit(
+            comparisons, model, prior, tolerance, None if start is None else begin
         )
     else:
         from zelo.rating import kernels
 
         elo, iterations = begin, np.zeros(comparisons.queries, np.int64)
-        gradient = np.zeros(comparisons.queries)
+        error, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
         curvature_at, slope_at = saturated(model)
 
         def part(first: int, last: int, *arrays: Any) -> None:
             kernels.solve(
-                first, last, *arrays, prior, tolerance * unit, start is not None,
-                curvature_at, slope_at, elo, iterations, gradient,
+                first, last, *arrays, prior, tolerance, start is not None,
+                curvature_at, slope_at, elo, iterations, error, heaviest,
             )  # fmt: skip
 
         in_parallel(part, comparisons, model, threads)
-    gradient = gradient / unit
-    found = (elo, iterations, gradient <= tolerance, gradient, comparisons.offsets)
+    # A document's gradient is a sum whose terms its weight bounds; what rounding adds to it is
+    # held by the prior at least.
+    left = ROUNDING * (1 + heaviest) * np.sqrt(comparisons.sizes / prior)
+    converged = error <= np.maximum(tolerance, left)
+    found = (elo, iterations, converged, error + left, comparisons.offsets)
     return Fit(*(like(comparisons, values) for values in found))
 
 
