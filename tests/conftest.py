@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,18 +15,32 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("PYTHONHASHSEED", "0")  # of xdist's workers and all that tests start
 os.environ["OMP_NUM_THREADS"] = "1"  # small models: tests run beside one another instead
 
-# How long an example takes says nothing on a machine that others use too: the first one imports.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# Examples follow from the test alone, so that two runs of one commit say the same; new ones are for
+# `python -m benchmarks.fuzz`. Nothing is read from or left in a database of failures. How long an
+# example takes says nothing on a machine that others use too: the first one imports.
+settings.register_profile("fixed", derandomize=True, database=None, print_blob=True, deadline=None)
+settings.load_profile("fixed")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What draws from a global generator draws the same, whichever tests ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    import torch  # where a test imports it first, it would begin with a seed of its own making
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,7 @@ class Endpoint:
                 self.closed_until = time.monotonic() + (wait or 0.0)
                 return error(429, "rate_limit_exceeded", f"slow down {key}", headers)
             case "server_error":
-                return error(random.choice([500, 502, 503]), "server_error", f"oops {key}")
+                return error(self.random.choice([500, 502, 503]), "server_error", f"oops {key}")
             case "unauthorised":
                 return error(401, "invalid_api_key", f"Incorrect API key provided: {key}")
             case "rejected":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -266,6 +268,15 @@ sys.exit(max(abs(status) for status in statuses))
 """
 
 
+def job_with_a_free_port() -> int:
+    """The first job whose processes meet on a port, 15000 + its last digits, where nobody is."""
+    for job in range(10000, 20000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", 15000 + job % 10000))
+            return job
+    raise AssertionError("no port is free")
+
+
 def test_two_machines_of_slurm(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +289,7 @@ def test_two_machines_of_slurm(
         train(**there)
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
-    srun.write_text(SRUN.format(python=sys.executable, job=10000 + os.getpid() % 20000))
+    srun.write_text(SRUN.format(python=sys.executable, job=job_with_a_free_port()))
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", f"{srun.parent}:{os.environ['PATH']}")
     train(**there)
