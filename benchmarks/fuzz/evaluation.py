@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.fuzz.inputs import expect
 
 from zelo.evaluation import calibration, significance
+from zelo.evaluation.elo_truth import elo_ndcg, pairwise_accuracy, top_recall
 from zelo.evaluation.metrics import evaluate_rankings
 
 MEASURES = [f"{n}{k}" for n in ("NDCG", "Recall", "Precision", "MRR", "MAP", "Judged")
@@ -155,3 +156,28 @@ def check_calibration(example: tuple[Any, Any]) -> None:
         expect(-1e-12 <= shares[name] <= 1 + 1e-12, f"{name} out of range", shares[name])
     numbers = (found["probability"]["slope"], found["probability"]["intercept"])
     expect(np.isfinite(numbers).all(), "no probability", numbers)
+
+
+def draw_elo_truth(rng: random.Random) -> tuple[dict[str, float], list[str], float]:
+    """Elos, an order of their documents, and what is added to all."""
+    pool = (0.0, 1.0, rng.uniform(-3, 3), rng.gauss(0, 1), rng.gauss(0, 1))
+    elos = {f"d{i}": rng.choice(pool) for i in range(rng.randrange(2, 13))}
+    return elos, rng.sample(list(elos), len(elos)), rng.uniform(-50, 50)
+
+
+def check_elo_truth(example: tuple[dict[str, float], list[str], float]) -> None:
+    """Measures by Elos are in their range, 1 for the best order, and of differences alone."""
+    elos, ranked, shift = example
+    best = sorted(elos, key=lambda d: -elos[d])
+    value, accuracy = elo_ndcg(ranked, elos), pairwise_accuracy(ranked, elos)
+    expect(0 <= value <= elo_ndcg(best, elos) + 1e-12, "NDCG above the best", value, example)
+    expect(abs(elo_ndcg(best, elos) - 1) < 1e-9, "the best order is not 1", example)
+    moved = elo_ndcg(ranked, {d: elo + shift for d, elo in elos.items()})
+    expect(abs(moved - value) < 1e-6, "NDCG of moved Elos", moved, value, example)
+    if len(set(elos.values())) > 1:
+        turned = pairwise_accuracy(ranked[::-1], elos)
+        expect(abs(accuracy + turned - 1) < 1e-9, "accuracy turned round", accuracy, example)
+        expect(pairwise_accuracy(best, elos) == 1, "accuracy of the best", example)
+    else:
+        expect(math.isnan(accuracy), "accuracy of ties", accuracy)
+    expect(top_recall(best, elos, 3) == 1, "recall of the best", example)

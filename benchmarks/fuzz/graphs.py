@@ -11,6 +11,7 @@ from benchmarks.fuzz.evaluation import NUMBERS
 from benchmarks.fuzz.inputs import expect
 
 from zelo.comparison import graphs
+from zelo.comparison.adaptive import Closest, Informative, Rounds
 from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.fusion import fused, reciprocal_ranks, unit_scores
@@ -133,3 +134,31 @@ def check_bm25(example: tuple[list[str], list[str], float, float, str]) -> None:
         }
         scores = [found.get(d, 0.0) for d in range(len(bags))]
         expect(np.allclose(scores, wanted, rtol=1e-5), "not the formula's scores", scores, wanted)
+
+
+def draw_rounds(rng: random.Random) -> tuple[type[Rounds], int, int, int, int]:
+    """A sampler that learns, its budget and rounds, a number of documents and a seed."""
+    budget = rng.choice((1, 5, 30, 400))
+    return (
+        rng.choice((Closest, Informative)), budget, rng.randrange(2, 7), rng.randrange(2, 21),
+        rng.getrandbits(64),
+    )  # fmt: skip
+
+
+def check_rounds(example: tuple[type[Rounds], int, int, int, int]) -> None:
+    """No pair twice, never beyond the budget, the same again."""
+    kind, budget, rounds, n, seed = example
+    draw = np.random.default_rng(seed)
+    said = draw.choice((draw.random((n, n)), draw.integers(0, 2, (n, n)), np.full((n, n), 0.5)))
+    said[draw.random((n, n)) < draw.choice((0, 0, 0.3))] = np.nan  # not answered
+    sampler, found = kind(comparisons=budget, rounds=rounds), []
+    for _ in range(2):
+        chance = np.random.default_rng(seed)
+        edges = sampler.edges(n, chance)
+        for left in range(rounds - 1, 0, -1):
+            p = said[edges[:, 0], edges[:, 1]]
+            edges = np.concatenate([edges, sampler.more(n, edges, p, left, chance)])
+        found.append(edges)
+    expect(len(edges) == min(budget, n * (n - 1) // 2), "not the budget", len(edges), example)
+    expect(len(set(map(frozenset, edges.tolist()))) == len(edges), "a pair twice", edges, example)
+    expect(np.array_equal(*found), "other pairs again", example)

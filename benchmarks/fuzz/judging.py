@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.fuzz.inputs import FOLDER, ODD, expect, mutated, odd_text
 
 from zelo.judging.ledger import Ledger
-from zelo.judging.limits import retry_after
+from zelo.judging.limits import Bucket, retry_after
 from zelo.judging.prompt import CONTROL, UNSEEN, messages, shown, tokens
 from zelo.judging.protocol import Question, filed
 from zelo.judging.reply import Reply, read_reply
@@ -222,3 +222,27 @@ def check_wire(example: tuple[bytes, int, str]) -> None:
     expect("secret-key" not in outcome.text, "the key is said", outcome)
     asked = retry_after(headers)
     expect(asked is None or 0 <= asked <= 3600, "no time to wait", asked)
+
+
+def draw_gaps(rng: random.Random) -> tuple[float, list[float]]:
+    """A limit per minute, and seconds between those who want to send."""
+    longest = rng.choice((0.0, 0.01, 1.0, 5.0))
+    gaps = [rng.uniform(0, longest) for _ in range(rng.randrange(1, 80))]
+    return rng.choice((2.0, 60.0, rng.uniform(2, 100), rng.uniform(2, 10_000))), gaps
+
+
+def check_bucket(example: tuple[float, list[float]]) -> None:
+    """No minute has more requests than the limit."""
+    per_minute, gaps = example
+    bucket, now, sent = Bucket(per_minute), 0.0, []
+    bucket.at = now
+    for gap in gaps:
+        now += gap
+        now += bucket.wait(1.0, now)
+        left = bucket.wait(1.0, now)
+        expect(left < 1e-6, "waited too short", left, example)
+        bucket.take(1.0)
+        sent.append(now)
+    for first in sent:
+        count = sum(first <= at < first + 59.999 for at in sent)
+        expect(count <= per_minute + 1e-6, "more than the limit", count, example)

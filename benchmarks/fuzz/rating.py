@@ -22,7 +22,7 @@ from zelo.rating import (
 )
 from zelo.rating.judges import fit_judges
 from zelo.rating.plackett_luce import derivatives as ranking_derivatives
-from zelo.rating.solver import EVEN, MODELS
+from zelo.rating.solver import MODELS, ROUNDING, Fit
 from zelo.rating.targets import TARGETS, targets, weights
 
 Rows = dict[str, Any]  # columns of `Comparisons`, with `model` and `prior`
@@ -51,14 +51,19 @@ def split(example: Rows) -> tuple[Comparisons, str, float]:
     return Comparisons(**columns), example["model"], example["prior"]
 
 
-def slack_of(c: Comparisons, gradient: Any, unit: float, prior: float) -> Any:
-    """How far Elos (D,) may be from the optimum: the loss is at least as curved as the prior."""
+def left_by_doubles(c: Comparisons, prior: float) -> Any:
+    """What rounding may leave of each query (Q,), in standard errors; see `solver.fit`."""
     degree = np.zeros(int(c.offsets[-1]))
     np.add.at(degree, c.base + c.i, c.weight)
     np.add.at(degree, c.base + c.j, c.weight)
-    scale = np.maximum.reduceat(degree, c.offsets[:-1])
-    off = (np.asarray(gradient) + 1e-14) * (1 + scale) * unit * np.sqrt(c.sizes) / prior
-    return np.repeat(2 * off + 1e-9, c.sizes)
+    heaviest = np.maximum.reduceat(degree, c.offsets[:-1])
+    return ROUNDING * (1 + heaviest) * np.sqrt(c.sizes / prior)
+
+
+def slack_of(c: Comparisons, *fits: Fit, model: str, prior: float) -> Any:
+    """How far apart the Elos (D,) of fits with one minimum may be, by what each promises."""
+    stderr = standard_errors(c, fits[0].elo, model, prior)
+    return np.repeat(sum(fitted.error for fitted in fits), c.sizes) * stderr
 
 
 def check_solver(example: Rows) -> None:
@@ -72,10 +77,7 @@ def check_solver(example: Rows) -> None:
     stderr = standard_errors(c, fitted.elo, model, prior)
     expect(np.isfinite(stderr).all() and (stderr >= 0).all(), "no standard error", stderr)
     if c.weight.max(initial=0) <= 1e12 * prior:  # float64 is enough
-        expect(fitted.converged.all(), "not converged", fitted.gradient, example)
-    else:
-        gradient = fitted.gradient
-        expect((gradient < 1e-7).all(), "not nearly converged", gradient, example)
+        expect(fitted.converged.all(), "not converged", fitted.error, example)
     sums = np.add.reduceat(fitted.elo, c.offsets[:-1])
     top = np.abs(fitted.elo).max(initial=1.0)
     expect((np.abs(sums) < 1e-9 * top).all(), "Elos do not sum to 0", sums)
@@ -86,9 +88,41 @@ def check_solver(example: Rows) -> None:
     known = c.known[back] if len(c.known) else None
     other = fit(Comparisons(c.query[back], i[back], j[back], c.p[back], c.weight[back], c.sizes,
                             known), model, prior)  # fmt: skip
-    slack = slack_of(c, np.maximum(fitted.gradient, other.gradient), EVEN[model], prior)
+    slack = slack_of(c, fitted, other, model=model, prior=prior)
     apart = np.abs(other.elo[place] - fitted.elo)
-    expect((apart <= slack).all(), "another order, other Elos", apart, example)
+    expect((apart <= slack).all(), "another order, other Elos", apart, slack, example)
+
+
+def check_sameness(example: Rows) -> None:
+    """Weights, repetition, direction and averages of answers are one to the solver."""
+    c, model, prior = split(example)
+    if c.weight.max(initial=0) > 1e12 * prior or np.abs(c.known).max(initial=0) > 4:
+        return  # float64 is not enough
+    known = c.known if len(c.known) else None
+
+    def again(i: Any, j: Any, p: Any, known: Any) -> Comparisons:
+        """Each comparison two times over."""
+        query, weight = np.r_[c.query, c.query], np.r_[c.weight, c.weight]
+        return Comparisons(query, i, j, p, weight, c.sizes, known)
+
+    heavy = Comparisons(c.query, c.i, c.j, c.p, 2 * c.weight, c.sizes, known)
+    same = None if known is None else np.r_[known, known]
+    other = None if known is None else np.r_[known, -known]
+    low, high = np.maximum(0, 2 * c.p - 1), np.minimum(1, 2 * c.p)  # two answers of mean p
+    one = fit(heavy, model, prior)
+    for name, twice in (
+        ("repetition", again(np.r_[c.i, c.i], np.r_[c.j, c.j], np.r_[c.p, c.p], same)),
+        ("direction", again(np.r_[c.i, c.j], np.r_[c.j, c.i], np.r_[c.p, 1 - c.p], other)),
+        ("average", again(np.r_[c.i, c.i], np.r_[c.j, c.j], np.r_[low, high], same)),
+    ):
+        found = fit(twice, model, prior)
+        apart = np.abs(found.elo - one.elo)
+        slack = slack_of(heavy, one, found, model=model, prior=prior)
+        # 1 − p and 2 p − 1 round, and a preference is worth its weight.
+        slack += np.repeat(left_by_doubles(heavy, prior), c.sizes) * standard_errors(
+            heavy, one.elo, model, prior
+        )
+        expect((apart <= slack).all(), f"{name}: other Elos", apart, slack, example)
 
 
 def check_reference(example: Rows) -> None:
@@ -107,25 +141,21 @@ def check_reference(example: Rows) -> None:
         elo = reference.newton(int(n), *columns, model, prior, known)
         found.append(elo)
     theirs = np.concatenate(found)
-    off = np.zeros(c.queries)
-    for q in range(c.queries):
-        rows = c.rows_of(q)
-        known = c.known[rows] if len(c.known) else 0.0
-        columns = (column[rows] for column in (c.i, c.j, c.p, c.weight))
-        gradient = reference.derivatives(found[q], *columns, model, prior, known)[1]
-        off[q] = np.abs(gradient).max(initial=0.0)
-    left = np.repeat(off * np.sqrt(c.sizes) / prior, c.sizes)
     fitted = fit(c, model, prior)
-    apart = np.abs(fitted.elo - theirs)
-    slack = slack_of(c, fitted.gradient, EVEN[model], prior) + left
-    expect((apart <= slack).all(), "not the reference's Elos", apart, slack, example)
+    stderr = standard_errors(c, theirs, model, prior)
+    left = left_by_doubles(c, prior)  # of the reference, too
+
+    def expect_near(elo: Any, error: Any, what: str) -> None:
+        apart = np.abs(elo - theirs)
+        slack = np.repeat(error + left + 1e-12, c.sizes) * stderr
+        expect((apart <= slack).all(), what, apart, slack, example)
+
+    expect_near(fitted.elo, fitted.error, "not the reference's Elos")
     tensors = Comparisons(c.query, c.i, c.j, torch.from_numpy(c.p), c.weight, c.sizes,
                           c.known if len(c.known) else None)  # fmt: skip
-    elo, _, gradient = batched.fit(tensors, model, prior, 1e-9 * EVEN[model], None)
+    elo, _, error, _ = batched.fit(tensors, model, prior, 1e-8, None)
     expect(np.isfinite(elo).all(), "batched: an Elo is not finite", elo, example)
-    apart = np.abs(elo - theirs)
-    slack = slack_of(c, gradient, 1.0, prior) + left
-    expect((apart <= slack).all(), "batched: not the reference's Elos", apart, slack, example)
+    expect_near(elo, error + left, "batched: not the reference's Elos")
     pairs = (standard_errors(c, theirs, model, prior),
              batched.standard_errors(tensors, theirs, model, prior))  # fmt: skip
     expect(np.allclose(*pairs, rtol=1e-4, atol=1e-6), "batched: other standard errors", pairs)
@@ -199,7 +229,7 @@ def check_rankings(example: tuple[list[int], list[list[int]], float]) -> None:
         )
         return
     expect(np.isfinite(found.elo).all(), "rankings: not finite", found.elo)
-    expect(found.converged.all(), "rankings: not converged", found.gradient, example)
+    expect(found.converged.all(), "rankings: not converged", found.error, example)
     for q in set(query):
         mine = [np.array(r) for of, r in zip(query, rankings, strict=True) if of == q]
         gradient = ranking_derivatives(found.of(q), mine, prior)[1]
