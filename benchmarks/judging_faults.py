@@ -29,6 +29,8 @@ from tests.judging.storm import Storm, collection, storm
 QUERIES, DOCUMENTS = 200, 50
 COMPARISONS = QUERIES * DOCUMENTS * 2
 IN_FLIGHT, KILLS = 128, 10
+# Each comparison is asked once, in one order.
+WORDS = ("judge.probe=0", f"judge.judges.vllm.provider.in_flight={IN_FLIGHT}")
 
 
 def main() -> None:
@@ -41,7 +43,13 @@ def main() -> None:
 
         def run(what: str, kills: int = 0, **options: object) -> Storm:
             found[what] = storm(
-                folder / f"run{len(found)}", data, COMPARISONS, kills, **latency, **options
+                folder / f"run{len(found)}",
+                data,
+                COMPARISONS,
+                kills,
+                words=WORDS,
+                **latency,
+                **options,
             )
             print(f"{what}: {found[what]}", flush=True)
             return found[what]

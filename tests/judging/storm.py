@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +76,13 @@ def command(data: Path, home: Path, endpoint: Running, *more: str) -> list[str]:
 
 
 def storm(
-    folder: Path, data: Path, comparisons: int, kills: int = 0, seed: int = 0, **endpoint: object
+    folder: Path,
+    data: Path,
+    comparisons: int,
+    kills: int = 0,
+    seed: int = 0,
+    words: Sequence[str] = (),
+    **endpoint: object,
 ) -> Storm:
     """Run until it ends by itself; `kills` times it is killed when a random share is answered."""
     chance = random.Random(seed)
@@ -84,7 +91,7 @@ def storm(
     start = time.monotonic()
     killed = []
     with running(retry_after=0.05, hang=3, **endpoint) as server:
-        run = command(data, home, server)
+        run = command(data, home, server, *words)
         for share in sorted(chance.random() for _ in range(kills)):
             with (folder / "log").open("w") as log:
                 process = subprocess.Popen(run, stdout=log, stderr=log)
