@@ -395,24 +395,26 @@ def solve(
             if not square > 0.0:
                 error = 0.0
                 break
-            # A half for what the system leaves, another for what its curvature changes on the way.
-            enough = max(0.25 * tolerance * tolerance * prior, eta2 * square)
+            # Most is for what the system leaves, the rest for what curvatures change on the way.
+            enough = max(0.64 * tolerance * tolerance * prior, eta2 * square)
             if not conjugate_gradients(curvature, i, j, prior, diagonal, gradient, enough,
                                        x, r, z, direction, y, inverse):  # fmt: skip
                 dense_solve(curvature, i, j, prior, gradient, x)
                 residual_of(curvature, i, j, prior, gradient, x, r)
             left = math.sqrt(dot(r, r) / prior)
             decrement = math.sqrt(max(-dot(gradient, x) - dot(r, x), 0.0)) + left
-            bend = bend_per_length(model, d, prior) * decrement
-            error = 1.2 * decrement if bend <= 0.1 else math.inf
-            if error <= tolerance or steps == MAX_STEPS:
-                break
+            if left <= tolerance or steps == MAX_STEPS:  # else neither bound can do
+                bend = bend_per_length(model, d, prior) * decrement
+                error = 1.2 * decrement if bend <= 0.1 else math.inf
+                if error <= tolerance or steps == MAX_STEPS:
+                    break
+                if bend <= 0.1 and 1.1 * left + bend * decrement <= tolerance:
+                    steps += 1
+                    error = 1.1 * left + bend * decrement
+                    for a in range(n):
+                        e[a] += x[a]
+                    break
             steps += 1
-            if bend <= 0.1 and 1.1 * left + bend * decrement <= tolerance:
-                error = 1.1 * left + bend * decrement
-                for a in range(n):
-                    e[a] += x[a]
-                break
             for a in range(n):
                 kept[a] = e[a]
             step, following = 1.0, square
@@ -429,6 +431,8 @@ def solve(
             if not following < square:  # rounding: nothing is gained any more
                 for a in range(n):
                     e[a] = kept[a]
+                bend = bend_per_length(model, d, prior) * decrement
+                error = 1.2 * decrement if bend <= 0.1 else math.inf
                 break
             eta2 = min(1e-2, (following / square) ** 2)
             square = following
