@@ -92,7 +92,11 @@ class Endpoint:
             return await self.go_wrong(fault, request, question)
         await asyncio.sleep(self.options.latency)
         self.answered.setdefault(question, []).append(time.time())
-        return self.answer(f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}')
+        said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
+        if self.options.words:  # with the tokens that it would have counted
+            sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
+            return web.json_response(completion(said, *sizes))
+        return self.answer(said)
 
     def fault(self, question: str) -> str:
         """What goes wrong with this request; a reply is spoiled once per question at most."""

@@ -55,6 +55,9 @@ def test_a_judge_that_guesses_ends_the_run(kind: str, said: str, cli: Cli, tmp_p
         assert done.returncode == 2
         assert re.search(rf"judge vllm: it seems to guess: .*{said}.*judge\.probe=0", done.stderr)
         assert endpoint.counts()["requests"] == 80  # of 352 comparisons
+        done = cli(*words(folder, endpoint.base_url))
+        assert done.returncode == 2  # as often as it is tried, and nothing is asked again
+        assert endpoint.counts()["requests"] == 80
         done = cli(*words(folder, endpoint.base_url, "judge.probe=0"))
         assert done.returncode == 0, done.stderr
 
@@ -74,6 +77,10 @@ def test_a_judge_that_reads_is_asked_the_rest_and_its_consistency_kept(
     stages = {one["stage"]: one for one in json.loads(manifest.read_text())["stages"]}
     counts = stages["judge"]["counts"]
     assert asked == counts["comparisons"] + 40
+    with running() as endpoint:  # further comparisons: it has passed
+        done = cli(*words(folder, endpoint.base_url, "seed=1"))
+        assert done.returncode == 0, done.stderr
+        assert "asked in both orders" not in done.stdout + done.stderr
     assert counts["probed"]["vllm"]["same"] == counts["probed"]["vllm"]["decided"]
 
 

@@ -26,7 +26,6 @@ from zelo.judging.protocol import (
     PreparedJudge,
     Question,
     Remote,
-    filed,
     turned,
 )
 from zelo.judging.recorded import PreparedRecorded
@@ -198,8 +197,8 @@ def refuse_guesses(
     """Ask language models a few of the comparisons in both orders; `UserError` where one seems to
     guess, before it is asked the rest.
 
-    Only where most is yet to be asked: of a run that goes on, or a small one, there is nothing to
-    save.
+    Not of a small run, where there is little to save, nor where the ledger shows that a judge was
+    asked more than the probe asks: it has passed one.
     """
     if not ensemble.probed(len(polls)):
         return
@@ -207,7 +206,8 @@ def refuse_guesses(
     language_models = {
         name: judge
         for name, judge in judges.items()
-        if isinstance(judge, Remote | InOneOrder) and mostly_new(judge, polls, ledger)
+        if isinstance(judge, Remote | InOneOrder)
+        and ledger.answers(judge.fingerprint, 2 * ensemble.probe + 1) <= 2 * ensemble.probe
     }
     orders = [some, [turned(question) for question in some]]
     votes = {}
@@ -229,16 +229,6 @@ def refuse_guesses(
             )
         doubt = "! it may be guessing: " if found.doubtful else ""
         say(f"  {name}: {doubt}{found}")
-
-
-def mostly_new(judge: PreparedJudge, polls: Sequence[Poll], ledger: Ledger) -> bool:
-    """Whether the ledger has few of a judge's answers to these comparisons, in either order."""
-    known = [
-        ledger.find(judge.fingerprint, [filed(judge, change(poll.question)) for poll in polls])
-        for change in (lambda question: question, turned)
-    ]
-    either = [a is not None or b is not None for a, b in zip(*known, strict=True)]
-    return sum(either) < len(polls) / 2
 
 
 def refuse_twins(judges: Mapping[str, PreparedJudge]) -> None:

@@ -155,6 +155,11 @@ class Ledger:
         some = "SELECT 1 FROM answers WHERE judge = ? AND score IS NOT NULL LIMIT 1"
         return self._row(some, (judge,)) is not None
 
+    def answers(self, judge: str, most: int) -> int:
+        """How many answers of a judge there are, counted up to `most`."""
+        some = "SELECT count(*) FROM (SELECT 1 FROM answers WHERE judge = ? LIMIT ?)"
+        return int(self._row(some, (judge, most))[0])
+
     def mean_tokens(self, judge: str) -> tuple[int, float, float]:
         """Answers of a judge whose tokens are known, and their mean tokens read and written."""
         row = self._row(
