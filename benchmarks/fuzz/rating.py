@@ -22,7 +22,7 @@ from zelo.rating import (
 )
 from zelo.rating.judges import fit_judges
 from zelo.rating.plackett_luce import derivatives as ranking_derivatives
-from zelo.rating.solver import MODELS, ROUNDING, Fit
+from zelo.rating.solver import MODELS, Fit, left_by_doubles
 from zelo.rating.targets import TARGETS, targets, weights
 
 Rows = dict[str, Any]  # columns of `Comparisons`, with `model` and `prior`
@@ -51,13 +51,13 @@ def split(example: Rows) -> tuple[Comparisons, str, float]:
     return Comparisons(**columns), example["model"], example["prior"]
 
 
-def left_by_doubles(c: Comparisons, prior: float) -> Any:
+def left_of(fitted: Fit, c: Comparisons, prior: float) -> Any:
     """What rounding may leave of each query (Q,), in standard errors; see `solver.fit`."""
     degree = np.zeros(int(c.offsets[-1]))
     np.add.at(degree, c.base + c.i, c.weight)
     np.add.at(degree, c.base + c.j, c.weight)
     heaviest = np.maximum.reduceat(degree, c.offsets[:-1])
-    return ROUNDING * (1 + heaviest) * np.sqrt(c.sizes / prior)
+    return left_by_doubles(fitted.elo, c.offsets, heaviest, prior)
 
 
 def slack_of(c: Comparisons, *fits: Fit, model: str, prior: float) -> Any:
@@ -119,7 +119,7 @@ def check_sameness(example: Rows) -> None:
         apart = np.abs(found.elo - one.elo)
         slack = slack_of(heavy, one, found, model=model, prior=prior)
         # 1 − p and 2 p − 1 round, and a preference is worth its weight.
-        slack += np.repeat(left_by_doubles(heavy, prior), c.sizes) * standard_errors(
+        slack += np.repeat(left_of(one, heavy, prior), c.sizes) * standard_errors(
             heavy, one.elo, model, prior
         )
         expect((apart <= slack).all(), f"{name}: other Elos", apart, slack, example)
@@ -143,7 +143,7 @@ def check_reference(example: Rows) -> None:
     theirs = np.concatenate(found)
     fitted = fit(c, model, prior)
     stderr = standard_errors(c, theirs, model, prior)
-    left = left_by_doubles(c, prior)  # of the reference, too
+    left = left_of(fitted, c, prior)  # of the reference, too
 
     def expect_near(elo: Any, error: Any, what: str) -> None:
         apart = np.abs(elo - theirs)

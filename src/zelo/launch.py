@@ -145,7 +145,8 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
                 OmegaConf.update(config, key, value)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(readable(error)) from None
-    except (ValueError, TypeError, AttributeError, AssertionError) as error:  # Hydra's, of a word
+    except (ValueError, TypeError, AttributeError, AssertionError, OSError) as error:
+        # Hydra's, of a word; the system's where it takes one for a file's name
         raise UserError(f"{' '.join(overrides)}: cannot be composed ({in_words(error)})") from None
     return build_from(config)
 

@@ -181,6 +181,25 @@ def test_relabelling_and_company_change_nothing(seed: int, model: str, extreme: 
     assert (apart <= one * (1 + alone.error[0] / together.error[q])).all()
 
 
+def test_an_elo_is_no_nearer_than_doubles_are_to_one_another() -> None:
+    """Two documents of enormous weights under a prior that says little of them: the same Elos in
+    another order but for the last bit, which the promise knows of."""
+    rng = np.random.default_rng(0)
+    for prior in (1e6, 1.0):
+        for _ in range(200):
+            m = 30
+            i = rng.integers(0, 2, m)
+            p, weight = rng.random(m), rng.choice([0.5, 1.0, 3.0], m) * 1e11
+            query, back = np.zeros(m, int), np.arange(m)[::-1]
+            c = Comparisons(query, i, 1 - i, p, weight)
+            other = Comparisons(
+                query, 1 - i[back], i[back], p[back], weight[back]
+            )  # changed places
+            one, turned = fit(c, prior=prior), fit(other, prior=prior)
+            apart = np.abs(one.elo - turned.elo[::-1])
+            assert (apart <= slack(c, one, turned, model="thurstone", prior=prior)).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), model=st.sampled_from(MODELS))
 @example(seed=6982, model="thurstone")  # the prior alone holds one of its documents

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 from zelo.rating import reference
 from zelo.rating.comparisons import Reals, Wholes, host, whole
-from zelo.rating.solver import MODELS, ROUNDING, Fit, checked
+from zelo.rating.solver import MODELS, Fit, checked, left_by_doubles
 
 MAX_STEPS = 200
 
@@ -52,7 +52,7 @@ def fit_rankings(
         elos, iterations[q], error[q] = _newton(int(counts[q]), group, prior, tolerance)
         elo[offsets[q] : offsets[q + 1]] = elos
     choices = np.array([sum(len(ranking) - 1 for ranking in group) for group in groups])
-    left = ROUNDING * (1 + choices) * np.sqrt(counts / prior)
+    left = left_by_doubles(elo, offsets, choices, prior)
     return Fit(elo, iterations, error <= np.maximum(tolerance, left), error + left, offsets)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from zelo.rating.comparisons import Comparisons, Reals
+from zelo.rating.comparisons import Comparisons, Reals, Wholes
 
 MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
 WEAKEST = 1e-12  # prior that doubles can tell from none beside one comparison
@@ -63,10 +63,9 @@ def fit(
 
     Each Elo of a fit that converged is within `tolerance` of its standard error (see
     `standard_errors`) of the minimum's, and so within `tolerance / √prior`, or within what doubles
-    leave where that is more: 1e-15 (1 + W) √(n / prior) standard errors for a query of `n`
-    documents, the heaviest of which has comparisons of total weight `W`. `reference.error_bounds`
-    has the proof. `start` (D,) is where to begin, by default a weighted least-squares fit to the
-    preferences. `threads` are the CPU's, by default all there are.
+    leave where that is more (`left_by_doubles`). `reference.error_bounds` has the proof. `start`
+    (D,) is where to begin, by default a weighted least-squares fit to the preferences. `threads`
+    are the CPU's, by default all there are.
 
     Raises `ValueError` for a model, prior, tolerance or start that cannot be.
     """
@@ -95,12 +94,26 @@ def fit(
             )  # fmt: skip
 
         in_parallel(part, comparisons, model, threads)
-    # A document's gradient is a sum whose terms its weight bounds; what rounding adds to it is
-    # held by the prior at least.
-    left = ROUNDING * (1 + heaviest) * np.sqrt(comparisons.sizes / prior)
+    left = left_by_doubles(elo, comparisons.offsets, heaviest, prior)
     converged = error <= np.maximum(tolerance, left)
     found = (elo, iterations, converged, error + left, comparisons.offsets)
     return Fit(*(like(comparisons, values) for values in found))
+
+
+def left_by_doubles(elo: Reals, offsets: Wholes, heaviest: Reals, prior: float) -> Reals:
+    """What rounding may leave of a query's Elos, in standard errors (Q,).
+
+    `elo` (D,), `offsets` (Q + 1,) and `heaviest` (Q,) W, the largest total weight of a document's
+    comparisons. A document's gradient is a sum whose terms W bounds; what rounding adds to it is
+    held by the prior at least: 1e-15 (1 + W) √(n / prior) for n documents. And an Elo is a double:
+    1e-15 of the largest, where a standard error is at least 1 / (2 √(prior + 2 W)), as no
+    comparison's curvature is above 2 and a document that moves alone moves half of the way at
+    least, the mean staying 0.
+    """
+    largest = np.maximum.reduceat(np.abs(elo), offsets[:-1]) if len(elo) else np.zeros(0)
+    gradient = (1 + heaviest) * np.sqrt(np.diff(offsets) / prior)
+    held: Reals = ROUNDING * (gradient + 2 * largest * np.sqrt(prior + 2 * heaviest))
+    return held
 
 
 def standard_errors(
