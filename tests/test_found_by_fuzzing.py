@@ -210,6 +210,7 @@ def test_a_file_of_comparisons_that_begins_with_no_object(tmp_path: Path) -> Non
         ("rate", ["rating._target_=null"]),
         ("rate", ["rating._target_=..x.Dense"]),
         ("rate", ["~_target_"]),
+        ("config", ["judge=" + 40 * "2020-01-01"]),  # longer than a file may be called
     ],
 )
 def test_words_that_cannot_be_composed(name: str, words: list[str]) -> None:
