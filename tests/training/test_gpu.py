@@ -45,6 +45,24 @@ def test_a_gpu_learns_what_a_cpu_learns(
     np.testing.assert_allclose(now, then, **TOLERANCE[row.precision])
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("processes", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["bi-encoder", "answer", "pairwise"])
+def test_two_gpus_learn_what_a_cpu_learns(
+    name: str,
+    processes: str,
+    folders: dict[str, Path],  # noqa: F811
+    plain: Mapping[str, Path],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    row = Row(name, processes, "bf16-mixed", accelerator="gpu")
+    row.stage()(**row.arguments(tmp_path / str(row), folders))
+    now, then = (
+        read_table(i, "losses")["loss"].to_numpy() for i in (tmp_path / str(row), plain[name])
+    )
+    np.testing.assert_allclose(now, then, **BF16)
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_a_distilled_judge_answers_as_on_a_cpu(
     tiny_model: Path, tmp_path: Path, precision: str
