@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.lessons import DOCUMENTS, rated
+from tests.training.trainings import write_folders
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import dump
@@ -37,20 +37,8 @@ Train = Callable[..., Path]
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
     """What the stage reads: a collection and its ratings, 13 queries."""
-    data, ratings = tmp_path / "data", tmp_path / "ratings"
-    data.mkdir()
-    ratings.mkdir()
-    queries = rated(13)
-    ids = [query.query_id for query in queries]
-    write_table(data, "queries", table("queries", query_id=ids,
-                text=[f"query number {i}" for i in ids], split=["train"] * 13))  # fmt: skip
-    write_table(data, "documents", table("documents", doc_id=list(DOCUMENTS),
-                title=[""] * 5, text=list(DOCUMENTS.values())))  # fmt: skip
-    rows = [(q.query_id, d, t) for q in queries for d, t in zip(q.doc_ids, q.targets, strict=True)]
-    q, d, t = zip(*rows, strict=True)
-    write_table(ratings, "ratings", table("ratings", query_id=q, doc_id=d, elo=t,
-                stderr=[0.1] * len(t), target=t))  # fmt: skip
-    return {"data": data, "ratings": ratings}
+    found = write_folders(tmp_path, {})
+    return {name: found[name] for name in ("data", "ratings")}
 
 
 def arguments(folders: dict[str, Path], out: Path, model: Any, **changes: Any) -> dict[str, Any]:

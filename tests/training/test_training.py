@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from tests.training.lessons import DOCUMENTS, bi_encoder, lessons, rated
+from tests.training.trainings import Stop
 
 from zelo.artifacts import read_table
 from zelo.errors import UserError
@@ -109,17 +109,6 @@ def test_pairwise_batches_swap_and_keep_the_meaning(tiny_model: Path, tmp_path: 
             assert p == pytest.approx(0.9 if token == a else 0.1)
             swapped += token != a
     assert 150 < swapped < 250
-
-
-class Stop(Callback):
-    """Dies in the middle of training, as a kill would."""
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        if trainer.global_step == self.at:
-            raise RuntimeError("killed")
 
 
 def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = None) -> torch.Tensor:

@@ -201,8 +201,11 @@ def finish(row: Row, out: Path, folders: Mapping[str, Path]) -> Mapping[str, Any
 class Stop(Callback):  # type: ignore[misc]
     """Dies in the middle of training, as a kill would."""
 
+    def __init__(self, at: int) -> None:
+        self.at = at
+
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == 3:
+        if trainer.global_step == self.at:
             raise RuntimeError("killed")
 
 
@@ -217,7 +220,7 @@ def do_each(*, out: Path, trainer: LightningTrainer, jobs: Sequence[str]) -> Non
 
             def stops(*given: Any, usual: Any = usual) -> Any:
                 made = usual(*given)
-                made.callbacks.append(Stop())
+                made.callbacks.append(Stop(3))
                 return made
 
             object.__setattr__(own, "build", stops)
