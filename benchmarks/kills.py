@@ -152,15 +152,16 @@ def commands(place: Path, zygote: Zygote) -> list[Command]:
         shutil.copy(made / "pairs.jsonl", folder)
         shutil.copy(made / "log.jsonl", folder)
 
-    beir = ["data=beir", f"data.path={topics}", f"weights.path={model}", "top_k=10", "depth=8"]
+    beir = ["data=beir", f"data.path={topics}", f"pretrained.path={model}", "top_k=10", "depth=8"]
     provider = "judge.judges.openai.provider"
     fast = [f"{provider}.requests_per_minute=null", f"{provider}.tokens_per_minute=null"]
     asks = ["judge=openai", "judge.judges.openai.price={input: 1, output: 1}", *fast]
-    training = ["training.batch=1", "training.epochs=4", "training.checkpoint_minutes=0.0001",
+    training = ["training.batch_size=1", "training.max_epochs=4",
+                "training.checkpoint_minutes=0.0001",
                 "training.frozen_layers=0", "evaluation.resamples=500"]  # fmt: skip
     into = "hydra.run.dir=outputs/runs/a"
     run = Command(["run", *beir, *asks, "budget.usd=5", *training, into], nothing, asks=True)
-    distilled = ["distil=on", "judge=graded", "distil.training.batch=2"]
+    distilled = ["distil=on", "judge=graded", "distil.training.batch_size=2"]
     elo = ["truth=elo", "truth.sampler.cycles=2", "evaluation.split=all", "reranker=[embedding]"]
     fresh(run, made / "work")
     assert zygote.run(run.words, made / "work") == 0, (made / "stderr").read_text()

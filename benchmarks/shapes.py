@@ -3,7 +3,7 @@
     python benchmarks/shapes.py qwen3-toy FOLDER
 
 No hub is needed. Speed does not depend on the weights; `-toy` shapes are small enough for a laptop
-to run a whole experiment on (`zelo run experiment=zerank_1 model.weights.path=FOLDER ...`).
+to run a whole experiment on (`zelo run experiment=zerank_1 model.pretrained.path=FOLDER ...`).
 The tokenizer is a byte-level BPE of the Python standard library with ChatML's special tokens.
 """
 

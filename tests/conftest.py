@@ -204,14 +204,14 @@ def toy(tiny_model: Path) -> list[str]:
 def small(model: Path) -> list[str]:
     """What `toy` gives."""
     return [
-        f"weights.path={model}",
+        f"pretrained.path={model}",
         "data.documents=60",
         "data.train_queries=12",
         "data.dev_queries=4",
         "data.test_queries=10",
         "top_k=10",
         "depth=6",
-        "training.candidates=6",
+        "training.docs_per_query=6",
         "training.frozen_layers=0",
         "evaluation.resamples=500",
     ]

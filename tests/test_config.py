@@ -204,21 +204,21 @@ def test_the_weights_of_a_part_are_set_for_that_part_alone(
         return {
             path[1:]: (node["name"], node["path"])
             for path, node in components(config)
-            if node["_target_"].endswith("Weights")
+            if node["_target_"].endswith("PretrainedModel")
         }
 
-    before = weights("weights.path=/all")
-    own, folder = before["weights"]
+    before = weights("pretrained.path=/all")
+    own, folder = before["pretrained"]
     assert folder == "/all"
     for path, (named, found) in before.items():
-        if path == "weights":
+        if path == "pretrained":
             continue
         # The run's folder holds the run's model, and no other.
         assert found in (None, "/all") if named == own else found is None
-        changed = weights("weights.path=/all", f"{path}.name=other")
+        changed = weights("pretrained.path=/all", f"{path}.name=other")
         assert changed.pop(path) == ("other", None)
         assert changed == {key: value for key, value in before.items() if key != path}
-        changed = weights("weights.path=/all", f"{path}.path=/one")
+        changed = weights("pretrained.path=/all", f"{path}.path=/one")
         assert changed.pop(path) == (named, "/one")
         assert changed == {key: value for key, value in before.items() if key != path}
 

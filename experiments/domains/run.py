@@ -28,19 +28,19 @@ HERE, OUT = Path(__file__).parent, Path("outputs") / "domains"
 # labels of test queries alone: half of these are trained on, the others tested
 COLLECTIONS: dict[str, tuple[str, list[str], list[str]]] = {
     "scifact": ("STEM", [], []),
-    "cranfield": ("STEM", [], ["training.epochs=2"]),
-    "cacm": ("STEM", ["data.train_share=0.5"], ["training.epochs=8"]),
-    "med": ("medical", ["data.train_share=0.5"], ["training.epochs=15"]),
+    "cranfield": ("STEM", [], ["training.max_epochs=2"]),
+    "cacm": ("STEM", ["data.train_share=0.5"], ["training.max_epochs=8"]),
+    "med": ("medical", ["data.train_share=0.5"], ["training.max_epochs=15"]),
     "cosqa": ("code", [], []),
     "cuad": ("legal", [], []),
 }
 RETRIEVERS = ("hybrid", "bm25", "dense")  # the first one's runs hold those of the others
 DEPTH = 10  # candidates that are compared, trained on and reranked
 TRAINING = [
-    "stages=[load,retrieve,compare,judge,rate,train]", f"depth={DEPTH}", "training.batch=4",
+    "stages=[load,retrieve,compare,judge,rate,train]", f"depth={DEPTH}", "training.batch_size=4",
     "training.max_steps=60",
-    "training.candidates=null", "training.frozen_layers=3", "training.learning_rate=2e-5",
-    "model.max_tokens=128", "model.train_max_tokens=96",
+    "training.docs_per_query=null", "training.frozen_layers=3", "training.learning_rate=2e-5",
+    "model.max_length=128", "model.train_max_length=96",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def reranker(entrant: str, weights: str) -> str:
     """An override that adds an embedding model as a reranker."""
     return (
         f"+rerankers.{entrant}={{_target_:zelo.evaluation.rerankers.EmbeddingReranker,"
-        f"weights:{weights},max_tokens:128}}"
+        f"pretrained:{weights},max_length:128}}"
     )
 
 
@@ -76,7 +76,7 @@ def main(collections: Path, names: list[str]) -> None:
         for retriever in RETRIEVERS:
             out = OUT / f"{name}-{retriever}"
             if not (out / "evaluation.json").is_file():
-                weights = f"{{_target_:zelo.models.weights.Weights,name:{model}}}"
+                weights = f"{{_target_:zelo.models.pretrained.PretrainedModel,name:{model}}}"
                 run = OUT / f"{name}-hybrid" / "runs" / f"{retriever}.trec"
                 first = (
                     [f"retriever={retriever}"]
@@ -84,7 +84,7 @@ def main(collections: Path, names: list[str]) -> None:
                     else ["retriever=run", f"retriever.path={run}", f"retriever.name={retriever}"]
                 )
                 zelo("evaluate", *data, *first, f"domain={domain}", f"depth={DEPTH}",
-                     f"out={out}", reranker("start", "${weights}"),
+                     f"out={out}", reranker("start", "${pretrained}"),
                      reranker("zelo", weights))  # fmt: skip
             folders[retriever].append(out)
     lines: list[list[Any]] = []

@@ -31,12 +31,17 @@ from zelo.training.train import train
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "laffer"
 DATA = ["experiment=quickstart", "data.documents=1200", "data.train_queries=400",
-        "data.dev_queries=100", "top_k=30", "model.max_tokens=64"]  # fmt: skip
+        "data.dev_queries=100", "top_k=30", "model.max_length=64"]  # fmt: skip
 POOL = 30  # candidates that a miner chooses from
 UNLABELLED = (0.0, 0.5)  # share of the training queries whose relevant document has no label
 QUALITY = (0.0, 0.5, 0.8, 0.95, 1.0)  # correlation of a miner's scores with the truth
 # zELO reads 4 queries × 8 documents a step; 16 queries × 2 documents are as many, as often
-CONTRASTIVE = ["objective=infonce", "training.batch=16", "training.epochs=4", "model.scale=20"]
+CONTRASTIVE = [
+    "objective=infonce",
+    "training.batch_size=16",
+    "training.max_epochs=4",
+    "model.logit_scale=20",
+]
 HEADER = ["arm", "unlabelled", "quality", "miner NDCG@10", "relevant negatives", "NDCG@10",
           "low", "high", "gain", "gain low", "gain high", "p"]  # fmt: skip
 

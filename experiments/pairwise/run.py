@@ -28,15 +28,15 @@ from zelo.exports import write_csv
 from zelo.judging.ensemble import average
 from zelo.launch import composed
 from zelo.models.pairwise import PairwiseReranker
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
 from zelo.training.distil import distil, module_of
 from zelo.training.loggers import Csv, Tracking
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "pairwise"
 DATA = ["experiment=quickstart", "distil=on", "data.train_queries=2000", "data.dev_queries=100",
-        "data.test_queries=100", "judge.vote=sign", "distil.model.max_query_tokens=24",
-        "distil.model.max_tokens=96"]  # fmt: skip
+        "data.test_queries=100", "judge.vote=sign", "distil.model.max_query_length=24",
+        "distil.model.max_length=96"]  # fmt: skip
 LAYERS = (2, 4, 6)
 PAIRS = (100, 400, 1600)
 PER_QUERY = (1, 4, 16)  # of 1,600 pairs
@@ -54,7 +54,7 @@ def judged(pairs: int) -> tuple[Path, Path]:
     return stages["load"], stages["judge (the ensemble)"]
 
 
-def shallow(weights: Weights, layers: int) -> Weights:
+def shallow(weights: PretrainedModel, layers: int) -> PretrainedModel:
     """The starting model with its lowest `layers` layers alone."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -63,7 +63,7 @@ def shallow(weights: Weights, layers: int) -> Weights:
         start = str(weights.locate())
         AutoModel.from_pretrained(start, num_hidden_layers=layers).save_pretrained(folder)
         AutoTokenizer.from_pretrained(start).save_pretrained(folder)
-    return Weights(name=weights.name, path=str(folder))
+    return PretrainedModel(name=weights.name, path=str(folder))
 
 
 def agreement(
@@ -101,7 +101,7 @@ def main() -> None:
         if not kept.is_file():
             out.mkdir(parents=True, exist_ok=True)
             options = asked.distil.model.model_copy(
-                update={"weights": shallow(asked.weights, layers)}
+                update={"pretrained": shallow(asked.pretrained, layers)}
             )
             began = time.monotonic()
             if pairs:

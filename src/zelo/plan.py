@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from zelo.comparison.compare import Sampler
     from zelo.judging.ensemble import Ensemble
     from zelo.models.lora import Lora
-    from zelo.models.weights import Weights
+    from zelo.models.pretrained import PretrainedModel
     from zelo.pipeline import Run
     from zelo.training.options import TrainingOptions
 
@@ -126,7 +126,7 @@ class Work:
         return self.tokens * self.operations / (tera * 1e12) / 3600
 
 
-def reading(stage: str, tokens: float, weights: Weights) -> Work:
+def reading(stage: str, tokens: float, weights: PretrainedModel) -> Work:
     """Work that only reads."""
     p = parameters(weights)
     return Work(stage, tokens, p.total, p.to_read) if p else Work(stage, tokens, None, None)
@@ -134,7 +134,7 @@ def reading(stage: str, tokens: float, weights: Weights) -> Work:
 
 def learning(stage: str, tokens: float, model: Any, training: TrainingOptions) -> Work:
     """Work that trains `model`."""
-    p = parameters(model.weights)
+    p = parameters(model.pretrained)
     if p is None:
         return Work(stage, tokens, None, None, training=True)
     each = p.to_learn(model.lora, training, model.gradient_checkpointing)
@@ -300,8 +300,8 @@ def work_of(
     passes = 1 if run.refine is None else run.refine.passes
     dense = getattr(run.retriever, "dense", run.retriever)
     if isinstance(dense, Dense):
-        read = size.cut(dense.max_tokens) * size.documents
-        yield reading("retrieve (embedding)", read, dense.weights)
+        read = size.cut(dense.max_length) * size.documents
+        yield reading("retrieve (embedding)", read, dense.pretrained)
     for name, judge in run.judge.judges.items():
         tokens = size.query_tokens
         if isinstance(judge, LanguageModel):
@@ -309,26 +309,26 @@ def work_of(
             tokens += frame + 2 * size.cut(judge.document_tokens)
             tokens *= 2 if judge.both_orders else 1
         elif isinstance(judge, Scorer):
-            tokens = 2 * (size.query_tokens + size.cut(judge.max_tokens))
+            tokens = 2 * (size.query_tokens + size.cut(judge.max_length))
         else:
             continue
-        yield reading(f"judge ({name})", for_ensemble * tokens, judge.weights)
+        yield reading(f"judge ({name})", for_ensemble * tokens, judge.pretrained)
     if run.distil is not None:
         model = run.distil.model
-        room = (model.max_tokens - min(size.query_tokens, model.max_query_tokens)) / 2
-        triple = min(size.query_tokens, model.max_query_tokens) + 2 * size.cut(room)
+        room = (model.max_length - min(size.query_tokens, model.max_query_length)) / 2
+        triple = min(size.query_tokens, model.max_query_length) + 2 * size.cut(room)
         read = run.distil.training.reads(learned) * triple
         yield learning("distil", passes * read, model, run.distil.training)
         both = passes * 2 * total * triple  # orders
-        yield reading("judge (the distilled model)", both, model.weights)
+        yield reading("judge (the distilled model)", both, model.pretrained)
     if isinstance(run.model, BiEncoder | CrossEncoder):
-        length = float(getattr(run.model, "train_max_tokens", None) or run.model.max_tokens)
-        each = min(run.depth, run.top_k, run.training.candidates or run.depth, size.documents)
+        length = float(getattr(run.model, "train_max_length", None) or run.model.max_length)
+        each = min(run.depth, run.top_k, run.training.docs_per_query or run.depth, size.documents)
         tokens = run.training.reads(size.queries) * each * (size.query_tokens + size.cut(length))
         yield learning("train", passes * tokens, run.model, run.training)
 
 
-def parameters(weights: Weights) -> Parameters | None:
+def parameters(weights: PretrainedModel) -> Parameters | None:
     """Parameters of a model without its embeddings: by its files, or else by its name (`-4B`)."""
     folder = weights.at_hand()
     if folder is not None:

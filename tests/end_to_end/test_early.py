@@ -19,7 +19,7 @@ from tests.judging.storm import collection
 from tests.training.test_ranks import CLUSTERS
 
 from zelo.models.lora import Lora
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.training.options import LightningTrainer, TrainingOptions
 
 
@@ -56,35 +56,37 @@ def bought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[str]
         ], server  # fmt: skip
 
 
-PAIRWISE = ["distil=on", "distil.model.weights.path={good}"]
+PAIRWISE = ["distil=on", "distil.model.pretrained.path={good}"]
 NEEDS: dict[str, tuple[list[str], str]] = {
     "labels": (
-        ["model=reranker", "model.head=keep", "model.weights.path={classifier}"],
+        ["model=reranker", "model.head=keep", "model.pretrained.path={classifier}"],
         "a classifier of 3 labels",
     ),
-    "whole weights": (["model.weights.path={cut}"], "cut: the model cannot be loaded (Safetensor"),
-    "a vocabulary": (["model.weights.path={wordless}"], "its tokenizer has no vocabulary"),
+    "whole weights": (["model.pretrained.path={cut}"],
+                      "cut: the model cannot be loaded (Safetensor"),
+    "a vocabulary": (["model.pretrained.path={wordless}"], "its tokenizer has no vocabulary"),
     "layers": (["training.frozen_layers=99"], "frozen_layers=99: the encoder has 2 layers"),
     "adapted layers": (
         ["'model.lora={{_target_: zelo.models.lora.Lora, targets: nothing}}'"],
         "model.lora.targets=nothing: ",
     ),
     "answers": (
-        ["model=reranker", "model.head=answer", "model.weights.path={decoder}",
-         "model.answers=[perhaps not]", "model.max_tokens=400"],
+        ["model=reranker", "model.head=answer", "model.pretrained.path={decoder}",
+         "model.answers=[perhaps not]", "model.max_length=400"],
         "model.answers: 'perhaps not' is",
     ),
     "room": (
-        ["model=reranker", "model.head=answer", "model.weights.path={decoder}",
-         "model.max_tokens=60"],
-        "model.max_tokens=60: ",
+        ["model=reranker", "model.head=answer", "model.pretrained.path={decoder}",
+         "model.max_length=60"],
+        "model.max_length=60: ",
     ),
     "a pairwise model": (
         [*PAIRWISE, "distil.training.frozen_layers=99"],
         "distil.training.frozen_layers=99: the encoder has 2 layers",
     ),
     "nothing held out of distillation": (
-        [*PAIRWISE, "distil.training.held_out=0.5"], "distil.training.held_out: only the model",
+        [*PAIRWISE, "distil.training.validation_fraction=0.5"],
+        "distil.training.validation_fraction: only the model",
     ),
     "a key": (
         ["logger=wandb", "logger.mode=online"], "logger.mode=online: W&B has no key",
@@ -101,7 +103,7 @@ def test_before_anything_is_asked(
     words, server = bought
     more, message = NEEDS[need]
     asked = [word.format(**models).strip("'") for word in more]
-    done = cli("run", *words, f"weights.path={models['good']}", *asked)
+    done = cli("run", *words, f"pretrained.path={models['good']}", *asked)
     one_line(done, message)
     assert server.counts()["requests"] == 0
 
@@ -111,7 +113,7 @@ def test_what_is_not_run_is_not_tried(
 ) -> None:
     """A part of a run needs what that part needs; one with nothing to do needs nothing."""
     words, server = bought
-    words = [*words, f"weights.path={models['good']}", "training.frozen_layers=99"]
+    words = [*words, f"pretrained.path={models['good']}", "training.frozen_layers=99"]
     done = cli("run", *words, "stages=[load,retrieve,compare,judge,rate]")
     assert done.returncode == 0, done.stderr
     asked = server.counts()["requests"]
@@ -148,7 +150,7 @@ def test_rerankers_are_tried_before_judges_compare(
             "evaluate", "data=beir", f"data.path={folder}", "retriever=bm25", "judge=vllm",
             f"judge.judges.vllm.provider.base_url={server.base_url}",
             "reranker=[pairwise,cross_encoder]", "evaluation.resamples=100", "out=out",
-            f"rerankers.cross_encoder.weights.path={models['classifier']}",
+            f"rerankers.cross_encoder.pretrained.path={models['classifier']}",
         ]  # fmt: skip
         one_line(cli(*words), "a classifier of 3 labels")
         assert server.counts()["requests"] == 0
@@ -161,7 +163,7 @@ def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch, tiny_model
     from zelo.training.trial import try_training
 
     monkeypatch.setitem(sys.modules, "peft", None)  # what is not installed
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), lora=Lora())
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), lora=Lora())
     with pytest.raises(UserError, match=r"model\.lora needs peft"):
         try_training(model, MSE(), TrainingOptions(), LightningTrainer())
 
@@ -184,7 +186,7 @@ def test_a_trial_that_does_not_work_is_no_refusal(
             return module
 
     tell.cache_clear()
-    model = Own(weights=Weights(name=str(tiny_model)))
+    model = Own(pretrained=PretrainedModel(name=str(tiny_model)))
     before = torch.get_rng_state()
     try_training(model, MSE(), TrainingOptions(), LightningTrainer())
     assert torch.equal(before, torch.get_rng_state())
@@ -203,6 +205,6 @@ def test_without_what_loads_shapes_nothing_is_refused(
     monkeypatch.setattr(place, lambda *_: False)  # as where accelerate is not installed
     tell.cache_clear()
     for head in ("mean", "cls"):
-        model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head)
+        model = CrossEncoder(pretrained=PretrainedModel(name=str(tiny_model)), head=head)
         try_training(model, MSE(), TrainingOptions(), LightningTrainer())
     assert "could not be tried before it is needed (ValueError" in capsys.readouterr().err

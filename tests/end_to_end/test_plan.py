@@ -20,7 +20,7 @@ from zelo.config import Component, build_from, conf_folder
 from zelo.errors import UserError
 from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.plan import Parameters, Plan, parameters, plan
 from zelo.training.base_module import freeze
 from zelo.training.options import TrainingOptions
@@ -162,7 +162,7 @@ def test_operations_are_those_that_torch_counts(
     )  # fmt: skip
     model: Any = Qwen3Model(config)
     model.save_pretrained(tmp_path)
-    counted = parameters(Weights(name=str(tmp_path)))
+    counted = parameters(PretrainedModel(name=str(tmp_path)))
     assert counted is not None
     prepare(model, lora, anew)
     freeze(model, frozen)

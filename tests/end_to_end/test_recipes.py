@@ -21,8 +21,8 @@ SMALL = [
     "data.train_queries=12",
     "data.dev_queries=4",
     "data.test_queries=6",
-    "training.batch=4",
-    "training.held_out=0.3",
+    "training.batch_size=4",
+    "training.validation_fraction=0.3",
     "training.validate_every=1",
     "evaluation.resamples=200",
 ]
@@ -47,8 +47,8 @@ def test_a_recipe_runs_on_a_toy(
     """Judges, distilled pairwise model, cycles, Elos, LoRA, export: every stage of it;
     on two processes with activations made anew and scores on both."""
     done = cli(
-        "run", f"experiment={recipe}", *SMALL, f"weights.path={tiny_model}",
-        f"model.weights.path={decoder}", f"distil.model.weights.path={decoder}",
+        "run", f"experiment={recipe}", *SMALL, f"pretrained.path={tiny_model}",
+        f"model.pretrained.path={decoder}", f"distil.model.pretrained.path={decoder}",
         f"trainer.devices={devices}",
         *(["model.dimensions=[16]"] if recipe == "zembed" else []),
     )  # fmt: skip
@@ -73,7 +73,8 @@ def test_two_processes_share_one_run_folder_each_in_a_sweep(
 ) -> None:
     """A sweep of two jobs, each trained by two processes: two folders, and no more."""
     done = cli(
-        "run", "-m", *toy, "trainer.devices=2", "objective=centred_mse,infonce", "model.scale=6.0",
+        "run", "-m", *toy, "trainer.devices=2", "objective=centred_mse,infonce",
+        "model.logit_scale=6.0",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "work" / "outputs" / "sweeps").iterdir()

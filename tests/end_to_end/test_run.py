@@ -146,7 +146,7 @@ def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-LONG = ["experiment=quickstart", "training.epochs=20", "training.checkpoint_minutes=0.001"]
+LONG = ["experiment=quickstart", "training.max_epochs=20", "training.checkpoint_minutes=0.001"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
@@ -205,8 +205,8 @@ def test_a_users_own_collection(
         for query_id, text in (("no candidate", "zzzz"), ("one candidate", "東京"), ("blank", " ")):
             file.write(json.dumps({"_id": query_id, "text": text}) + "\n")
     folder, done = run_folder(
-        cli, tmp_path, "data=beir", f"data.path={beir_folder}", f"weights.path={tiny_model}",
-        f"retriever={retriever}", "top_k=8", "model.max_tokens=32",
+        cli, tmp_path, "data=beir", f"data.path={beir_folder}", f"pretrained.path={tiny_model}",
+        f"retriever={retriever}", "top_k=8", "model.max_length=32",
     )  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     counts = {stage["stage"]: stage["counts"] for stage in manifest["stages"]}

@@ -80,7 +80,7 @@ def test_weights_and_biases_is_told_everything_but_texts(
     found = told(folder)
     assert found["group"] == sweep.name
     assert found["ids"] == {json.loads((folder / "wandb.json").read_text())["id"]}
-    assert found["config"]["training"]["batch"] == 4
+    assert found["config"]["training"]["batch_size"] == 4
     losses = [row["train/loss"] for row in found["history"] if "train/loss" in row]
     manifest = json.loads((folder / "manifest.json").read_text())
     stages = {stage["stage"]: stage for stage in manifest["stages"]}

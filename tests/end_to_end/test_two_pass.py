@@ -80,8 +80,8 @@ def test_two_passes_on_a_folder(
     append(beir_folder / "qrels" / "test.tsv", "q-apples-theory\tgone\t2")
     folder, done = run_folder(
         cli, tmp_path, "experiment=two_pass", "data=beir", "judge=graded",
-        f"data.path={beir_folder}", f"weights.path={tiny_model}", "top_k=10", "depth=6",
-        "training.candidates=6", "training.frozen_layers=0", "evaluation.resamples=500",
+        f"data.path={beir_folder}", f"pretrained.path={tiny_model}", "top_k=10", "depth=6",
+        "training.docs_per_query=6", "training.frozen_layers=0", "evaluation.resamples=500",
         "refine.threshold=1",
         "refine.sample_queries=5", "refine.sample_depth=4",
     )  # fmt: skip

@@ -168,7 +168,7 @@ def test_evaluate_and_compare(
         "evaluate",
         "data=beir",
         f"data.path={beir_folder}",
-        f"weights.path={tiny_model}",
+        f"pretrained.path={tiny_model}",
         "reranker=[embedding]",
         "top_k=10",
         "evaluation.resamples=500",
@@ -273,7 +273,7 @@ def test_only_the_first_are_reranked_and_thresholds_are_chosen_apart(
     cli: Cli, tmp_path: Path, beir_folder: Path, tiny_model: Path
 ) -> None:
     done = cli(
-        "evaluate", "data=beir", f"data.path={beir_folder}", f"weights.path={tiny_model}",
+        "evaluate", "data=beir", f"data.path={beir_folder}", f"pretrained.path={tiny_model}",
         "retriever=dense", "reranker=[embedding]", "top_k=8", "depth=6", "calibrate=train",
         "evaluation.resamples=100", "out=out",
     )  # fmt: skip
@@ -401,7 +401,7 @@ def test_a_first_stage_that_finds_nothing_scores_nothing(
         {"q1": "zebra", "q2": "quokka"},
         {"test": [("q1", "d1", 1), ("q2", "d2", 1)]},
     )
-    words = ["data=beir", f"data.path={folder}", f"weights.path={tiny_model}",
+    words = ["data=beir", f"data.path={folder}", f"pretrained.path={tiny_model}",
              "evaluation.resamples=200"]  # fmt: skip
     out = tmp_path / "out"
     done = cli("evaluate", *words, "retriever=bm25", "reranker=[embedding]", f"out={out}")

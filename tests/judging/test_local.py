@@ -13,7 +13,7 @@ from zelo.errors import UserError
 from zelo.judging.language_model import LanguageModel, PreparedLanguageModel
 from zelo.judging.protocol import Answer, Question
 from zelo.judging.scorer import Scorer
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 
 QUESTIONS = [
     Question(f"q{n}", "a", "b", 0, f"what is {n}", text_a, text_b)
@@ -67,7 +67,9 @@ def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def language_model(folder: Path, **options: object) -> PreparedLanguageModel:
-    judge = LanguageModel(weights=Weights(name="tiny/causal", path=str(folder)), **options)
+    judge = LanguageModel(
+        pretrained=PretrainedModel(name="tiny/causal", path=str(folder)), **options
+    )
     return judge.prepare(Path(), {}, 0)
 
 
@@ -169,8 +171,8 @@ def scores_of(answers: list[Answer]) -> list[float | None]:
 def test_a_cross_encoder_judges_by_the_difference_of_its_logits(cross_encoder: Path) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    weights = Weights(name="tiny/cross", path=str(cross_encoder))
-    judge = Scorer(kind="cross_encoder", weights=weights, max_tokens=64, scale=2.0)
+    weights = PretrainedModel(name="tiny/cross", path=str(cross_encoder))
+    judge = Scorer(kind="cross_encoder", pretrained=weights, max_length=64, scale=2.0)
     found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
     model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
@@ -190,8 +192,8 @@ def test_a_cross_encoder_judges_by_the_difference_of_its_logits(cross_encoder: P
 def test_an_embedding_model_judges_by_the_difference_of_its_cosines(tiny_model: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    weights = Weights(name="tiny/bi", path=str(tiny_model))
-    judge = Scorer(kind="bi_encoder", weights=weights, max_tokens=64, scale=20.0)
+    weights = PretrainedModel(name="tiny/bi", path=str(tiny_model))
+    judge = Scorer(kind="bi_encoder", pretrained=weights, max_length=64, scale=20.0)
     found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
     model = SentenceTransformer(str(tiny_model))
     model.max_seq_length = 64
@@ -204,9 +206,9 @@ def test_an_embedding_model_judges_by_the_difference_of_its_cosines(tiny_model: 
 
 
 def test_what_changes_a_score_changes_what_the_judge_is_known_by(tiny_model: Path) -> None:
-    weights = Weights(name="tiny/bi", path=str(tiny_model))
+    weights = PretrainedModel(name="tiny/bi", path=str(tiny_model))
     known: Callable[..., str] = lambda **options: (  # noqa: E731
-        Scorer(kind="bi_encoder", weights=weights, **options).prepare(Path(), {}, 0).fingerprint
+        Scorer(kind="bi_encoder", pretrained=weights, **options).prepare(Path(), {}, 0).fingerprint
     )
     assert known() == known(batch_size=7)
-    assert len({known(), known(scale=20.0), known(max_tokens=64)}) == 3
+    assert len({known(), known(scale=20.0), known(max_length=64)}) == 3

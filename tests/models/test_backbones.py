@@ -20,8 +20,8 @@ from zelo.models.crossencoder import CrossEncoder
 from zelo.models.embedding import embed, load_embedding_model
 from zelo.models.lora import Lora
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pretrained import PretrainedModel
 from zelo.models.tokens import TokenFile, tokenize
-from zelo.models.weights import Weights
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
 
@@ -60,9 +60,9 @@ def backbones(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def cross_encoder(folder: Path, head: str, **options: Any) -> CrossEncoder:
-    size = {"max_tokens": 64} if head != "answer" else {"max_tokens": 400}
-    weights = Weights(name=str(folder))
-    return CrossEncoder(**{"weights": weights, "head": head, **size, **options})
+    size = {"max_length": 64} if head != "answer" else {"max_length": 400}
+    weights = PretrainedModel(name=str(folder))
+    return CrossEncoder(**{"pretrained": weights, "head": head, **size, **options})
 
 
 @pytest.mark.parametrize("family", ENCODERS)
@@ -121,8 +121,8 @@ def test_a_decoder_answers_and_ships_its_tokens(
 
 
 def test_a_frame_that_leaves_no_room_is_refused(backbones: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"model\.max_tokens=64: \d+ of them are the frame"):
-        cross_encoder(backbones["qwen3"], "answer", max_tokens=64).module(
+    with pytest.raises(UserError, match=r"model\.max_length=64: \d+ of them are the frame"):
+        cross_encoder(backbones["qwen3"], "answer", max_length=64).module(
             MSE(), TrainingOptions(), 1
         )
     with pytest.raises(UserError, match=r"model\.answers: 'perhaps not' is \d+ tokens"):
@@ -137,8 +137,8 @@ def test_a_frame_that_leaves_no_room_is_refused(backbones: dict[str, Path]) -> N
 def test_adapters_learn_alone_and_ship_merged(
     backbones: dict[str, Path], tmp_path: Path, family: str, head: str
 ) -> None:
-    weights = Weights(name="owner/base", path=str(backbones[family]))
-    model = cross_encoder(backbones[family], head, lora=Lora(rank=4), weights=weights)
+    weights = PretrainedModel(name="owner/base", path=str(backbones[family]))
+    model = cross_encoder(backbones[family], head, lora=Lora(rank=4), pretrained=weights)
     module = model.module(MSE(), TrainingOptions(), 10)
     learns = {name for name, p in module.named_parameters() if p.requires_grad}
     frozen = {name: p.detach().clone() for name, p in module.named_parameters()
@@ -177,7 +177,8 @@ def test_an_embedding_model_of_a_bare_backbone(
     """Pooling and prompts go into the folder; the cut embeddings are trained too."""
     pooling = {"bert": "cls", "qwen3": "lasttoken"}[family]
     model = BiEncoder(
-        weights=Weights(name=str(backbones[family])), pooling=pooling, max_tokens=64, scale=5.0,
+        pretrained=PretrainedModel(name=str(backbones[family])), pooling=pooling, max_length=64,
+        logit_scale=5.0,
         prompts={"query": "Find: ", "document": ""}, dimensions=[16, 8], lora=Lora(rank=2),
     )  # fmt: skip
     module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
@@ -200,8 +201,8 @@ def test_an_empty_document_is_a_text_too(
 ) -> None:
     """A decoder reads no token of it, and no transformer reads nothing: it has the
     embedding that the library gives it beside others, 0."""
-    weights = Weights(name=str(backbones[family]))
-    model = BiEncoder(weights=weights, pooling="lasttoken", max_tokens=64)
+    weights = PretrainedModel(name=str(backbones[family]))
+    model = BiEncoder(pretrained=weights, pooling="lasttoken", max_length=64)
     embedder: Any = load_embedding_model(backbones[family], 64, "lasttoken")
     texts = ["", "a longer text about apples and pears", " \n"]
     together = embed(embedder, texts, 8, "document", "texts")
@@ -228,7 +229,9 @@ def test_an_empty_document_is_a_text_too(
 def test_cut_embeddings_are_trained_too(backbones: dict[str, Path], tmp_path: Path) -> None:
     from tests.training.lessons import lessons, rated
 
-    model = BiEncoder(weights=Weights(name=str(backbones["bert"])), dimensions=[16, 8], scale=5.0)
+    model = BiEncoder(
+        pretrained=PretrainedModel(name=str(backbones["bert"])), dimensions=[16, 8], logit_scale=5.0
+    )
     module = model.module(CentredMSE(), TrainingOptions(), 10)
     batch = next(iter(lessons(module, tmp_path, rated(4), 4).train_dataloader()))
     whole, half, quarter = (scores for scores, _ in module.predict(batch))

@@ -14,7 +14,7 @@ from zelo.config import Component
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.training.lessons import RatedQuery
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import LightningTrainer, TrainingOptions
@@ -51,7 +51,9 @@ def predictions(module: Any, folder: Path) -> np.ndarray:
 def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), max_tokens=64, scale=6.0)
+    model = BiEncoder(
+        pretrained=PretrainedModel(name=str(tiny_model)), max_length=64, logit_scale=6.0
+    )
     module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
     expected = predictions(module, tmp_path)
     model.export(module, tmp_path / "model")
@@ -75,7 +77,7 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
 ) -> None:
     from sentence_transformers import CrossEncoder as Stock
 
-    model = CrossEncoder(weights=Weights(name=str(tiny_model)), head=head, max_tokens=64)
+    model = CrossEncoder(pretrained=PretrainedModel(name=str(tiny_model)), head=head, max_length=64)
     module = moved(model.module(objective, TrainingOptions(), 10))
     expected = predictions(module, tmp_path)
     if isinstance(objective, MSE):
@@ -94,7 +96,9 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
 
 
 def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) -> None:
-    model = CrossEncoder(weights=Weights(name=str(tiny_model)), head="segments", scale=6.0)
+    model = CrossEncoder(
+        pretrained=PretrainedModel(name=str(tiny_model)), head="segments", logit_scale=6.0
+    )
     module = model.module(CentredMSE(), TrainingOptions(), 10).eval()
     features = module.model.preprocess(PAIRS[:4])
     with torch.inference_mode():

@@ -23,8 +23,8 @@ from zelo.models.crossencoder import CrossEncoder, load_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.loading import cut_to, shapes_alone, usable_length
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pretrained import PretrainedModel
 from zelo.models.rerank_file import score
-from zelo.models.weights import Weights
 from zelo.progress import tell
 from zelo.training.objectives import MSE
 from zelo.training.options import TrainingOptions
@@ -109,7 +109,7 @@ def test_what_no_model_can_read_is_cut_and_said_once(capsys: pytest.CaptureFixtu
     tell.cache_clear()
     assert [cut_to(1024, 512, Path("m")) for _ in range(3)] == [512, 512, 512]
     assert capsys.readouterr().err == (
-        "  m: max_tokens=1024 is cut to 512, the most that this model reads\n"
+        "  m: max_length=1024 is cut to 512, the most that this model reads\n"
     )
     assert [cut_to(None, 512, Path("m")), cut_to(256, 512, Path("m"))] == [512, 256]
     assert [cut_to(256, None, Path("m")), cut_to(None, None, Path("m"))] == [256, None]
@@ -120,8 +120,8 @@ def test_what_no_model_can_read_is_cut_and_said_once(capsys: pytest.CaptureFixtu
 def test_a_cross_encoder_reads_no_more_than_its_positions(
     found: dict[str, Path], tmp_path: Path, head: str
 ) -> None:
-    start = Weights(name=str(found["1" if head == "keep" else "encoder"]))
-    model = CrossEncoder(weights=start, head=head, max_tokens=1024, train_max_tokens=900)
+    start = PretrainedModel(name=str(found["1" if head == "keep" else "encoder"]))
+    model = CrossEncoder(pretrained=start, head=head, max_length=1024, train_max_length=900)
     module = model.module(MSE(), TrainingOptions(), 10).eval()
     expected = predictions(module, tmp_path)  # a long document is among them
     model.export(module, tmp_path / "model")
@@ -135,7 +135,7 @@ def test_a_cross_encoder_reads_no_more_than_its_positions(
 def test_an_embedding_model_reads_no_more_than_its_positions(
     found: dict[str, Path], tmp_path: Path
 ) -> None:
-    model = BiEncoder(weights=Weights(name=str(found["encoder"])), max_tokens=1024)
+    model = BiEncoder(pretrained=PretrainedModel(name=str(found["encoder"])), max_length=1024)
     module = model.module(MSE(), TrainingOptions(), 10).eval()
     predictions(module, tmp_path)
     model.export(module, tmp_path / "model")
@@ -154,24 +154,27 @@ def test_a_pairwise_model_reads_no_more_than_its_positions(
     assert set(features["segment"][0].tolist()) == {1, 2, 3}  # all of them are seen
     model.preference([(LONG, LONG, LONG)])
     model.save(tmp_path)
-    assert PairwiseReranker.load(tmp_path).max_tokens == 64
+    assert PairwiseReranker.load(tmp_path).max_length == 64
 
 
 def test_rerankers_and_judges_read_no_more_than_their_positions(
     found: dict[str, Path], tmp_path: Path
 ) -> None:
-    cross, encoder = Weights(name=str(found["1"])), Weights(name=str(found["encoder"]))
+    cross, encoder = (
+        PretrainedModel(name=str(found["1"])),
+        PretrainedModel(name=str(found["encoder"])),
+    )
     for limit in (None, 1024):
-        CrossEncoderReranker(weights=cross, max_tokens=limit).score(POOL, tmp_path)
-        EmbeddingReranker(weights=encoder, max_tokens=limit).score(POOL, tmp_path)
+        CrossEncoderReranker(pretrained=cross, max_length=limit).score(POOL, tmp_path)
+        EmbeddingReranker(pretrained=encoder, max_length=limit).score(POOL, tmp_path)
     score(found["1"], "rivers", [LONG])
     score(found["encoder"], "rivers", [LONG])
     for kind, weights in (("cross_encoder", cross), ("bi_encoder", encoder)):
-        judge = Scorer(kind=kind, weights=weights, max_tokens=1024)
+        judge = Scorer(kind=kind, pretrained=weights, max_length=1024)
         judge.prepare(Path(), {}, 0).answer([QUESTION])
 
 
-def gpt2(folder: Path, positions: int) -> Weights:
+def gpt2(folder: Path, positions: int) -> PretrainedModel:
     """GPT-2's architecture with a table of so many positions; its tokenizer pads with nothing."""
     from benchmarks.shapes import tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -184,13 +187,13 @@ def gpt2(folder: Path, positions: int) -> Weights:
         n_embd=32, n_layer=2, n_head=2, vocab_size=len(words), n_positions=positions
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
-    return Weights(name=str(folder))
+    return PretrainedModel(name=str(folder))
 
 
 def test_a_language_model_is_shown_what_its_positions_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = LanguageModel(weights=gpt2(tmp_path / "a", 700), document_tokens=512)
+    judge = LanguageModel(pretrained=gpt2(tmp_path / "a", 700), document_tokens=512)
     prepared = judge.prepare(Path(), {}, 0)
     texts = [LONG, "é東" * 900]
     for query in ("rivers", LONG):
@@ -200,26 +203,28 @@ def test_a_language_model_is_shown_what_its_positions_hold(
         assert answer.score is not None
     assert capsys.readouterr().err.count("reads 700 tokens: long documents are cut to fit") == 1
     with pytest.raises(UserError, match=r"it reads 200 tokens, and \d+ of them are the prompt"):
-        LanguageModel(weights=gpt2(tmp_path / "b", 200)).prepare(Path(), {}, 0)
+        LanguageModel(pretrained=gpt2(tmp_path / "b", 200)).prepare(Path(), {}, 0)
 
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_a_classifier_is_no_reranker(found: dict[str, Path], tmp_path: Path, labels: int) -> None:
-    weights = Weights(name=str(found[f"{labels}"]))
+    weights = PretrainedModel(name=str(found[f"{labels}"]))
     said = (
         rf"{found[f'{labels}']}: a classifier of {labels} labels, which gives no score to rank by"
     )
     for use in (
         lambda: load_cross_encoder(weights.locate()),
         lambda: score(weights.locate(), "rivers", ["a", "b"]),
-        lambda: CrossEncoderReranker(weights=weights).score(POOL, tmp_path),
-        lambda: Scorer(kind="cross_encoder", weights=weights).prepare(Path(), {}, 0),
-        lambda: CrossEncoder(weights=weights, head="keep").module(MSE(), TrainingOptions(), 1),
-        lambda: CrossEncoder(weights=weights, head="cls").module(MSE(), TrainingOptions(), 1),
+        lambda: CrossEncoderReranker(pretrained=weights).score(POOL, tmp_path),
+        lambda: Scorer(kind="cross_encoder", pretrained=weights).prepare(Path(), {}, 0),
+        lambda: CrossEncoder(pretrained=weights, head="keep").module(MSE(), TrainingOptions(), 1),
+        lambda: CrossEncoder(pretrained=weights, head="cls").module(MSE(), TrainingOptions(), 1),
     ):
         with pytest.raises(UserError, match=said):
             use()
-    model = CrossEncoder(weights=weights, head="mean", max_tokens=64)  # which is what the line says
+    model = CrossEncoder(
+        pretrained=weights, head="mean", max_length=64
+    )  # which is what the line says
     predictions(model.module(MSE(), TrainingOptions(), 1).eval(), tmp_path)
 
 
@@ -233,7 +238,7 @@ def test_what_has_no_head_is_no_reranker(found: dict[str, Path], tiny_model: Pat
 def test_a_head_that_needs_segments_is_told_where_there_are_none(tmp_path: Path) -> None:
     folder = make("qwen3-toy", tmp_path)
     with pytest.raises(UserError, match=r"head=segments: .* \(no token_type_ids\)"):
-        CrossEncoder(weights=Weights(name=str(folder)), head="segments").module(
+        CrossEncoder(pretrained=PretrainedModel(name=str(folder)), head="segments").module(
             MSE(), TrainingOptions(), 1
         )
 
@@ -259,13 +264,15 @@ def test_a_tokenizer_without_padding_pads_all_the_same(tmp_path: Path) -> None:
         alone = [score(folder, "how to sort", [text])[0] for text in texts]
         np.testing.assert_allclose(together, alone, atol=1e-4)
         assert len({round(value, 4) for value in together}) == 3
-    judge = Scorer(kind="cross_encoder", weights=Weights(name=str(tmp_path / "cross")))
+    judge = Scorer(kind="cross_encoder", pretrained=PretrainedModel(name=str(tmp_path / "cross")))
     questions = [Question("q", "a", "b", 0, "how to sort", a, b) for a in texts for b in texts]
     told = [answer.score for answer in judge.prepare(Path(), {}, 0).answer(questions)]
     again = [judge.prepare(Path(), {}, 0).answer([one])[0].score for one in questions]
     assert told == pytest.approx(again, abs=1e-4)
     for head in ("mean", "cls"):
-        model = CrossEncoder(weights=Weights(name=str(tmp_path / "bare")), head=head, max_tokens=64)
+        model = CrossEncoder(
+            pretrained=PretrainedModel(name=str(tmp_path / "bare")), head=head, max_length=64
+        )
         module = model.module(MSE(), TrainingOptions(), 1).eval()
         whole = predictions(module, tmp_path / head)
         model.export(module, tmp_path / f"model-{head}")
@@ -282,22 +289,22 @@ def test_a_tokenizer_without_padding_pads_all_the_same(tmp_path: Path) -> None:
 def test_shapes_alone_take_no_memory_and_fail_as_the_model_would(
     found: dict[str, Path], tmp_path: Path
 ) -> None:
-    decoder = Weights(name=str(make("qwen3-toy", tmp_path / "qwen")))
+    decoder = PretrainedModel(name=str(make("qwen3-toy", tmp_path / "qwen")))
     with shapes_alone():
         for model in (
-            *(CrossEncoder(weights=Weights(name=str(found["encoder"])), head=head)
+            *(CrossEncoder(pretrained=PretrainedModel(name=str(found["encoder"])), head=head)
               for head in ("mean", "cls")),
-            CrossEncoder(weights=decoder, head="answer", max_tokens=400),
-            BiEncoder(weights=decoder, pooling="cls"),
+            CrossEncoder(pretrained=decoder, head="answer", max_length=400),
+            BiEncoder(pretrained=decoder, pooling="cls"),
         ):  # fmt: skip
             backbone = model.module(MSE(), TrainingOptions(), 1).backbone
             assert {str(p.device) for p in backbone.parameters()} == {"meta"}
         with pytest.raises(UserError, match="'perhaps not' is"):
-            CrossEncoder(weights=decoder, head="answer", answers=["perhaps not"]).module(
+            CrossEncoder(pretrained=decoder, head="answer", answers=["perhaps not"]).module(
                 MSE(), TrainingOptions(), 1
             )
         with pytest.raises(UserError, match="a classifier of 3 labels"):
             load_cross_encoder(found["3"])
-    loaded = CrossEncoder(weights=decoder, head="answer", max_tokens=400)
+    loaded = CrossEncoder(pretrained=decoder, head="answer", max_length=400)
     module = loaded.module(MSE(), TrainingOptions(), 1)
     assert {str(p.device) for p in module.parameters()} == {"cpu"}

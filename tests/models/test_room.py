@@ -1,4 +1,4 @@
-"""`training.tokens` limits what is read at once where candidates are scored, too."""
+"""`training.max_tokens_per_forward` limits what is read at once in scoring, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zelo.models.batching import by_room
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.pipeline import STAGE_NAMES, run_stages
 from zelo.store import Store
 from zelo.training.loggers import Tracking
@@ -65,7 +65,7 @@ def test_batches_are_within_both_limits(lengths: list[int], size: int, budget: i
 def test_candidates_are_scored_within_the_limit(
     tiny_model: Path, tmp_path: Path, kind: type[BiEncoder] | type[CrossEncoder]
 ) -> None:
-    model = kind(weights=Weights(name=str(tiny_model)), max_tokens=96)
+    model = kind(pretrained=PretrainedModel(name=str(tiny_model)), max_length=96)
     model.export(model.module(CentredMSE(), TrainingOptions(), 5).eval(), tmp_path / "model")
     for folder in (None, tmp_path / "model"):
         arguments = (folder, QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer())
@@ -112,8 +112,9 @@ def test_the_option_reaches_the_stages_that_score(tmp_path: Path, tiny_model: Pa
     folder = write_beir(tmp_path / "own", documents, queries, labels)
     options = [
         "data=beir", f"data.path={folder}", "retriever=bm25", "distil=on", "refine=on",
-        "refine.threshold=1", f"model._target_={__name__}.Noting", f"weights.path={tiny_model}",
-        "training.tokens=300", "depth=6", "sampler.cycles=1", "refine.sample_queries=2",
+        "refine.threshold=1", f"model._target_={__name__}.Noting", f"pretrained.path={tiny_model}",
+        "training.max_tokens_per_forward=300", "depth=6", "sampler.cycles=1",
+        "refine.sample_queries=2",
         "refine.sample_depth=3", "evaluation.resamples=100", f"home={tmp_path}",
     ]  # fmt: skip
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

@@ -19,7 +19,7 @@ from zelo.evaluation.rerankers import CrossEncoderReranker, Pool
 from zelo.judging.protocol import Question
 from zelo.judging.scorer import Scorer
 from zelo.models.crossencoder import CrossEncoder, load_cross_encoder, predict
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.training.objectives import MSE
 from zelo.training.options import TrainingOptions
 
@@ -132,7 +132,9 @@ def test_rerankers_and_judges_read_them_alike(
 ) -> None:
     folder = request.getfixturevalue(shape)
     queries, documents = {"q": PAIRS[0][0]}, {"a": PAIRS[0][1], "b": PAIRS[1][1]}
-    reranker = CrossEncoderReranker(weights=Weights(name=str(folder)), max_tokens=512, batch_size=2)
+    reranker = CrossEncoderReranker(
+        pretrained=PretrainedModel(name=str(folder)), max_length=512, batch_size=2
+    )
     pool = Pool(queries, documents, {"q": ["a", "b"]}, tmp_path)
     scores = reranker.score(pool, tmp_path)["q"]
     pairs = [(queries["q"], documents[i]) for i in "ab"]
@@ -140,7 +142,7 @@ def test_rerankers_and_judges_read_them_alike(
     logits = torch.tensor(scores, dtype=torch.float64)
     if shape == "first":
         logits = 5 * torch.logit(logits)
-    judge = Scorer(kind="cross_encoder", weights=Weights(name=str(folder)), scale=0.2)
+    judge = Scorer(kind="cross_encoder", pretrained=PretrainedModel(name=str(folder)), scale=0.2)
     question = Question("q", "a", "b", 0, queries["q"], documents["a"], documents["b"])
     (answer,) = judge.prepare(tmp_path, {}, 0).answer([question])
     p = torch.sigmoid(0.2 * (logits[0] - logits[1]))
@@ -152,7 +154,7 @@ def test_training_goes_on_from_a_first_release_and_ships_stock(
     shape: str, head: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     folder = request.getfixturevalue(shape)
-    model = CrossEncoder(weights=Weights(name=str(folder)), head=head, max_tokens=200)
+    model = CrossEncoder(pretrained=PretrainedModel(name=str(folder)), head=head, max_length=200)
     model.export(model.module(MSE(), TrainingOptions(), 1), tmp_path / "out")
     score = json.loads((tmp_path / "out" / "1_LogitScore" / "config.json").read_text())
     assert score["false_token_id"] is None

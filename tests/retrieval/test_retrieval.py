@@ -18,7 +18,7 @@ from zelo.data.collection import Data, load
 from zelo.data.log import Log, LoggedOrder
 from zelo.data.texts import Corpus
 from zelo.errors import UserError
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25, build_index
 from zelo.retrieval.dense import Dense, split
 from zelo.retrieval.fusion import Hybrid, fused, reciprocal_ranks, unit_scores
@@ -127,8 +127,8 @@ def test_dense_is_exact_search_by_cosine(tiny_model: Path) -> None:
     from sentence_transformers import SentenceTransformer, util
 
     queries = {"q1": "walking", "q2": "Größe 東京 \U0001f40d"}
-    weights = Weights(name="x", path=str(tiny_model))
-    found = search(Dense(weights=weights, max_tokens=32), queries, DOCUMENTS, 3)["dense"]
+    weights = PretrainedModel(name="x", path=str(tiny_model))
+    found = search(Dense(pretrained=weights, max_length=32), queries, DOCUMENTS, 3)["dense"]
     model = SentenceTransformer(str(tiny_model))
     expected = util.semantic_search(
         model.encode(list(queries.values())), model.encode(list(DOCUMENTS.values())), top_k=3
@@ -140,8 +140,8 @@ def test_dense_is_exact_search_by_cosine(tiny_model: Path) -> None:
 
 
 def test_hybrid_shows_what_went_into_it(tiny_model: Path) -> None:
-    weights = Weights(name="x", path=str(tiny_model))
-    hybrid = Hybrid(bm25=BM25(), dense=Dense(weights=weights, max_tokens=32))
+    weights = PretrainedModel(name="x", path=str(tiny_model))
+    hybrid = Hybrid(bm25=BM25(), dense=Dense(pretrained=weights, max_length=32))
     found = search(hybrid, {"q": "run"}, DOCUMENTS, 2)
     assert list(found) == ["bm25", "dense", "hybrid"]
     assert len(found["hybrid"]["q"]) == 2
@@ -285,11 +285,11 @@ def test_the_best_passage_of_a_document_counts(tiny_model: Path) -> None:
     """What stands at the end of a long document is found by its passages, not by a cut."""
     from transformers import AutoTokenizer
 
-    weights = Weights(name="x", path=str(tiny_model))
+    weights = PretrainedModel(name="x", path=str(tiny_model))
     documents = {"long": "filler words here " * 60 + "the needle", "short": "nothing like it"}
     queries = {"q": "the needle"}
     cut, whole = (
-        dict(search(Dense(weights=weights, max_tokens=16, passages=p), queries, documents, 2)
+        dict(search(Dense(pretrained=weights, max_length=16, passages=p), queries, documents, 2)
              ["dense"]["q"])
         for p in (False, True)
     )  # fmt: skip
@@ -307,7 +307,7 @@ def test_parts_of_a_corpus_are_merged_exactly(tiny_model: Path) -> None:
     rng = np.random.default_rng(0)
     documents = {f"d{i}": " ".join(rng.choice(list("abcdefgh"), 5)) for i in range(40)}
     queries = {f"q{i}": " ".join(rng.choice(list("abcdefgh"), 3)) for i in range(5)}
-    dense = Dense(weights=Weights(name="x", path=str(tiny_model)), max_tokens=16)
+    dense = Dense(pretrained=PretrainedModel(name="x", path=str(tiny_model)), max_length=16)
     corpus = Corpus.of(documents)
     whole, parted = (
         dense.search(queries, source, 10)["dense"]
@@ -317,10 +317,10 @@ def test_parts_of_a_corpus_are_merged_exactly(tiny_model: Path) -> None:
 
 
 def test_what_faiss_does_not_take_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
-    weights = Weights(name="x", path=str(tiny_model))
+    weights = PretrainedModel(name="x", path=str(tiny_model))
     for factory in ("Nonsense", "IVF64,Flat"):  # no such index; more cells than documents
         with pytest.raises(UserError, match=rf"retriever\.faiss={factory}: "):
-            search(Dense(weights=weights, faiss=factory), {"q": "x"}, DOCUMENTS, 2)
+            search(Dense(pretrained=weights, faiss=factory), {"q": "x"}, DOCUMENTS, 2)
 
 
 def run_file(
@@ -436,8 +436,8 @@ def test_a_querys_own_text_is_not_found_for_it(tmp_path: Path, tiny_model: Path)
     """As if it were not in the collection for that query, and for no other one."""
     texts = {"a": "apples and pears", "b": "apples and plums", "c": "pears and plums", "d": "plums"}
     queries = {"a": "Apples  and pears", "b": "apples and something else", "x": "apples and pears"}
-    weights = Weights(name="x", path=str(tiny_model))
-    dense = Dense(weights=weights, max_tokens=16)
+    weights = PretrainedModel(name="x", path=str(tiny_model))
+    dense = Dense(pretrained=weights, max_length=16)
     hybrid = Hybrid(bm25=BM25(language="none"), dense=dense)
 
     def stages(name: str, documents: dict[str, str], asked: dict[str, str]) -> dict[str, list[str]]:
@@ -501,9 +501,11 @@ def test_faiss_finds_what_exact_search_finds(tiny_model: Path, factory: str) -> 
     rng = np.random.default_rng(0)
     documents = {f"d{i}": " ".join(rng.choice(list("abcdefghij"), 6)) for i in range(200)}
     queries = {f"q{i}": " ".join(rng.choice(list("abcdefghij"), 4)) for i in range(20)}
-    weights = Weights(name="x", path=str(tiny_model))
+    weights = PretrainedModel(name="x", path=str(tiny_model))
     exact, approximate = (
-        search(Dense(weights=weights, max_tokens=16, faiss=index), queries, documents, k)["dense"]
+        search(Dense(pretrained=weights, max_length=16, faiss=index), queries, documents, k)[
+            "dense"
+        ]
         for index, k in ((None, 200), (factory, 10))
     )
     for query_id, ranked in approximate.items():

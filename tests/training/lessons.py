@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zelo.models.biencoder import BiEncoder
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.training.batches import ScoredDataModule
 from zelo.training.lessons import RatedQuery
 from zelo.training.objectives import CentredMSE
@@ -36,7 +36,7 @@ def rated(n: int = 9) -> list[RatedQuery]:
 
 def bi_encoder(folder: Path, **options: Any) -> BiEncoder:
     """An embedding model."""
-    return BiEncoder(weights=Weights(name=str(folder)), **options)
+    return BiEncoder(pretrained=PretrainedModel(name=str(folder)), **options)
 
 
 def lessons(

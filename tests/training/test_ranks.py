@@ -24,7 +24,7 @@ from zelo.config import dump
 from zelo.errors import UserError
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import RECORD
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import MSE, CentredMSE, InfoNCE
@@ -44,7 +44,8 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def arguments(folders: dict[str, Path], out: Path, model: Any, **changes: Any) -> dict[str, Any]:
     """Arguments of the stage."""
     out.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"epochs": 2, "batch": 4, "learning_rate": 1e-4, "held_out": 0.3,
+    options: dict[str, Any] = {"max_epochs": 2, "batch_size": 4, "learning_rate": 1e-4,
+               "validation_fraction": 0.3,
                "validate_every": 3, **changes}  # fmt: skip
     trainer = {name: options.pop(name) for name in ("devices", "strategy") if name in options}
     return {
@@ -97,8 +98,11 @@ def test_two_ranks_learn_what_one_learns(
 ) -> None:  # fmt: skip
     """Batches of 4 queries, the last of an epoch smaller than that: every step is the same."""
     # A large factor of the cosine would make its rounding, which depends on padding, large too.
-    model = make(weights=Weights(name=str(tiny_model)), scale=5.0)
-    changes = {"tokens": 24, "learning_rate": 1e-5}  # ranks have unequal numbers of chunks
+    model = make(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
+    changes = {
+        "max_tokens_per_forward": 24,
+        "learning_rate": 1e-5,
+    }  # ranks have unequal numbers of chunks
     one = train(**arguments(folders, tmp_path / "one", model, objective=objective, **changes))
     two = train(**arguments(folders, tmp_path / "two", model, objective=objective,
                             devices=2, strategy=strategy, **changes))  # fmt: skip
@@ -113,11 +117,13 @@ def test_two_ranks_learn_what_one_learns(
 def test_parts_of_a_batch_on_one_device_are_the_same_step(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
-    model = CrossEncoder(weights=Weights(name=str(tiny_model)))
+    model = CrossEncoder(pretrained=PretrainedModel(name=str(tiny_model)))
     train(**arguments(folders, tmp_path / "one", model, objective=MSE()))
-    train(**arguments(folders, tmp_path / "parts", model, objective=MSE(), accumulate=3))
+    train(
+        **arguments(folders, tmp_path / "parts", model, objective=MSE(), accumulate_grad_batches=3)
+    )
     assert_same(tmp_path / "one", tmp_path / "parts")
-    changes = {"gradient_cache": True, "tokens": 30}
+    changes = {"gradient_cache": True, "max_tokens_per_forward": 30}
     train(**arguments(folders, tmp_path / "cache", model, objective=MSE(), **changes))
     assert_same(tmp_path / "one", tmp_path / "cache")
 
@@ -125,8 +131,8 @@ def test_parts_of_a_batch_on_one_device_are_the_same_step(
 def test_more_ranks_than_queries_in_a_batch(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
-    changes = {"batch": 1, "epochs": 1, "max_steps": 4, "objective": InfoNCE()}
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
+    changes = {"batch_size": 1, "max_epochs": 1, "max_steps": 4, "objective": InfoNCE()}
     train(**arguments(folders, tmp_path / "one", model, **changes))
     train(**arguments(folders, tmp_path / "two", model, devices=2, **changes))
     assert_same(tmp_path / "one", tmp_path / "two")
@@ -141,9 +147,9 @@ def test_the_error_of_a_rank_is_the_error_of_the_stage(
             row["target"] = float("nan")
     columns = {name: [row[name] for row in ratings] for name in ratings[0]}
     write_table(folders["ratings"], "ratings", table("ratings", **columns))
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
     with pytest.raises(UserError, match=r"loss became nan at step \d, in a batch of queries .*q5"):
-        train(**arguments(folders, tmp_path / "two", model, devices=2, held_out=0.0))
+        train(**arguments(folders, tmp_path / "two", model, devices=2, validation_fraction=0.0))
 
 
 SCRIPT = """
@@ -170,8 +176,13 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path], strategy: str, then: dict[str, Any]
 ) -> None:
     """`kill -9` of the stage on two ranks, which die with it; then one, or two again."""
-    model = CrossEncoder(weights=Weights(name=str(tiny_model)))
-    changes = {"epochs": 30, "checkpoint_minutes": 1e-6, "accumulate": 2, "objective": MSE()}
+    model = CrossEncoder(pretrained=PretrainedModel(name=str(tiny_model)))
+    changes = {
+        "max_epochs": 30,
+        "checkpoint_minutes": 1e-6,
+        "accumulate_grad_batches": 2,
+        "objective": MSE(),
+    }
     train(**arguments(folders, tmp_path / "whole", model, **changes))
     job = tmp_path / "stage.json"
     values = arguments(folders, tmp_path / "broken", model, devices=2, strategy=strategy, **changes)
@@ -269,7 +280,7 @@ def test_two_machines_of_slurm(
     tiny_model: Path, tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage starts a step of its allocation; without srun it says what it needs."""
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
     train(**arguments(folders, tmp_path / "one", model))
     there = arguments(folders, tmp_path / "two", model)
     there["trainer"] = LightningTrainer(devices=1, num_nodes=2)
@@ -316,8 +327,8 @@ def test_a_training_takes_its_place_from_who_started_it(
     """A job's variables change neither result nor log."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
-    changes = {"epochs": 1, "held_out": 0.0, "max_steps": 2}
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
+    changes = {"max_epochs": 1, "validation_fraction": 0.0, "max_steps": 2}
     train(**arguments(folders, tmp_path / "free", model, **changes))
     log = (tmp_path / "free/logs/train/metrics.csv").read_text().count("\n")
     assert log > 1
@@ -339,11 +350,11 @@ def test_processes_of_their_own_take_their_place_from_who_started_them(
     manager: str, devices: int,
 ) -> None:  # fmt: skip
     """The variables are there before anything is imported."""
-    model = BiEncoder(weights=Weights(name=str(tiny_model)), scale=5.0)
-    train(**arguments(folders, tmp_path / "free", model, epochs=1))
+    model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
+    train(**arguments(folders, tmp_path / "free", model, max_epochs=1))
     for name, value in CLUSTERS[manager].items():
         monkeypatch.setenv(name, value)
-    values = arguments(folders, tmp_path / "job", model, epochs=1, devices=devices)
+    values = arguments(folders, tmp_path / "job", model, max_epochs=1, devices=devices)
     paths = {name: str(v) for name, v in values.items() if isinstance(v, Path)}
     rest = {name: dump(v) for name, v in values.items() if name not in paths}
     (tmp_path / "job.json").write_text(json.dumps({"paths": paths, "arguments": rest}))

@@ -17,8 +17,8 @@ from zelo.evaluation.elo_truth import elo_ndcg
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pretrained import PretrainedModel
 from zelo.models.tokens import TokenFile, write_tokens
-from zelo.models.weights import Weights
 from zelo.seeding import stream
 from zelo.training import fit as fitting
 from zelo.training.batches import Judged, PairwiseDataModule
@@ -35,7 +35,9 @@ def test_scored_batches_hold_every_rated_document_once(
     tiny_model: Path, tmp_path: Path, make: type[BiEncoder | CrossEncoder]
 ) -> None:
     """What is read of each place is what the model would make of that query and document."""
-    module = make(weights=Weights(name=str(tiny_model))).module(CentredMSE(), TrainingOptions(), 1)
+    module = make(pretrained=PretrainedModel(name=str(tiny_model))).module(
+        CentredMSE(), TrainingOptions(), 1
+    )
     tokenizer = module.model.tokenizer
     seen = {}
     for batch in lessons(module, tmp_path, rated(), 4, seed=3).train_dataloader():
@@ -114,9 +116,11 @@ def test_pairwise_batches_swap_and_keep_the_meaning(tiny_model: Path, tmp_path: 
 def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = None) -> torch.Tensor:
     """Parameters after training, with a checkpoint after every step."""
     out.mkdir(exist_ok=True)
-    training = TrainingOptions(epochs=2, batch=4, learning_rate=1e-3, checkpoint_minutes=1e-6)
+    training = TrainingOptions(
+        max_epochs=2, batch_size=4, learning_rate=1e-3, checkpoint_minutes=1e-6
+    )
     torch.manual_seed(0)
-    module = bi_encoder(model_folder, max_tokens=16).module(CentredMSE(), training, steps)
+    module = bi_encoder(model_folder, max_length=16).module(CentredMSE(), training, steps)
     trainer = LightningTrainer()
     if stop is not None:
         build = trainer.build
@@ -146,7 +150,7 @@ def test_training_resumed_from_a_checkpoint_is_training_undisturbed(
 
 def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    training = TrainingOptions(epochs=40, batch=16, learning_rate=5e-3)
+    training = TrainingOptions(max_epochs=40, batch_size=16, learning_rate=5e-3)
     triples = [(f"find {w}", f"text about {w}", "text about nothing") for w in "abcdefgh"]
     module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40)
     data = pairs(module.model, triples, 1.0, 8, tmp_path)
@@ -183,7 +187,7 @@ def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> Non
 
 def test_a_level_is_matched_learned_and_not_shipped(tiny_model: Path, tmp_path: Path) -> None:
     """Targets in [0, 1] say how high a query's documents are; cosines all lie above 0."""
-    model = bi_encoder(tiny_model, scale=5.0)
+    model = bi_encoder(tiny_model, logit_scale=5.0)
     module = model.module(MSE(), TrainingOptions(), 10)
     data = lessons(module, tmp_path, rated(9), 4)
     batch = next(iter(data.train_dataloader()))
@@ -212,7 +216,7 @@ def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
     head = {"head": "segments"} if make is CrossEncoder else {}
 
     def module(steps: int) -> PointwiseModule:
-        model = make(weights=Weights(name=str(tiny_model)), **head)
+        model = make(pretrained=PretrainedModel(name=str(tiny_model)), **head)
         made = model.module(CentredMSE(), training, steps)
         made.to_match = list(lessons(made, tmp_path, rated(12), 4).train_dataloader())
         if make is CrossEncoder:
@@ -268,14 +272,14 @@ def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Pa
 
 
 def test_steps_are_capped() -> None:
-    assert TrainingOptions(epochs=3).steps(10) == 30
-    assert TrainingOptions(epochs=3, max_steps=8).steps(10) == 8
-    assert TrainingOptions(epochs=1, max_steps=80).steps(10) == 10
+    assert TrainingOptions(max_epochs=3).steps(10) == 30
+    assert TrainingOptions(max_epochs=3, max_steps=8).steps(10) == 8
+    assert TrainingOptions(max_epochs=1, max_steps=80).steps(10) == 10
 
 
 def test_a_loss_that_explodes_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
     """Real targets that lie a thousand times further out than those before."""
-    module = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), TrainingOptions(), 12)
+    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), TrainingOptions(), 12)
     queries = [RatedQuery(f"q{i}", ["d0", "d1"], [0.5, -0.5]) for i in range(12)]
     data = lessons(module, tmp_path, queries, 1)
     rng = stream(0, "epoch", "0").permutation(12)
@@ -294,7 +298,8 @@ def test_out_of_memory_names_the_settings(
     data = lessons(module, tmp_path, rated(), 4)
     with pytest.raises(
         UserError,
-        match=r"out of memory .*training\.tokens=1024, training\.gradient_cache=true.*accumulate=2",
+        match=r"out of memory .*training\.max_tokens_per_forward=1024, "
+        r"training\.gradient_cache=true.*accumulate_grad_batches=2",
     ):
         fitting.fit(module, data, tmp_path, 3, TrainingOptions(), LightningTrainer(),
                     CSVLogger(tmp_path), "t")  # fmt: skip
@@ -302,11 +307,13 @@ def test_out_of_memory_names_the_settings(
 
 def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
     """A rate that ruins the model: what validated best is what is loaded."""
-    training = TrainingOptions(learning_rate=0.5, clip=100.0, validate_every=1, warmup=0.5)
-    module = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), training, 6)
+    training = TrainingOptions(
+        learning_rate=0.5, gradient_clip_val=100.0, validate_every=1, warmup_ratio=0.5
+    )
+    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training, 6)
     data = lessons(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))
     fitting.fit(module, data, tmp_path, 6, training, LightningTrainer(), CSVLogger(tmp_path), "t")
-    fresh = bi_encoder(tiny_model, scale=5.0).module(CentredMSE(), training, 6)
+    fresh = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training, 6)
     said = fitting.load_fitted(fresh, tmp_path)
     scores = [float(row["val/NDCG@10"]) for row in validations(tmp_path)]
     assert said["validated"]["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-4)

@@ -136,7 +136,7 @@ def test_gradients_are_clipped_before_a_fused_step(
             fused.update(group["fused"] for group in trainer.optimizers[0].param_groups)
 
     def steps(name: str, clip: float) -> list[float]:
-        row = Row("bi-encoder", precision=precision, options={"clip": clip})
+        row = Row("bi-encoder", precision=precision, options={"gradient_clip_val": clip})
         arguments = row.arguments(tmp_path / name, folders)
         build = arguments["trainer"].build
         object.__setattr__(arguments["trainer"], "build", lambda *given: build(

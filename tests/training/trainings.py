@@ -23,7 +23,7 @@ from zelo.config import Component, build, dump
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.lora import Lora
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import Stage
 from zelo.training.distil import PairwiseModel, distil, learn_pairs
 from zelo.training.loggers import Csv, Tracking
@@ -33,10 +33,10 @@ from zelo.training.train import learn, train
 
 PROCESSES = ("one", "ddp", "fsdp")
 FEATURES: dict[str, dict[str, Any]] = {
-    "accumulate": {"accumulate": 2},
-    "gradient_cache": {"gradient_cache": True, "tokens": 40},
+    "accumulate": {"accumulate_grad_batches": 2},
+    "gradient_cache": {"gradient_cache": True, "max_tokens_per_forward": 40},
     "gradient_checkpointing": {},  # of the model
-    "held_out": {"held_out": 0.3, "validate_every": 1},
+    "held_out": {"validation_fraction": 0.3, "validate_every": 1},
     "resume": {"checkpoint_minutes": 1e-6},
 }
 COMPILED = {"compile": {"compile": True}}  # takes half a minute a row
@@ -46,25 +46,25 @@ PAIRWISE = ("pairwise", "pairwise-decoder")
 def model(name: str, folders: Mapping[str, Path], checkpointing: bool = False) -> Component:
     """A kind of model; `folders` are those of an encoder, a decoder and a reranker."""
     encoder, decoder, reranker = (
-        Weights(name=str(folders[i])) for i in ("encoder", "decoder", "reranker")
+        PretrainedModel(name=str(folders[i])) for i in ("encoder", "decoder", "reranker")
     )
-    size = {"max_tokens": 64, "gradient_checkpointing": checkpointing}
-    adapters = {"weights": decoder, "lora": Lora(rank=4), **size}
+    size = {"max_length": 64, "gradient_checkpointing": checkpointing}
+    adapters = {"pretrained": decoder, "lora": Lora(rank=4), **size}
     match name:
         case "bi-encoder":
-            return BiEncoder(weights=encoder, scale=5.0, **size)
+            return BiEncoder(pretrained=encoder, logit_scale=5.0, **size)
         case "bi-encoder-decoder":
-            return BiEncoder(scale=5.0, **adapters)
+            return BiEncoder(logit_scale=5.0, **adapters)
         case "answer":
-            return CrossEncoder(head="answer", **{**adapters, "max_tokens": 400})
+            return CrossEncoder(head="answer", **{**adapters, "max_length": 400})
         case "keep":
-            return CrossEncoder(weights=reranker, head="keep", **size)
+            return CrossEncoder(pretrained=reranker, head="keep", **size)
         case "pairwise":
-            return PairwiseModel(weights=encoder, **size)
+            return PairwiseModel(pretrained=encoder, **size)
         case "pairwise-decoder":
             return PairwiseModel(**adapters)
         case head:
-            return CrossEncoder(weights=encoder, head=head, **size)
+            return CrossEncoder(pretrained=encoder, head=head, **size)
 
 
 MODELS = (
@@ -97,7 +97,7 @@ class Row:
         out.mkdir(parents=True, exist_ok=True)
         devices = {"devices": 1 if self.processes == "one" else 2}
         strategy = {} if self.processes == "one" else {"strategy": self.processes}
-        steps = {"epochs": 2, "batch": 4, "learning_rate": 1e-4}
+        steps = {"max_epochs": 2, "batch_size": 4, "learning_rate": 1e-4}
         common = {
             "out": out,
             "data": folders["data"],

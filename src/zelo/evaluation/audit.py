@@ -27,7 +27,7 @@ from zelo.evaluation.significance import bootstrap_interval
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import retrieve
@@ -52,7 +52,7 @@ class Audit(Component):
     data: Log = option(help="the log, and how much of it")
     sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
-    weights: Weights = option(help="the model that judges here refer to", exclude=True)
+    pretrained: PretrainedModel = option(help="the model that judges here refer to", exclude=True)
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     rating: Rating = option(help="how comparisons become Elos")
 

@@ -41,7 +41,7 @@ from zelo.evaluation.evaluate import (
 from zelo.evaluation.rerankers import Pool, Reranker
 from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
 from zelo.retrieval.retrieve import Retriever, first_stage_of, retrieve
 from zelo.store import Store, stage
@@ -113,7 +113,7 @@ class Benchmark(Component):
     depth: int = option(
         100, "of these, how many are reranked; the others stay in order below", ge=1
     )
-    weights: Weights = option(help="the model that other options refer to")
+    pretrained: PretrainedModel = option(help="the model that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
     rerankers: dict[str, Reranker] = option({}, "what is compared, by name")

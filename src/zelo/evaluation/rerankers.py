@@ -25,7 +25,7 @@ from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
 from zelo.judging.limits import backoff, retry_after
 from zelo.judging.wire import redact
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 
 Scores = dict[str, list[float]]
 Candidates = Mapping[str, Sequence[str]]
@@ -67,8 +67,8 @@ class CrossEncoderReranker(Component):
     as their folder says (`1_LogitScore/config.json`, chat template, prompts). Of zerank's first
     releases, which ship code instead, it is known how they score; code is never run."""
 
-    weights: Weights = option(help="the model")
-    max_tokens: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
+    pretrained: PretrainedModel = option(help="the model")
+    max_length: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
     batch_size: int = option(32, "pairs read at once", ge=1, exclude=True)
 
     def check(self) -> None:
@@ -76,14 +76,14 @@ class CrossEncoderReranker(Component):
         from zelo.models.crossencoder import load_cross_encoder
         from zelo.models.loading import trial
 
-        with trial(self.weights.locate()):
-            load_cross_encoder(self.weights.locate(), max_tokens=self.max_tokens)
+        with trial(self.pretrained.locate()):
+            load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores as the model gives them, its own activation included."""
         from zelo.models.crossencoder import load_cross_encoder, predict
 
-        model = load_cross_encoder(self.weights.locate(), max_tokens=self.max_tokens)
+        model = load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
         scores = iter(predict(model, pool.pairs(), self.batch_size))
         return {i: [next(scores) for _ in docs] for i, docs in pool.candidates.items()}
 
@@ -91,8 +91,8 @@ class CrossEncoderReranker(Component):
 class EmbeddingReranker(Component):
     """Cosine similarity of whatever `SentenceTransformer` loads, with the model's prompts."""
 
-    weights: Weights = option(help="the model")
-    max_tokens: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
+    pretrained: PretrainedModel = option(help="the model")
+    max_length: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
     def check(self) -> None:
@@ -100,14 +100,14 @@ class EmbeddingReranker(Component):
         from zelo.models.embedding import load_embedding_model
         from zelo.models.loading import trial
 
-        with trial(self.weights.locate()):
-            load_embedding_model(self.weights.locate(), self.max_tokens)
+        with trial(self.pretrained.locate()):
+            load_embedding_model(self.pretrained.locate(), self.max_length)
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Cosine similarity of the query with each candidate."""
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
-        model = load_embedding_model(self.weights.locate(), self.max_tokens)
+        model = load_embedding_model(self.pretrained.locate(), self.max_length)
         return rerank_by_cosine(
             model, pool.queries, pool.documents, pool.candidates, self.batch_size
         )

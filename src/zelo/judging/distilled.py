@@ -62,7 +62,7 @@ class Distilled(Component):
         said = ["distilled", digest_files(self._weights())]
         if trainer.precision != "32-true":
             said.append(trainer.precision)
-        budget = trainer.tokens(TrainingOptions(tokens=self.tokens))
+        budget = trainer.tokens(TrainingOptions(max_tokens_per_forward=self.tokens))
         return PreparedDistilled(digest(said), self.folder.expanduser(), trainer, budget)
 
 

@@ -15,7 +15,7 @@ from zelo.errors import UserError
 from zelo.judging import prompt
 from zelo.judging.protocol import Answer, Question
 from zelo.models.batching import by_length
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.progress import tell
 from zelo.store import digest
 
@@ -26,7 +26,7 @@ class LanguageModel(Component):
     """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`."""
 
     usd_per_answer: ClassVar[float] = 0.0
-    weights: Weights = option(help="a causal language model")
+    pretrained: PretrainedModel = option(help="a causal language model")
     document_tokens: int = option(
         512, "of each document at most about so many tokens are shown", ge=16
     )
@@ -54,7 +54,7 @@ class LanguageModel(Component):
         )
 
         quiet_transformers()
-        folder = self.weights.locate()
+        folder = self.pretrained.locate()
         with loaded_from(folder):
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
@@ -71,7 +71,7 @@ class LanguageModel(Component):
         with_padding(tokenizer, model)
         how = [prompt.prompt_hash("choose"), self.document_tokens, self.both_orders, self.precision]
         return PreparedLanguageModel(
-            digest(["language_model", self.weights.fingerprint(), *how]),
+            digest(["language_model", self.pretrained.fingerprint(), *how]),
             self,
             model.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
             tokenizer,
@@ -102,8 +102,8 @@ class PreparedLanguageModel:
         frame = len(self.encoded(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12))
         if self.longest is not None and frame + 3 * SHORTEST > self.longest:
             raise UserError(
-                f"judge: {self.judge.weights.name}: it reads {self.longest} tokens, and {frame} of "
-                f"them are the prompt without its texts; choose another model"
+                f"judge: {self.judge.pretrained.name}: it reads {self.longest} tokens, and "
+                f"{frame} of them are the prompt without its texts; choose another model"
             )
 
     def documents_cut(self, texts: Sequence[str]) -> int:
@@ -119,7 +119,7 @@ class PreparedLanguageModel:
         ids = {ids[0] for ids in encoded if len(ids) == 1 and ids[0] != unknown}
         if not ids:
             raise UserError(
-                f"judge: {self.judge.weights.name}: its vocabulary has no token {letter!r}"
+                f"judge: {self.judge.pretrained.name}: its vocabulary has no token {letter!r}"
             )
         return sorted(ids)
 
@@ -148,7 +148,7 @@ class PreparedLanguageModel:
             ids = self.encoded(shown, limit, code[:12])
             if self.longest is None or len(ids) <= self.longest:
                 return ids
-            name = self.judge.weights.name
+            name = self.judge.pretrained.name
             tell(f"judge: {name} reads {self.longest:,} tokens: long documents are cut to fit")
             if limit <= SHORTEST:  # of texts whose tokens are many more than are counted
                 raise UserError(

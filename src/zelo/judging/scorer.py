@@ -11,7 +11,7 @@ import numpy as np
 
 from zelo.config import Component, option
 from zelo.judging.protocol import Answer, Question
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Scorer(Component):
         help="cross_encoder: raw scores; bi_encoder: cosine of the embeddings",
         pattern="^(cross_encoder|bi_encoder)$",
     )
-    weights: Weights = option(help="what sentence-transformers loads as such a model")
-    max_tokens: int = option(512, "longer texts are cut", ge=8)
+    pretrained: PretrainedModel = option(help="what sentence-transformers loads as such a model")
+    max_length: int = option(512, "longer texts are cut", ge=8)
     scale: float = option(
         1.0, "1 for a model whose score is a logit; about 20 for cosines of a bi-encoder", gt=0
     )
@@ -36,24 +36,24 @@ class Scorer(Component):
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedScorer:
         """Load the model."""
-        how = [self.kind, self.weights.fingerprint(), self.max_tokens, self.scale]
+        how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.scale]
         if self.kind == "cross_encoder":
             from zelo.models.crossencoder import is_first_zerank
 
-            if is_first_zerank(self.weights.locate()):
+            if is_first_zerank(self.pretrained.locate()):
                 how.append("Yes")  # how it is read lies in no file that is fingerprinted
         return PreparedScorer(digest(["scorer", *how]), self, self.load())
 
     def load(self) -> CrossEncoder | SentenceTransformer:
         """The model."""
-        folder = self.weights.locate()
+        folder = self.pretrained.locate()
         if self.kind == "bi_encoder":
             from zelo.models.embedding import load_embedding_model
 
-            return load_embedding_model(folder, self.max_tokens)
+            return load_embedding_model(folder, self.max_length)
         from zelo.models.crossencoder import load_cross_encoder
 
-        model: CrossEncoder = load_cross_encoder(folder, max_tokens=self.max_tokens)
+        model: CrossEncoder = load_cross_encoder(folder, max_length=self.max_length)
         return model
 
 

@@ -17,7 +17,7 @@ from zelo.config import Component, option
 from zelo.data.texts import privileged_texts, query_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.judging.recorded import existing, read_rows
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest_files
 
 Scores = Mapping[tuple[str, str], float]  # (query id, document id) → hidden score
@@ -58,8 +58,8 @@ class Lexical(Component):
 class Embedding(Component):
     """Cosine of embeddings."""
 
-    weights: Weights = option(help="embedding model that compares")
-    max_tokens: int = option(64, "longer texts are cut here", ge=8)
+    pretrained: PretrainedModel = option(help="embedding model that compares")
+    max_length: int = option(64, "longer texts are cut here", ge=8)
     gain: float = option(2.0, "standard deviation of the hidden scores", gt=0)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
 
@@ -68,7 +68,7 @@ class Embedding(Component):
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
         queries, privileged = readable(data, pairs)
-        model = load_embedding_model(self.weights.locate(), self.max_tokens)
+        model = load_embedding_model(self.pretrained.locate(), self.max_length)
         cosines = rerank_by_cosine(model, queries, privileged, pairs, self.batch_size)
         return scaled(pairs, {i: np.asarray(row) for i, row in cosines.items()}, self.gain)
 

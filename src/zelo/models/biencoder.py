@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zelo.config import Component, option
 from zelo.models.lora import Lora, merge, prepare
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 
 if TYPE_CHECKING:
     from zelo.training.modules import BiEncoderModule
@@ -21,7 +21,9 @@ DEFAULT_SCALE = 6.0
 class BiEncoder(Component):
     """`model=embedding`: query and document are embedded apart; the score is their cosine."""
 
-    weights: Weights = option(help="embedding model, or a bare encoder or decoder, to start from")
+    pretrained: PretrainedModel = option(
+        help="embedding model, or a bare encoder or decoder, to start from"
+    )
     pooling: str | None = option(
         None,
         "of token embeddings; null: as the model says, else a decoder's last token, others' mean",
@@ -33,11 +35,11 @@ class BiEncoder(Component):
     dimensions: list[int] = option(
         [], "lengths that embeddings are also trained to be cut to (Matryoshka)"
     )
-    max_tokens: int = option(256, "longer texts are cut here, in training and after", ge=8)
-    train_max_tokens: int | None = option(
+    max_length: int = option(256, "longer texts are cut here, in training and after", ge=8)
+    train_max_length: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
     )
-    scale: float | None = option(
+    logit_scale: float | None = option(
         None,
         "training compares `scale · cosine` with targets; null: so that the starting model's "
         "predictions spread as the targets do (6 where the objective fixes their level)",
@@ -62,8 +64,8 @@ class BiEncoder(Component):
         from zelo.training.modules import BiEncoderModule
 
         model: Any = load_embedding_model(
-            self.weights.locate(),
-            self.train_max_tokens or self.max_tokens,
+            self.pretrained.locate(),
+            self.train_max_length or self.max_length,
             self.pooling,
             self.attention,
         )
@@ -71,7 +73,7 @@ class BiEncoder(Component):
             model.prompts = {**model.prompts, **self.prompts}
         adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
         module = BiEncoderModule(
-            model, self.scale or DEFAULT_SCALE, objective, training, steps, self.dimensions
+            model, self.logit_scale or DEFAULT_SCALE, objective, training, steps, self.dimensions
         )
         module.remember(adapted)
         return module
@@ -81,9 +83,9 @@ class BiEncoder(Component):
         from zelo.models.loading import limit
 
         model = module.model
-        limit(model, self.weights.locate(), self.max_tokens)
+        limit(model, self.pretrained.locate(), self.max_length)
         if module.adapted is not None:
-            merge(module.adapted, folder / "adapter", self.weights.name)
+            merge(module.adapted, folder / "adapter", self.pretrained.name)
         model.save_pretrained(str(folder), create_model_card=False)
 
     def score(
@@ -100,7 +102,7 @@ class BiEncoder(Component):
         from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
         model: Any = load_embedding_model(
-            folder or self.weights.locate(), self.max_tokens, None if folder else self.pooling
+            folder or self.pretrained.locate(), self.max_length, None if folder else self.pooling
         )
         if folder is None and self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}

@@ -15,7 +15,7 @@ from zelo.errors import UserError
 from zelo.models.batching import by_length, by_room
 from zelo.models.biencoder import DEFAULT_SCALE
 from zelo.models.lora import Lora, merge, prepare
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 
 if TYPE_CHECKING:
     from zelo.training.modules import CrossEncoderModule
@@ -32,7 +32,7 @@ class CrossEncoder(Component):
     ships with its own code. `keep` goes on from a folder that is a cross-encoder already.
     """
 
-    weights: Weights = option(help="encoder, decoder or cross-encoder to start from")
+    pretrained: PretrainedModel = option(help="encoder, decoder or cross-encoder to start from")
     head: str = option(
         "mean", "what turns tokens into a score", pattern="^(mean|cls|answer|segments|keep)$"
     )
@@ -42,11 +42,11 @@ class CrossEncoder(Component):
         min_length=1,
         max_length=2,
     )
-    max_tokens: int = option(256, "longer pairs are cut here, in training and after", ge=8)
-    train_max_tokens: int | None = option(
+    max_length: int = option(256, "longer pairs are cut here, in training and after", ge=8)
+    train_max_length: int | None = option(
         None, "cut shorter than that in training, for speed", ge=8
     )
-    scale: float | None = option(
+    logit_scale: float | None = option(
         None,
         "factor of the cosine in the `segments` head; null: so that the starting model's "
         "predictions spread as the targets do (6 where the objective fixes their level)",
@@ -69,18 +69,18 @@ class CrossEncoder(Component):
         from zelo.models.loading import limit
         from zelo.training.modules import CrossEncoderModule
 
-        folder = self.weights.locate()
+        folder = self.pretrained.locate()
         if self.head == "keep":
             model = load_cross_encoder(folder, self.attention)
         else:
             model = new_cross_encoder(
-                folder, self.head, self.scale or DEFAULT_SCALE, self.answers, self.attention
+                folder, self.head, self.logit_scale or DEFAULT_SCALE, self.answers, self.attention
             )
-        limit(model, folder, self.train_max_tokens or self.max_tokens)
+        limit(model, folder, self.train_max_length or self.max_length)
         frame, room = model.preprocess([("", "")])["input_ids"].shape[1], model.max_seq_length
         if 2 * frame > room:
             raise UserError(
-                f"model.max_tokens={room}: {frame} of them are the frame that this model puts "
+                f"model.max_length={room}: {frame} of them are the frame that this model puts "
                 f"around query and document; give it more"
             )
         adapted = prepare(model[0].model, self.lora, self.gradient_checkpointing)
@@ -97,8 +97,8 @@ class CrossEncoder(Component):
         from zelo.models.loading import limit
 
         if module.adapted is not None:
-            merge(module.adapted, folder / "adapter", self.weights.name)
-        limit(module.model, self.weights.locate(), self.max_tokens)
+            merge(module.adapted, folder / "adapter", self.pretrained.name)
+        limit(module.model, self.pretrained.locate(), self.max_length)
         # Scores leave the shipped model as the objective compared them with targets.
         module.model.activation_fn = module.objective.activation()
         save_cross_encoder(module.model, folder)
@@ -125,11 +125,11 @@ class CrossEncoder(Component):
         """
         from zelo.models.loading import limit
 
-        start = self.weights.locate()
+        start = self.pretrained.locate()
         if folder is None and self.head not in ("keep", "answer"):
             from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
-            model: Any = load_embedding_model(start, self.max_tokens)
+            model: Any = load_embedding_model(start, self.max_length)
             return rerank_by_cosine(model, queries, documents, candidates, self.batch_size, tokens)
         pairs = [
             (queries[query_id], documents[doc_id])
@@ -138,7 +138,7 @@ class CrossEncoder(Component):
         ]
         if folder is None and self.head == "answer":
             model = new_cross_encoder(start, self.head, answers=self.answers)
-            limit(model, start, self.max_tokens)
+            limit(model, start, self.max_length)
             found = predict(model, pairs, self.batch_size, tokens)
         elif trainer.processes > 1:
             from zelo.models.scoring import score_on_devices
@@ -417,10 +417,10 @@ def save_cross_encoder(model: Any, folder: Path) -> None:
 
 
 def load_cross_encoder(
-    folder: Path, attention: str | None = None, max_tokens: int | None = None
+    folder: Path, attention: str | None = None, max_length: int | None = None
 ) -> Any:
     """Load a folder that gives pairs scores, written by `save_cross_encoder` or released by others;
-    pairs longer than `max_tokens` are cut.
+    pairs longer than `max_length` are cut.
 
     The code of a head is the installed one; none that lies in a folder is run. Raises `UserError`
     where there is no such model, none that gives one score, or a causal language model that does
@@ -461,7 +461,7 @@ def load_cross_encoder(
                     "a query and a document: nothing says how it scores"
                 )
     with_padding(model.tokenizer, model[0].model)
-    limit(model, folder, max_tokens)
+    limit(model, folder, max_length)
     return model.float()
 
 

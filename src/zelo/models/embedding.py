@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 def load_embedding_model(
     folder: Path,
-    max_tokens: int | None = None,
+    max_length: int | None = None,
     pooling: str | None = None,
     attention: str | None = None,
 ) -> SentenceTransformer:
-    """Load a folder as an embedding model, in float32; texts longer than `max_tokens` are cut.
+    """Load a folder as an embedding model, in float32; texts longer than `max_length` are cut.
 
     `pooling` (mean, cls, lasttoken) replaces what the folder says, or the library's choice where it
     says nothing: last token of a causal language model, mean of others.
@@ -44,7 +44,7 @@ def load_embedding_model(
         tokenizer = getattr(model[0], "tokenizer", None)
         with_words(tokenizer)
         with_padding(tokenizer, getattr(model[0], "model", None))
-        limit(model, folder, max_tokens, own=True)
+        limit(model, folder, max_length, own=True)
     if pooling is not None:
         pool = Pooling(model[0].get_embedding_dimension(), pooling_mode=pooling)
         model = SentenceTransformer(

@@ -131,7 +131,7 @@ def cut_to(wanted: int | None, most: int | None, folder: Path) -> int | None:
     """How many tokens of a text are read where `wanted` are asked for; said where it is fewer."""
     if wanted is None or most is None or wanted <= most:
         return most if wanted is None else wanted
-    tell(f"{folder}: max_tokens={wanted} is cut to {most}, the most that this model reads")
+    tell(f"{folder}: max_length={wanted} is cut to {most}, the most that this model reads")
     return most
 
 

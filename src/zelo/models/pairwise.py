@@ -31,7 +31,7 @@ HEAD, OPTIONS = "pairwise_head.safetensors", "pairwise.json"
 class PairwiseReranker(nn.Module):
     """Logit of P(a ≻ b) for triples of texts."""
 
-    def __init__(self, folder: Path, max_query_tokens: int, max_tokens: int, scale: float = 6.0):
+    def __init__(self, folder: Path, max_query_length: int, max_length: int, scale: float = 6.0):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
@@ -56,10 +56,10 @@ class PairwiseReranker(nn.Module):
             ).float()
         with_padding(self.tokenizer, self.encoder)
         most = usable_length(self.encoder)
-        self.max_tokens = cut_to(max_tokens, most, folder) or max_tokens
+        self.max_length = cut_to(max_length, most, folder) or max_length
         # Of each document a token is seen, and of the separators there are four.
-        self.max_query_tokens = min(
-            max_query_tokens, max_query_tokens if most is None else most - 6
+        self.max_query_length = min(
+            max_query_length, max_query_length if most is None else most - 6
         )
         self.scale = scale
         # A decoder has neither [CLS] nor [SEP]: its end of text parts the segments.
@@ -77,7 +77,7 @@ class PairwiseReranker(nn.Module):
     def encode(self, triples: Sequence[Triple]) -> dict[str, Tensor]:
         """Token ids, mask, segments (1 query, 2 first, 3 second, 0 none), each (triples, length).
 
-        The query is cut to `max_query_tokens` and each document to half of what `max_tokens`
+        The query is cut to `max_query_length` and each document to half of what `max_length`
         leaves, so that both documents are always seen.
         """
         start = [] if self.start is None else [self.start]
@@ -88,8 +88,8 @@ class PairwiseReranker(nn.Module):
         ids: list[list[int]] = []
         segments: list[list[int]] = []
         for q, a, b in zip(*columns, strict=True):
-            q = q[: self.max_query_tokens]
-            room = max((self.max_tokens - len(q) - 4) // 2, 1)
+            q = q[: self.max_query_length]
+            room = max((self.max_length - len(q) - 4) // 2, 1)
             a, b = a[:room], b[:room]
             ids.append([*start, *q, self.end, *a, self.end, *b, self.end])
             sizes = (len(start) + len(q) + 1, len(a) + 1, len(b) + 1)
@@ -146,8 +146,8 @@ class PairwiseReranker(nn.Module):
         write_json(
             folder / OPTIONS,
             {
-                "max_query_tokens": self.max_query_tokens,
-                "max_tokens": self.max_tokens,
+                "max_query_length": self.max_query_length,
+                "max_length": self.max_length,
                 "scale": self.scale,
             },
         )

@@ -46,7 +46,7 @@ def score_on_devices(
     prompt = model.prompts.get(model.default_prompt_name)
     tokenize(model, pairs, prompt, out / PAIRS, "pairs")
     (out / LOTS).mkdir(exist_ok=True)
-    budget = trainer.tokens(TrainingOptions(tokens=tokens))
+    budget = trainer.tokens(TrainingOptions(max_tokens_per_forward=tokens))
     on_devices(score_lots, out, trainer, folder=folder, budget=budget)
     scores = np.concatenate([np.load(path) for path in sorted((out / LOTS).glob("*.npy"))])
     assert len(scores) == len(pairs), (len(scores), len(pairs))

@@ -117,7 +117,7 @@ def report(
         "fitted": {row["judge"]: row for row in read_table(ratings, "judges").to_pylist()},
         "modelled": run.rating.joint_judges,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
-        "start": run.model.weights.path or run.model.weights.name,
+        "start": run.model.pretrained.path or run.model.pretrained.name,
         "command": shlex.join(["zelo", "run", *overrides]),
         "code": code_version(),
         "packages": package_versions(),

@@ -14,7 +14,7 @@ import numpy as np
 from zelo.config import Component, option
 from zelo.data.texts import PART, Corpus
 from zelo.errors import UserError
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Hits
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ TRAINED_ON = 100_000  # embeddings that a FAISS index learns its cells and codes
 class Dense(Component):
     """`retriever=dense`: an embedding model's cosine similarity, with the model's prompts."""
 
-    weights: Weights = option(help="embedding model to search with")
-    max_tokens: int = option(256, "longer texts are cut here, or split", ge=8)
+    pretrained: PretrainedModel = option(help="embedding model to search with")
+    max_length: int = option(256, "longer texts are cut here, or split", ge=8)
     passages: bool = option(
         False,
-        "split documents longer than max_tokens into passages that overlap by a quarter; the best "
+        "split documents longer than max_length into passages that overlap by a quarter; the best "
         "passage counts",
     )
     faiss: str | None = option(
@@ -46,7 +46,7 @@ class Dense(Component):
         """Best `k` documents of each query, with their cosine similarity."""
         from zelo.models.embedding import embed, load_embedding_model
 
-        model = load_embedding_model(self.weights.locate(), self.max_tokens)
+        model = load_embedding_model(self.pretrained.locate(), self.max_length)
         q = embed(model, list(queries.values()), self.batch_size, "query", "queries")
         k = min(k, len(corpus))
         if self.faiss is not None:
@@ -158,14 +158,14 @@ def tokens_of_prompt(model: SentenceTransformer) -> int:
     return len(model.tokenizer(prompt, add_special_tokens=False)["input_ids"]) if prompt else 0
 
 
-def split(tokenizer: Any, text: str, max_tokens: int) -> list[str]:
-    """A text in passages of at most `max_tokens` tokens, special ones included, each beginning a
+def split(tokenizer: Any, text: str, max_length: int) -> list[str]:
+    """A text in passages of at most `max_length` tokens, special ones included, each beginning a
     quarter before the last one ends; a text that is short enough is one passage."""
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
     )
     spans = encoded["offset_mapping"]
-    room = max(max_tokens - tokenizer.num_special_tokens_to_add(), 1)
+    room = max(max_length - tokenizer.num_special_tokens_to_add(), 1)
     if len(spans) <= room:
         return [text]
     step = max(room - room // 4, 1)

@@ -73,7 +73,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             weight_decay=options.weight_decay,
             fused=self.trainer.precision != "16-mixed",  # whose scaler would divide in the step
         )
-        warmup = max(round(options.warmup * self.steps), 1)
+        warmup = max(round(options.warmup_ratio * self.steps), 1)
 
         def rate(step: int) -> float:
             if step < warmup:
@@ -148,7 +148,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             raise UserError(
                 f"training: the loss became {float(loss.detach())} at step "
                 f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
-                f"training.learning_rate or training.clip, or look at their ratings"
+                f"training.learning_rate or training.gradient_clip_val, or look at their ratings"
             )
         self.log("train/loss", loss, batch_size=1, sync_dist=place()[1] > 1)
         return loss

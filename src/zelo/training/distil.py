@@ -17,7 +17,7 @@ from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.judging.ensemble import Preferences, average
 from zelo.models.lora import Lora, merge, prepare
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import stage
 from zelo.training.options import LightningTrainer, TrainingOptions
 from zelo.training.ranks import on_devices
@@ -29,10 +29,10 @@ TRIPLES = "triples.arrow"
 class PairwiseModel(Component):
     """The pairwise cross-encoder that learns from the ensemble (METHOD, stage 3)."""
 
-    weights: Weights = option(help="encoder to start from")
-    max_query_tokens: int = option(48, "longer queries are cut here", ge=4)
-    max_tokens: int = option(192, "query and both documents together", ge=16)
-    scale: float = option(6.0, "factor of the cosines in the head", gt=0)
+    pretrained: PretrainedModel = option(help="encoder to start from")
+    max_query_length: int = option(48, "longer queries are cut here", ge=4)
+    max_length: int = option(192, "query and both documents together", ge=16)
+    logit_scale: float = option(6.0, "factor of the cosines in the head", gt=0)
     lora: Lora | None = option(None, "adapters in place of full fine-tuning")
     gradient_checkpointing: bool = option(
         False, "make activations anew in the backward pass: less memory, slower", exclude=True
@@ -71,7 +71,7 @@ def distil(
     ]
     if not triples:
         raise UserError("distil: the ensemble answered no comparison; there is nothing to learn")
-    steps = training.steps(-(-len(triples) // training.batch))
+    steps = training.steps(-(-len(triples) // training.batch_size))
     reading = module_of(model, training, steps, seed).model
     both = [triple for q, a, b in triples for triple in ((q, a, b), (q, b, a))]
     write_tokens(reading.encode, both, out / TOKENS / TRIPLES, reading.tokenizer, "triples")
@@ -92,7 +92,7 @@ def distil(
     fitted = load_fitted(trained, out)
     with writing_below(out / MODEL):
         if trained.adapted is not None:
-            merge(trained.adapted, out / MODEL / "adapter", model.weights.name)
+            merge(trained.adapted, out / MODEL / "adapter", model.pretrained.name)
         trained.model.eval().save(out / MODEL)
     for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
@@ -124,10 +124,10 @@ def learn_pairs(
     batches = PairwiseDataModule(
         judged,
         TokenFile(out / TOKENS / TRIPLES),
-        training.batch,
+        training.batch_size,
         seed,
         trainer.tokens(training),
-        training.accumulate,
+        training.accumulate_grad_batches,
     )
     steps = training.steps(batches.loader.steps)
     module = module_of(model, training, steps, seed)
@@ -147,8 +147,10 @@ def of_distil() -> Iterator[None]:
 
 def refuse_held_out(training: TrainingOptions) -> None:
     """`UserError` where some of what there is to learn from would be held out."""
-    if training.held_out:
-        raise UserError("distil.training.held_out: only the model that is shipped is validated")
+    if training.validation_fraction:
+        raise UserError(
+            "distil.training.validation_fraction: only the model that is shipped is validated"
+        )
 
 
 def answers(judgments: Mapping[str, Path], vote: str) -> Preferences:
@@ -166,7 +168,7 @@ def module_of(model: PairwiseModel, training: TrainingOptions, steps: int, seed:
 
     torch.manual_seed(seed)
     reranker = PairwiseReranker(
-        model.weights.locate(), model.max_query_tokens, model.max_tokens, model.scale
+        model.pretrained.locate(), model.max_query_length, model.max_length, model.logit_scale
     )
     adapted = prepare(reranker.encoder, model.lora, model.gradient_checkpointing)
     module = PairwiseModule(reranker, training, steps)

@@ -93,13 +93,14 @@ def fit(
 def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTrainer) -> None:
     """Refuse to go on from a checkpoint whose counts and states are of another division of work."""
     sharded = trainer.processes > 1 and trainer.strategy == "fsdp"
-    now = {"accumulate": training.accumulate, "fsdp": sharded}
+    now = {"accumulate": training.accumulate_grad_batches, "fsdp": sharded}
     about = folder / "begun.json"
     if (folder / "last.ckpt").exists() and about.is_file():
         begun = read_json(about, "accumulate", "fsdp")
         if begun != now:
             raise UserError(
-                f"training: it was begun with training.accumulate={begun['accumulate']} and "
+                f"training: it was begun with training.accumulate_grad_batches="
+                f"{begun['accumulate']} and "
                 f"{'with' if begun['fsdp'] else 'without'} trainer.strategy=fsdp; go on so, or "
                 f"remove {folder} to begin anew"
             )
@@ -121,12 +122,12 @@ def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:
 
 def out_of_memory(error: Exception, training: TrainingOptions, trainer: LightningTrainer) -> str:
     """What to change."""
-    ways = [f"training.tokens={trainer.tokens(training) // 2}"]
+    ways = [f"training.max_tokens_per_forward={trainer.tokens(training) // 2}"]
     if not training.gradient_cache:
         ways.append("training.gradient_cache=true")
     ways.append("model.gradient_checkpointing=true")
-    if training.batch > 1:
-        ways.append(f"training.accumulate={2 * training.accumulate}")
+    if training.batch_size > 1:
+        ways.append(f"training.accumulate_grad_batches={2 * training.accumulate_grad_batches}")
     return f"training: out of memory ({str(error).splitlines()[0]}); try {', '.join(ways)}"
 
 
@@ -160,7 +161,7 @@ class LossCurve(Callback):  # type: ignore[misc]
                 f"training: the loss exploded to {loss:.3g} at step {len(self.losses) + 1}, from "
                 f"at most {max(self.losses[:BEGUN]):.3g} in the first {BEGUN}, in a batch of "
                 f"queries {', '.join(sorted(set(batch.query_ids)))}: lower "
-                f"training.learning_rate or training.clip"
+                f"training.learning_rate or training.gradient_clip_val"
             )
         self.losses.append(loss)
         if self.progress is not None:

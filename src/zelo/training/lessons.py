@@ -49,15 +49,19 @@ class Lessons:
                 "judges that answer, are needed"
             )
         share = {query_id: hash_share(text) for query_id, text in texts.items()}
-        self.held_out = [one for one in self.all if share[one.query_id] < training.held_out]
-        self.rated = [one for one in self.all if share[one.query_id] >= training.held_out]
-        if not self.rated or (training.held_out and not self.held_out):
+        self.held_out = [
+            one for one in self.all if share[one.query_id] < training.validation_fraction
+        ]
+        self.rated = [
+            one for one in self.all if share[one.query_id] >= training.validation_fraction
+        ]
+        if not self.rated or (training.validation_fraction and not self.held_out):
             missing = "train on" if not self.rated else "validate on"
             raise UserError(
-                f"training.held_out={training.held_out}: of {len(self.all)} rated queries none is "
-                f"left to {missing}"
+                f"training.validation_fraction={training.validation_fraction}: of {len(self.all)} "
+                f"rated queries none is left to {missing}"
             )
-        self.steps = training.steps(-(-len(self.rated) // training.batch))
+        self.steps = training.steps(-(-len(self.rated) // training.batch_size))
 
 
 def read_rated(

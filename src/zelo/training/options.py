@@ -14,14 +14,16 @@ from zelo.errors import UserError
 class TrainingOptions(Component):
     """How long and how fast a model learns."""
 
-    epochs: int = option(1, "passes over the training queries or pairs", ge=1)
+    max_epochs: int = option(1, "passes over the training queries or pairs", ge=1)
     max_steps: int | None = option(None, "stop after so many; the rate falls to 0 by then", ge=1)
     learning_rate: float = option(1e-4, "peak rate of AdamW", gt=0)
-    warmup: float = option(0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1)
+    warmup_ratio: float = option(
+        0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1
+    )
     weight_decay: float = option(0.01, "AdamW's weight decay", ge=0)
-    clip: float = option(1.0, "largest norm of the gradient", gt=0)
-    batch: int = option(4, "queries (train) or pairs (distil) per step, of all devices", ge=1)
-    candidates: int | None = option(
+    gradient_clip_val: float = option(1.0, "largest norm of the gradient", gt=0)
+    batch_size: int = option(4, "queries (train) or pairs (distil) per step, of all devices", ge=1)
+    docs_per_query: int | None = option(
         16, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
     frozen_layers: int = option(
@@ -30,14 +32,14 @@ class TrainingOptions(Component):
     stderr_weights: bool = option(
         False, "weigh each document by the standard error of its Elo (objectives on targets)"
     )
-    tokens: int | None = option(
+    max_tokens_per_forward: int | None = option(
         None,
         "tokens per forward pass, of scoring too, padding included; null: 2,048 on a CPU, 32,768 "
         "on a GPU",
         ge=1,
         exclude=True,
     )
-    accumulate: int = option(
+    accumulate_grad_batches: int = option(
         1, "parts of a step's batch, whose gradients are summed", ge=1, exclude=True
     )
     gradient_cache: bool = option(
@@ -46,7 +48,7 @@ class TrainingOptions(Component):
         exclude=True,
     )
     compile: bool = option(False, "compile the transformer by torch.compile", exclude=True)
-    held_out: float = option(
+    validation_fraction: float = option(
         0.0,
         "share of the rated queries, by a hash of their text, that validate and do not train",
         ge=0,
@@ -57,12 +59,12 @@ class TrainingOptions(Component):
 
     def steps(self, batches: int) -> int:
         """Steps of the whole training, with so many batches per epoch."""
-        return min(self.epochs * batches, self.max_steps or self.epochs * batches)
+        return min(self.max_epochs * batches, self.max_steps or self.max_epochs * batches)
 
     def reads(self, items: float) -> float:
         """Queries or pairs read in the whole training, of so many per epoch."""
-        every = self.epochs * items
-        return every if self.max_steps is None else min(every, self.max_steps * self.batch)
+        every = self.max_epochs * items
+        return every if self.max_steps is None else min(every, self.max_steps * self.batch_size)
 
 
 class LightningTrainer(Component):
@@ -155,7 +157,7 @@ class LightningTrainer(Component):
 
     def tokens(self, training: TrainingOptions) -> int:
         """Tokens per forward pass: small enough for a CPU's caches, large enough for a GPU."""
-        return training.tokens or (2048 if self.accelerator == "cpu" else 32768)
+        return training.max_tokens_per_forward or (2048 if self.accelerator == "cpu" else 32768)
 
     def share_model(self) -> Any:
         """Lightning's strategy."""
@@ -194,10 +196,10 @@ class LightningTrainer(Component):
             num_nodes=self.num_nodes,
             strategy=self.share_model(),
             precision=self.precision,
-            accumulate_grad_batches=training.accumulate,
+            accumulate_grad_batches=training.accumulate_grad_batches,
             max_steps=steps,
             max_epochs=-1,
-            gradient_clip_val=training.clip,
+            gradient_clip_val=training.gradient_clip_val,
             default_root_dir=str(folder),
             logger=logger,
             callbacks=callbacks,
@@ -210,5 +212,6 @@ class LightningTrainer(Component):
             reload_dataloaders_every_n_epochs=0,
             num_sanity_val_steps=0,
             check_val_every_n_epoch=None,  # validation counts steps, over epochs
-            val_check_interval=min(training.validate_every, steps) * training.accumulate,
+            val_check_interval=min(training.validate_every, steps)
+            * training.accumulate_grad_batches,
         )

