@@ -92,10 +92,11 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     """Losses and the times at which steps ended, of this trainer."""
     from lightning.pytorch import Callback
 
+    from zelo.distributed.trainer import LightningTrainer
     from zelo.training.batches import ScoredDataModule
-    from zelo.training.fit import LossCurve, quiet_lightning
+    from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE, MarginMSE
-    from zelo.training.options import LightningTrainer, TrainingOptions
+    from zelo.training.options import TrainingOptions
 
     rated, queries, documents = collection(steps, kind)
     k = len(rated[0].doc_ids)
@@ -111,7 +112,7 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     torch.manual_seed(0)
     module = start(kind, shape).module(objective, training, steps)
     module.reader.tokenize(module.model, rated, queries, documents, out)
-    reader = module.reader.open(module.model, rated, out, trainer.tokens(training))
+    reader = module.reader.open(module.model, rated, out, trainer.max_tokens_per_forward())
     data = ScoredDataModule(rated, reader, training.batch_size, None, 0, objective.size)
     data.loader.items = rated
     ended: list[float] = []
@@ -124,7 +125,7 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
 
     quiet_lightning()
     curve = LossCurve(steps, "")
-    trainer.build(out, steps, training, False, [curve, Clock()]).fit(module, data)
+    build_trainer(trainer, out, steps, training, False, [curve, Clock()]).fit(module, data)
     return curve.losses, ended
 
 

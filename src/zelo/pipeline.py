@@ -26,6 +26,7 @@ from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.comparison.rounds import AtOnce, count, in_rounds
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import NO_TRAINING, Data, load
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.appraise import appraise
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
@@ -41,7 +42,7 @@ from zelo.store import Artifact, Store, digest
 from zelo.training.distil import PairwiseModel, distil
 from zelo.training.loggers import Tracker, Tracking
 from zelo.training.objectives import Objective
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 from zelo.training.train import MODEL, Model, train
 
 STAGES = (
@@ -183,7 +184,8 @@ class Way:
         self.tried = False
         self.seed = {"seed": run.seed}
         self.logger = {"logger": tracking}
-        self.scoring = {"trainer": run.trainer, "tokens": run.trainer.tokens(run.training)}
+        tokens = run.trainer.max_tokens_per_forward(run.training.max_tokens_per_forward)
+        self.scoring = {"trainer": run.trainer, "tokens": tokens}
         self.paid = {
             "ledger": run.home / "ledger.sqlite",
             "budget": run.budget,

@@ -18,9 +18,10 @@ from tests.judging.endpoint import running
 from tests.judging.storm import collection
 from tests.training.test_ranks import CLUSTERS
 
+from zelo.distributed.trainer import LightningTrainer
 from zelo.models.lora import Lora
 from zelo.models.pretrained import PretrainedModel
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.distilled import Distilled, PreparedDistilled
 from zelo.judging.protocol import Question
 from zelo.models.pairwise import PairwiseReranker
-from zelo.training.options import LightningTrainer
 
 
 def prepared(folder: Path, trainer: LightningTrainer) -> PreparedDistilled:

@@ -14,6 +14,7 @@ from sentence_transformers import CrossEncoder as Stock
 from sentence_transformers import SentenceTransformer
 from tests.models.test_export import CANDIDATES, DOCUMENTS, PAIRS, QUERIES, moved, predictions
 
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
@@ -23,7 +24,7 @@ from zelo.models.pairwise import PairwiseReranker
 from zelo.models.pretrained import PretrainedModel
 from zelo.models.tokens import TokenFile, tokenize
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

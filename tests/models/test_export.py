@@ -11,13 +11,14 @@ import torch
 from tests.training.lessons import lessons
 
 from zelo.config import Component
+from zelo.distributed.trainer import LightningTrainer
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pairwise import PairwiseReranker
 from zelo.models.pretrained import PretrainedModel
 from zelo.training.lessons import RatedQuery
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 
 QUERIES = {"q1": "how to sort a list", "q2": "größer 東京 \U0001f40d", "q3": "x"}
 DOCUMENTS = {

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import write_beir
 
 from zelo.config import build_from, conf_folder
+from zelo.distributed.trainer import LightningTrainer
 from zelo.judging.distilled import Distilled
 from zelo.judging.protocol import Question
 from zelo.models.batching import by_room
@@ -26,7 +27,7 @@ from zelo.pipeline import STAGE_NAMES, run_stages
 from zelo.store import Store
 from zelo.training.loggers import Tracking
 from zelo.training.objectives import CentredMSE
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 
 WORDS = 30522  # of the tokenizer; other tables are smaller
 QUERIES = {f"q{i}": f"query number {i} " * (1 + i) for i in range(4)}

@@ -16,11 +16,11 @@ from tests.training.test_trainings import BF16, folders, plain  # noqa: F401  (f
 from tests.training.trainings import Row, do_each, finish, prepared
 
 from zelo.artifacts import read_table
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.distilled import Distilled
 from zelo.judging.protocol import Question
 from zelo.models.pairwise import PairwiseReranker
-from zelo.training.options import LightningTrainer
 
 pytestmark = pytest.mark.gpu
 

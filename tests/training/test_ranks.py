@@ -21,6 +21,7 @@ from tests.training.trainings import write_folders
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import dump
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
@@ -28,7 +29,7 @@ from zelo.models.pretrained import PretrainedModel
 from zelo.store import RECORD
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import MSE, CentredMSE, InfoNCE
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 from zelo.training.train import MODEL, train
 
 Train = Callable[..., Path]

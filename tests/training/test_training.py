@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from tests.training.lessons import DOCUMENTS, bi_encoder, lessons, rated
-from tests.training.trainings import Stop
+from tests.training.trainings import Stop, calling_back
 
 from zelo.artifacts import read_table
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.elo_truth import elo_ndcg
 from zelo.models.biencoder import BiEncoder
@@ -27,7 +29,7 @@ from zelo.training.loader import ResumableLoader
 from zelo.training.losses import centre
 from zelo.training.modules import PairwiseModule, PointwiseModule
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 
 
 @pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
@@ -121,16 +123,9 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     )
     torch.manual_seed(0)
     module = bi_encoder(model_folder, max_length=16).module(CentredMSE(), training, steps)
-    trainer = LightningTrainer()
-    if stop is not None:
-        build = trainer.build
-
-        def with_stop(folder, steps, training, logger, callbacks):
-            return build(folder, steps, training, logger, [*callbacks, Stop(stop)])
-
-        object.__setattr__(trainer, "build", with_stop)
     data = lessons(module, out, rated(), 4, 3, seed=1)
-    fitting.fit(module, data, out, steps, training, trainer, CSVLogger(out), "t")
+    with nullcontext() if stop is None else calling_back(Stop(stop)):
+        fitting.fit(module, data, out, steps, training, LightningTrainer(), CSVLogger(out), "t")
     return torch.cat([p.detach().ravel() for p in module.parameters()])
 
 
@@ -318,7 +313,7 @@ def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) ->
     scores = [float(row["val/NDCG@10"]) for row in validations(tmp_path)]
     assert said["validated"]["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-4)
     assert max(scores) > min(scores)
-    trainer = LightningTrainer().build(tmp_path, 1, training, False, [])
+    trainer = fitting.build_trainer(LightningTrainer(), tmp_path, 1, training, False, [])
     again = trainer.validate(fresh, datamodule=data, verbose=False)[0]
     assert again["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-5)
 

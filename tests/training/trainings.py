@@ -7,7 +7,8 @@ start a process group for each would take most of the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from tests.training.lessons import DOCUMENTS, rated
 
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.config import Component, build, dump
+from zelo.distributed.trainer import LightningTrainer
 from zelo.models.biencoder import BiEncoder
 from zelo.models.crossencoder import CrossEncoder
 from zelo.models.lora import Lora
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import Stage
+from zelo.training import fit
 from zelo.training.distil import PairwiseModel, distil, learn_pairs
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import CentredMSE, Objective
-from zelo.training.options import LightningTrainer, TrainingOptions
+from zelo.training.options import TrainingOptions
 from zelo.training.train import learn, train
 
 PROCESSES = ("one", "ddp", "fsdp")
@@ -198,6 +201,18 @@ def finish(row: Row, out: Path, folders: Mapping[str, Path]) -> Mapping[str, Any
         return stage(**row.arguments(out, folders))
 
 
+@contextmanager
+def calling_back(callback: Callback) -> Iterator[None]:
+    """Have trainings call one callback more."""
+    usual = fit.build_trainer
+
+    def build_trainer(*given: Any) -> Any:
+        return usual(*given[:-1], [*given[-1], callback])
+
+    with mock.patch("zelo.training.fit.build_trainer", build_trainer):
+        yield
+
+
 class Stop(Callback):  # type: ignore[misc]
     """Dies in the middle of training, as a kill would."""
 
@@ -214,18 +229,8 @@ def do_each(*, out: Path, trainer: LightningTrainer, jobs: Sequence[str]) -> Non
     for job in map(read_json, map(Path, jobs)):
         function = learn_pairs if job["pairwise"] else learn
         if job["stop"]:
-            stopping = arguments_of(job)
-            own = stopping["trainer"]
-            usual = own.build
-
-            def stops(*given: Any, usual: Any = usual) -> Any:
-                made = usual(*given)
-                made.callbacks.append(Stop(3))
-                return made
-
-            object.__setattr__(own, "build", stops)
-            with pytest.raises(RuntimeError, match="killed"):
-                function(**stopping)
+            with calling_back(Stop(3)), pytest.raises(RuntimeError, match="killed"):
+                function(**arguments_of(job))
             last = Path(job["paths"]["out"]) / "checkpoints" / "last.ckpt"
             assert torch.load(last, weights_only=True)["global_step"] == 3
         function(**arguments_of(job))

@@ -14,12 +14,12 @@ from zelo.comparison.compare import present
 from zelo.comparison.rounds import AtOnce
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, documents_there, identical_queries, query_texts
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import labelled_queries, rerank
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage
-from zelo.training.options import LightningTrainer
 from zelo.training.train import MODEL, Model
 
 

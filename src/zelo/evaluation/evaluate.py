@@ -11,6 +11,7 @@ import numpy as np
 from zelo.artifacts import Table, read_table, table, write_json, write_table
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts, relevance_grades
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
 from zelo.evaluation.significance import against
@@ -18,7 +19,6 @@ from zelo.retrieval.ranking import Ranking, candidates_from, rankings_table
 from zelo.retrieval.retrieve import first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
-from zelo.training.options import LightningTrainer
 from zelo.training.train import MODEL, Model
 
 START, TRAINED = "start", "zelo"

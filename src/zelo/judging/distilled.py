@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zelo.config import Component, option
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.protocol import Answer, Question
 from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
-from zelo.training.options import LightningTrainer, TrainingOptions
 
 if TYPE_CHECKING:
     from zelo.models.pairwise import PairwiseReranker, Triple
@@ -62,7 +62,7 @@ class Distilled(Component):
         said = ["distilled", digest_files(self._weights())]
         if trainer.precision != "32-true":
             said.append(trainer.precision)
-        budget = trainer.tokens(TrainingOptions(max_tokens_per_forward=self.tokens))
+        budget = trainer.max_tokens_per_forward(self.tokens)
         return PreparedDistilled(digest(said), self.folder.expanduser(), trainer, budget)
 
 
@@ -129,7 +129,7 @@ OPEN: list[Reading] = []  # the one of a process that answers for a device
 
 def open_reading(folder: Path, trainer: LightningTrainer, tokens: int, numbers: Any) -> None:
     """Load the model in a process of its own, on a device that no other has."""
-    from zelo.training.ranks import die_with_parent, share_cores
+    from zelo.distributed.ranks import die_with_parent, share_cores
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them

@@ -18,9 +18,10 @@ from zelo.models.lora import Lora, merge, prepare
 from zelo.models.pretrained import PretrainedModel
 
 if TYPE_CHECKING:
+    from zelo.distributed.trainer import LightningTrainer
     from zelo.training.modules import CrossEncoderModule
     from zelo.training.objectives import Objective
-    from zelo.training.options import LightningTrainer, TrainingOptions
+    from zelo.training.options import TrainingOptions
 
 
 class CrossEncoder(Component):

@@ -20,7 +20,7 @@ from zelo.models.crossencoder import load_cross_encoder
 from zelo.models.tokens import TokenFile, attends_by_flash, flatten, on_device, tokenize
 
 if TYPE_CHECKING:
-    from zelo.training.options import LightningTrainer
+    from zelo.distributed.trainer import LightningTrainer
 
 LOT = 4096  # pairs
 PAIRS, LOTS = "pairs.arrow", "lots"
@@ -38,15 +38,14 @@ def score_on_devices(
     Each device reads at most `tokens` at once; null: as many as in training by default. What is
     under way lies in `out`, which is gone at the end.
     """
-    from zelo.training.options import TrainingOptions
-    from zelo.training.ranks import on_devices
+    from zelo.distributed.ranks import on_devices
 
     out.mkdir(exist_ok=True)
     model = load_cross_encoder(folder)
     prompt = model.prompts.get(model.default_prompt_name)
     tokenize(model, pairs, prompt, out / PAIRS, "pairs")
     (out / LOTS).mkdir(exist_ok=True)
-    budget = trainer.tokens(TrainingOptions(max_tokens_per_forward=tokens))
+    budget = trainer.max_tokens_per_forward(tokens)
     on_devices(score_lots, out, trainer, folder=folder, budget=budget)
     scores = np.concatenate([np.load(path) for path in sorted((out / LOTS).glob("*.npy"))])
     assert len(scores) == len(pairs), (len(scores), len(pairs))
@@ -58,10 +57,10 @@ def score_on_devices(
 @torch.inference_mode()
 def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path, budget: int) -> None:
     """Score this rank's lots: every so many'th that is not there yet."""
+    from zelo.distributed.ranks import this_process
     from zelo.progress import track
-    from zelo.training.ranks import place
 
-    rank, world, local = place()
+    rank, world, local = this_process()
     device = trainer.device(local)
     model: Any = load_cross_encoder(folder).to(device).eval()
     tokens, flat = TokenFile(out / PAIRS), flatten(model)

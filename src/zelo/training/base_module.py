@@ -10,10 +10,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from zelo.distributed.ranks import this_process
 from zelo.errors import UserError
 from zelo.models.tokens import Encoded, Features
 from zelo.training.options import TrainingOptions
-from zelo.training.ranks import place
 
 SHOWN = 20  # ids of a batch that an error names
 
@@ -150,7 +150,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                 f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
                 f"training.learning_rate or training.gradient_clip_val, or look at their ratings"
             )
-        self.log("train/loss", loss, batch_size=1, sync_dist=place()[1] > 1)
+        self.log("train/loss", loss, batch_size=1, sync_dist=this_process().world_size > 1)
         return loss
 
 

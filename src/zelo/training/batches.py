@@ -11,10 +11,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from zelo.distributed.ranks import this_process
 from zelo.models.tokens import Encoded, TokenFile
 from zelo.training.lessons import RatedQuery
 from zelo.training.loader import WHOLE, Part, ResumableLoader
-from zelo.training.ranks import place
 from zelo.training.readers import Reader
 
 
@@ -91,7 +91,7 @@ class ScoredDataModule(LightningDataModule):  # type: ignore[misc]
         Batches are the same however many ranks there are, and so are the scores. A rank that has
         fewer than another has an empty one, as the others wait for it.
         """
-        rank, world, _ = place()
+        rank, world, _ = this_process()
         starts = range(0, len(self.held_out), self.batch)
         batches = [
             self.assemble([(q, range(len(q.doc_ids))) for q in self.held_out[i : i + self.batch]])

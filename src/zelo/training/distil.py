@@ -14,13 +14,14 @@ import pyarrow as pa
 from zelo.artifacts import read_table, writing_below
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, query_texts
+from zelo.distributed.ranks import on_devices
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.ensemble import Preferences, average
 from zelo.models.lora import Lora, merge, prepare
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import stage
-from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.training.ranks import on_devices
+from zelo.training.options import TrainingOptions
 from zelo.training.train import MODEL
 
 TRIPLES = "triples.arrow"
@@ -126,7 +127,7 @@ def learn_pairs(
         TokenFile(out / TOKENS / TRIPLES),
         training.batch_size,
         seed,
-        trainer.tokens(training),
+        trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         training.accumulate_grad_batches,
     )
     steps = training.steps(batches.loader.steps)

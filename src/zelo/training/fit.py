@@ -12,11 +12,12 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from zelo.artifacts import read_json, table, write_json, write_table
+from zelo.distributed.ranks import end_when_told, environment, this_process
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.progress import Progress
-from zelo.training.checkpoints import CHECKPOINTS, WATCHED, Keeper
-from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.training.ranks import end_when_told, place
+from zelo.training.checkpoints import CHECKPOINTS, WATCHED, Keeper, WholeFiles
+from zelo.training.options import TrainingOptions
 
 FITTED = "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
@@ -46,7 +47,7 @@ def fit(
     last = folder / "last.ckpt"
     same_parts(folder, training, trainer)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    lightning = trainer.build(out, steps, training, logger, [curve, keeper])
+    lightning = build_trainer(trainer, out, steps, training, logger, [curve, keeper])
     try:
         lightning.fit(
             module,
@@ -90,6 +91,41 @@ def fit(
     )
 
 
+def build_trainer(
+    trainer: LightningTrainer,
+    folder: Path,
+    steps: int,
+    training: TrainingOptions,
+    logger: Any,
+    callbacks: list[Any],
+) -> Trainer:
+    """A `lightning.Trainer` that works in `folder` for `steps` steps."""
+    return Trainer(
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        strategy=trainer.share_model(),
+        precision=trainer.precision,
+        accumulate_grad_batches=training.accumulate_grad_batches,
+        max_steps=steps,
+        max_epochs=-1,
+        gradient_clip_val=training.gradient_clip_val,
+        default_root_dir=str(folder),
+        logger=logger,
+        callbacks=callbacks,
+        plugins=[WholeFiles(), environment()],
+        enable_checkpointing=False,  # `fit.Keeper` does, between steps
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        reload_dataloaders_every_n_epochs=0,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=None,  # validation counts steps, over epochs
+        val_check_interval=min(training.validate_every, steps) * training.accumulate_grad_batches,
+    )
+
+
 def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTrainer) -> None:
     """Refuse to go on from a checkpoint whose counts and states are of another division of work."""
     sharded = trainer.processes > 1 and trainer.strategy == "fsdp"
@@ -104,7 +140,7 @@ def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTraine
                 f"{'with' if begun['fsdp'] else 'without'} trainer.strategy=fsdp; go on so, or "
                 f"remove {folder} to begin anew"
             )
-    elif place()[0] == 0:
+    elif this_process().rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(about, now)
 
@@ -122,7 +158,8 @@ def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:
 
 def out_of_memory(error: Exception, training: TrainingOptions, trainer: LightningTrainer) -> str:
     """What to change."""
-    ways = [f"training.max_tokens_per_forward={trainer.tokens(training) // 2}"]
+    tokens = trainer.max_tokens_per_forward(training.max_tokens_per_forward)
+    ways = [f"training.max_tokens_per_forward={tokens // 2}"]
     if not training.gradient_cache:
         ways.append("training.gradient_cache=true")
     ways.append("model.gradient_checkpointing=true")
@@ -142,7 +179,7 @@ class LossCurve(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the bar, on one rank."""
-        if place()[1] > 1:
+        if this_process().world_size > 1:
             end_when_told()
         self.progress = Progress(self.steps, self.what) if trainer.is_global_zero else None
 

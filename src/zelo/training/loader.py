@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from zelo.distributed.ranks import this_process
 from zelo.seeding import stream
-from zelo.training.ranks import place
 
 Batch = TypeVar("Batch")
 
@@ -59,7 +59,7 @@ class ResumableLoader(Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         if self.given >= self.steps:
             self.epoch, self.given = self.epoch + 1, 0
-        rank, world, _ = place()
+        rank, world, _ = this_process()
         order = stream(self.seed, "epoch", str(self.epoch)).permutation(len(self.items))
         for number in range(self.given, self.steps):
             chosen = [self.items[i] for i in order[number * self.size : (number + 1) * self.size]]

@@ -58,9 +58,9 @@ class Tracking(Component):
 
     def __call__(self, name: str) -> Any:
         """Lightning's logger for the training called `name`, False on all ranks but the first."""
-        from zelo.training.ranks import place
+        from zelo.distributed.ranks import this_process
 
-        if place()[0] > 0:
+        if this_process().rank > 0:
             return False  # the first rank logs for all
         return self.tracker.lightning(self, name)
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zelo.artifacts import writing_below
 from zelo.data.texts import document_texts, query_texts
+from zelo.distributed.ranks import on_devices
+from zelo.distributed.trainer import LightningTrainer
 from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.lessons import Lessons
 from zelo.training.objectives import Objective
-from zelo.training.options import LightningTrainer, TrainingOptions
-from zelo.training.ranks import on_devices
+from zelo.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,9 +141,15 @@ def learn(
 
     lessons = Lessons(data, ratings, judgments, training, objective)
     module = seeded(model, objective, training, lessons.steps, seed)
+    budget = trainer.max_tokens_per_forward(training.max_tokens_per_forward)
     batches = ScoredDataModule(
         lessons.rated,
-        module.reader.open(module.model, lessons.all, out, trainer.tokens(training)),
+        module.reader.open(
+            module.model,
+            lessons.all,
+            out,
+            budget,
+        ),
         training.batch_size,
         training.docs_per_query,
         seed,

@@ -17,8 +17,9 @@ from zelo.training.distil import PairwiseModel, module_of, of_distil, refuse_hel
 from zelo.training.train import Model, seeded
 
 if TYPE_CHECKING:
+    from zelo.distributed.trainer import LightningTrainer
     from zelo.training.objectives import Objective
-    from zelo.training.options import LightningTrainer, TrainingOptions
+    from zelo.training.options import TrainingOptions
 
 SOME = {"q": "a query"}, {"d": "a document"}
 
@@ -50,7 +51,7 @@ def try_lightning(training: TrainingOptions, trainer: LightningTrainer) -> None:
     """`UserError` where Lightning, or what compiles a model, refuses the machine or the options."""
     import torch
 
-    from zelo.training.fit import quiet_lightning
+    from zelo.training.fit import build_trainer, quiet_lightning
 
     quiet_lightning()
     try:
@@ -59,7 +60,7 @@ def try_lightning(training: TrainingOptions, trainer: LightningTrainer) -> None:
             torch.compile(double)(some)
         if trainer.processes == 1:  # of more, each builds its own
             with tempfile.TemporaryDirectory() as folder:
-                trainer.build(Path(folder), 1, training, False, [])
+                build_trainer(trainer, Path(folder), 1, training, False, [])
     except Exception as error:
         which = "training.compile" if training.compile else "trainer"
         raise UserError(f"{which}: {in_words(error)}") from None

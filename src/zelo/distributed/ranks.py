@@ -5,7 +5,7 @@ starts one process per device, by torch's elastic launcher on one machine and by
 No rank replays retrieval or judging; a rank that fails ends the others, and its message is the
 stage's.
 
-    python -m zelo.training.ranks JOB.json torch|srun
+    python -m zelo.distributed.ranks JOB.json torch|srun
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zelo.artifacts import read_json, write_json
 from zelo.config import build, dump
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.training.options import LightningTrainer
 
 
 def on_devices(
@@ -122,7 +122,7 @@ def main(file: str, launcher: str) -> None:
     assert isinstance(trainer, LightningTrainer)
     share_cores(trainer)
     module, _, name = job["function"].partition(":")
-    rank = take_place(launcher)
+    rank = keep_rank(launcher)
     try:
         getattr(importlib.import_module(module), name)(**arguments)
     except UserError as error:
@@ -146,7 +146,7 @@ def share_cores(trainer: LightningTrainer) -> None:
         torch.set_num_threads(max(len(os.sched_getaffinity(0)) // trainer.devices, 1))
 
 
-PLACE = "ZELO_RANK"  # variable of a rank; what other launchers set may be meant for others
+VARIABLE = "ZELO_RANK"  # variable of a rank; what other launchers set may be meant for others
 TORCH, SRUN = "torch", "srun"
 SAYS = {  # what a launcher calls a process's rank, how many there are, its rank on its machine
     TORCH: ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -154,20 +154,27 @@ SAYS = {  # what a launcher calls a process's rank, how many there are, its rank
 }
 
 
-def take_place(launcher: str) -> int:
+def keep_rank(launcher: str) -> int:
     """Keep which rank this process is, as the launcher that started it says; the rank."""
-    os.environ[PLACE] = " ".join([*(os.environ[name] for name in SAYS[launcher]), launcher])
-    return place()[0]
+    os.environ[VARIABLE] = " ".join([*(os.environ[name] for name in SAYS[launcher]), launcher])
+    return this_process().rank
 
 
-def place() -> tuple[int, int, int]:
-    """This process's rank, how many there are, and its rank on this machine."""
-    rank, world, local = map(int, os.environ.get(PLACE, "0 1 0").split()[:3])
-    return rank, world, local
+class Process(NamedTuple):
+    """Which process this is of those that do a job together."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # on its machine
+
+
+def this_process() -> Process:
+    """As the launcher that started it says; one alone is the first of one."""
+    return Process(*map(int, os.environ.get(VARIABLE, "0 1 0").split()[:3]))
 
 
 def environment() -> Any:
-    """What tells Lightning its place: as this process was started, and not as it finds by itself.
+    """What tells Lightning its rank: as this process was started, and not as it finds by itself.
 
     A job's variables (of SLURM, LSF, Kubeflow, another torchrun) are about what a cluster manager
     started, which need not be what trains: one task of four, or a shell, runs a process of its own.
@@ -193,8 +200,10 @@ def environment() -> Any:
         def teardown(self) -> None:
             """Leave the variables as they are."""
 
-    rank_zero_only.rank = place()[0]  # who logs: found in the variables when it was imported
-    launcher = os.environ.get(PLACE, "").split()[3:]
+    rank_zero_only.rank = (
+        this_process().rank
+    )  # who logs: found in the variables when it was imported
+    launcher = os.environ.get(VARIABLE, "").split()[3:]
     return {TORCH: TorchElasticEnvironment, SRUN: SLURMEnvironment}.get("".join(launcher), Alone)()
 
 

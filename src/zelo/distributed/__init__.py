@@ -1,0 +1,1 @@
+"""Devices: which there are, and one process for each of them."""
