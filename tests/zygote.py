@@ -22,8 +22,10 @@ import traceback
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
     "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "networkx",
-    "matplotlib.figure", "zelo.cli", "zelo.run_folder", "zelo.training.modules",
-    "zelo.training.fit", "zelo.models.crossencoder", "zelo.models.pairwise", "zelo.rating.batched",
+    "matplotlib.figure", "zelo.cli", "zelo.run_folder", "zelo.training.cross_encoder_module",
+    "zelo.training.bi_encoder_module", "zelo.training.data_modules",
+    "zelo.training.pairwise_module",
+    "zelo.training.fit", "zelo.models.cross_encoder", "zelo.models.pairwise", "zelo.rating.batched",
     "zelo.reporting.plots", "hydra", "pydantic", "jinja2",
 )  # fmt: skip
 

@@ -27,11 +27,12 @@ from zelo.evaluation.appraise import measure
 from zelo.exports import write_csv
 from zelo.judging.ensemble import average
 from zelo.launch import composed
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
-from zelo.training.distil import distil, module_of
+from zelo.training.distil import distil
 from zelo.training.loggers import Csv, Tracking
+from zelo.training.pairwise_module import PairwiseModule
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "pairwise"
 DATA = ["experiment=quickstart", "distil=on", "data.train_queries=2000", "data.dev_queries=100",
@@ -67,7 +68,7 @@ def shallow(weights: PretrainedModel, layers: int) -> PretrainedModel:
 
 
 def agreement(
-    model: PairwiseReranker, data: Path, judgments: Path, queries: list[str]
+    model: PairwiseCrossEncoder, data: Path, judgments: Path, queries: list[str]
 ) -> dict[str, Any]:
     """Share of the ensemble's unanimous choices that a model shares, over queries."""
     said = average(read_table(judgments, "judgments"), "sign")
@@ -117,9 +118,9 @@ def main() -> None:
                     trainer=asked.trainer, vote="sign", seed=0, judgments=out / "some",
                     logger=Tracking(tracker=Csv(), folder=out),
                 )  # fmt: skip
-                model = PairwiseReranker.load(out / "distil" / "model")
+                model = PairwiseCrossEncoder.load(out / "distil" / "model")
             else:
-                model = module_of(options, asked.distil.training, 1, 0).model
+                model = PairwiseModule(options).model
             seconds = time.monotonic() - began
             found = agreement(model, data, many, held)
             write_json(kept, {**found, "seconds": seconds})

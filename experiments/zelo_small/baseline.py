@@ -24,10 +24,10 @@ from sentence_transformers.sentence_transformer.training_args import (
 
 from zelo.artifacts import read_table
 from zelo.data.texts import document_texts, documents_there, query_texts, relevance_grades
-from zelo.models.crossencoder import load_cross_encoder, save_cross_encoder
+from zelo.models.cross_encoder import load_cross_encoder, save_cross_encoder
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
-from zelo.training.modules import freeze
+from zelo.training.base_module import freeze
 
 
 def triples(data: Path, candidates: Path, mined: int, wanted: int) -> list[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.evaluate import values_by_system
 from zelo.evaluation.significance import against, holm
-from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
+from zelo.models.cross_encoder import new_cross_encoder, save_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest

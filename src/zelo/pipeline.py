@@ -39,11 +39,13 @@ from zelo.rating.rate import Rating, rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.store import Artifact, Store, digest
-from zelo.training.distil import PairwiseModel, distil
+from zelo.training.distil import distil
 from zelo.training.loggers import Tracker, Tracking
-from zelo.training.objectives import Objective
+from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
-from zelo.training.train import MODEL, Model, train
+from zelo.training.pairwise_model import BasePairwiseModel
+from zelo.training.train import train
+from zelo.training.trainable import MODEL, TrainableModel
 
 STAGES = (
     load, retrieve, compare, cross, judge, distil, rate, train, evaluate, appraise, refine, report,
@@ -55,7 +57,7 @@ class Distillation(Component):
     """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
 
     sampler: AtOnce = option(help="pairs that the ensemble is asked")
-    model: PairwiseModel = option(help="what learns")
+    model: BasePairwiseModel = option(help="what learns")
     training: TrainingOptions = option(help="how it learns")
 
 
@@ -77,8 +79,8 @@ class Run(Component):
     cross: CrossQuery | None = option(None, "whether queries get a common level, and how")
     refine: Refinement | None = option(None, "whether failures are learned from, and how")
     rating: Rating = option(help="how comparisons become Elos")
-    model: Model = option(help="what is trained")
-    objective: Objective = option(help="what it learns")
+    model: TrainableModel = option(help="what is trained")
+    objective: BaseObjective = option(help="what it learns")
     training: TrainingOptions = option(help="how it learns")
     trainer: LightningTrainer = option(help="precision and devices")
     logger: Tracker = option(help="where metrics go", exclude=True)
@@ -96,7 +98,7 @@ class Run(Component):
                 f"judge {names[0]}: it compares documents of one query only; choose cross=off, or "
                 f"another judge (one of your own that can says so: across = True)"
             )
-        if self.cross is not None and self.objective.level_free:
+        if self.cross is not None and self.objective.shift_invariant:
             raise ValueError(
                 "cross=on gives queries a common level, of which this objective learns nothing: "
                 "choose objective=mse, or cross=off"

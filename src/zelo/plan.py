@@ -24,9 +24,9 @@ from zelo.judging.language_model import LanguageModel
 from zelo.judging.ledger import Ledger
 from zelo.judging.prices import entry_of
 from zelo.judging.scorer import Scorer
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
 from zelo.retrieval.dense import Dense
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 
 if TYPE_CHECKING:
     from zelo.comparison.compare import Sampler

@@ -25,7 +25,7 @@ from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.store import Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
-from zelo.training.train import MODEL
+from zelo.training.trainable import MODEL
 from zelo.versions import code_version, package_versions
 
 OUTPUTS = ("report.html", "metrics.json", "runs", MODEL)  # what is copied out of the store

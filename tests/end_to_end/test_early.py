@@ -159,7 +159,7 @@ def test_rerankers_are_tried_before_judges_compare(
 
 def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     from zelo.errors import UserError
-    from zelo.models.biencoder import BiEncoder
+    from zelo.training.bi_encoder import BiEncoder
     from zelo.training.objectives import MSE
     from zelo.training.trial import try_training
 
@@ -173,16 +173,16 @@ def test_a_trial_that_does_not_work_is_no_refusal(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model of one's own may do with its weights what needs their values."""
-    from zelo.models.biencoder import BiEncoder
     from zelo.progress import tell
+    from zelo.training.bi_encoder import BiEncoder
     from zelo.training.objectives import MSE
     from zelo.training.trial import try_training
 
     class Own(BiEncoder):
         """Looks at a weight."""
 
-        def module(self, objective: Any, training: TrainingOptions, steps: int) -> Any:
-            module = super().module(objective, training, steps)
+        def module(self, objective: Any, training: TrainingOptions, seed: int = 0) -> Any:
+            module = super().module(objective, training, seed)
             float(next(module.parameters()).sum())
             return module
 
@@ -197,8 +197,8 @@ def test_a_trial_that_does_not_work_is_no_refusal(
 def test_without_what_loads_shapes_nothing_is_refused(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zelo.models.crossencoder import CrossEncoder
     from zelo.progress import tell
+    from zelo.training.cross_encoder import CrossEncoder
     from zelo.training.objectives import MSE
     from zelo.training.trial import try_training
 

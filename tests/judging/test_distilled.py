@@ -11,7 +11,7 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.distilled import Distilled, PreparedDistilled
 from zelo.judging.protocol import Question
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 
 
 def prepared(folder: Path, trainer: LightningTrainer) -> PreparedDistilled:
@@ -24,7 +24,7 @@ def test_devices_answer_as_one_does(
 ) -> None:
     monkeypatch.setattr("zelo.judging.distilled.LOT", 7)
     torch.manual_seed(0)
-    model = PairwiseReranker(tiny_model, 16, 96)
+    model = PairwiseCrossEncoder(tiny_model, 16, 96)
     torch.nn.init.normal_(model.head.weight, std=2)
     model.save(tmp_path)
     texts = [" ".join(["rank"] * n + ["document", str(n)]) for n in range(9)]
@@ -52,7 +52,7 @@ def test_devices_answer_as_one_does(
 
 
 def test_another_precision_is_another_judge(tiny_model: Path, tmp_path: Path) -> None:
-    PairwiseReranker(tiny_model, 16, 96).save(tmp_path)
+    PairwiseCrossEncoder(tiny_model, 16, 96).save(tmp_path)
     half = LightningTrainer(precision="bf16-mixed")
     assert (
         prepared(tmp_path, LightningTrainer()).fingerprint != prepared(tmp_path, half).fingerprint

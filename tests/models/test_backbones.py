@@ -16,13 +16,13 @@ from tests.models.test_export import CANDIDATES, DOCUMENTS, PAIRS, QUERIES, move
 
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
 from zelo.models.embedding import embed, load_embedding_model
 from zelo.models.lora import Lora
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.models.tokens import TokenFile, tokenize
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import TrainingOptions
 
@@ -74,9 +74,9 @@ def test_a_sequence_classifier_ships_in_both_shapes(
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     model = cross_encoder(backbones[family], "cls")
-    module = moved(model.module(MSE(), TrainingOptions(), 10))
+    module = moved(model.module(MSE(), TrainingOptions()))
     expected = 1 / (1 + np.exp(-predictions(module, tmp_path)))
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     for folder in (tmp_path / "model", tmp_path / "model" / "unpadded"):
         stock = Stock(str(folder))
         assert isinstance(stock.activation_fn, torch.nn.Sigmoid)
@@ -101,10 +101,10 @@ def test_a_decoder_answers_and_ships_its_tokens(
     backbones: dict[str, Path], tmp_path: Path, family: str, answers: list[str]
 ) -> None:
     model = cross_encoder(backbones[family], "answer", answers=answers)
-    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
+    module = moved(model.module(CentredMSE(), TrainingOptions()))
     expected = predictions(module, tmp_path)
     assert expected.std() > 1e-3
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = Stock(str(tmp_path / "model"))
     assert isinstance(stock.activation_fn, torch.nn.Identity)
     np.testing.assert_allclose(stock.predict(PAIRS).reshape(3, -1), expected, atol=1e-5)
@@ -114,7 +114,7 @@ def test_a_decoder_answers_and_ships_its_tokens(
     assert (ids[1] is None) == (len(answers) == 1)
     # Training that goes on from the folder keeps its tokens, whatever the configuration says.
     again = cross_encoder(tmp_path / "model", "answer", answers=["no", "yes"])
-    resumed = again.module(CentredMSE(), TrainingOptions(), 10).eval()
+    resumed = again.module(CentredMSE(), TrainingOptions()).eval()
     np.testing.assert_allclose(predictions(resumed, tmp_path / "again"), expected, atol=1e-5)
     text = stock.tokenizer.decode(stock.preprocess([("a query", "a document")])["input_ids"][0])
     assert "a query" in text
@@ -123,12 +123,10 @@ def test_a_decoder_answers_and_ships_its_tokens(
 
 def test_a_frame_that_leaves_no_room_is_refused(backbones: dict[str, Path]) -> None:
     with pytest.raises(UserError, match=r"model\.max_length=64: \d+ of them are the frame"):
-        cross_encoder(backbones["qwen3"], "answer", max_length=64).module(
-            MSE(), TrainingOptions(), 1
-        )
+        cross_encoder(backbones["qwen3"], "answer", max_length=64).module(MSE(), TrainingOptions())
     with pytest.raises(UserError, match=r"model\.answers: 'perhaps not' is \d+ tokens"):
         cross_encoder(backbones["qwen3"], "answer", answers=["perhaps not"]).module(
-            MSE(), TrainingOptions(), 1
+            MSE(), TrainingOptions()
         )
 
 
@@ -140,7 +138,7 @@ def test_adapters_learn_alone_and_ship_merged(
 ) -> None:
     weights = PretrainedModel(name="owner/base", path=str(backbones[family]))
     model = cross_encoder(backbones[family], head, lora=Lora(rank=4), pretrained=weights)
-    module = model.module(MSE(), TrainingOptions(), 10)
+    module = model.module(MSE(), TrainingOptions())
     learns = {name for name, p in module.named_parameters() if p.requires_grad}
     frozen = {name: p.detach().clone() for name, p in module.named_parameters()
               if not p.requires_grad}  # fmt: skip
@@ -160,7 +158,7 @@ def test_adapters_learn_alone_and_ship_merged(
     for name, value in module.named_parameters():
         if name in frozen:
             assert torch.equal(value, frozen[name])
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     np.testing.assert_allclose(
         Stock(str(tmp_path / "model")).predict(PAIRS).reshape(3, -1), expected, atol=1e-5
     )
@@ -182,9 +180,9 @@ def test_an_embedding_model_of_a_bare_backbone(
         logit_scale=5.0,
         prompts={"query": "Find: ", "document": ""}, dimensions=[16, 8], lora=Lora(rank=2),
     )  # fmt: skip
-    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
+    module = moved(model.module(CentredMSE(), TrainingOptions()))
     expected = predictions(module, tmp_path)
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = SentenceTransformer(str(tmp_path / "model"))
     assert stock.prompts["query"] == "Find: "
     q = stock.encode_query(list(QUERIES.values()))
@@ -217,30 +215,30 @@ def test_an_empty_document_is_a_text_too(
     tokenize(embedder, texts, None, tmp_path / "texts.arrow", "texts")
     file = TokenFile(tmp_path / "texts.arrow")
     for budget in (1000, 1):  # beside others, and in a chunk of its own
-        rows = file.encoded(range(3), budget)
-        trained = rows.through(lambda chunk: embedder(chunk)["sentence_embedding"]).detach()
+        rows = file.chunks(range(3), budget)
+        trained = rows.apply(lambda chunk: embedder(chunk)["sentence_embedding"]).detach()
         trained = torch.nn.functional.normalize(trained, dim=1)
         torch.testing.assert_close(trained, together, atol=1e-5, rtol=0)
-    module = model.module(CentredMSE(), TrainingOptions(), 10)
-    model.export(module, tmp_path / "model")
+    module = model.module(CentredMSE(), TrainingOptions())
+    module.save_pretrained(tmp_path / "model")
     again: Any = load_embedding_model(tmp_path / "model")
     assert not embed(again, texts, 8, "document", "texts").isnan().any()
 
 
 def test_cut_embeddings_are_trained_too(backbones: dict[str, Path], tmp_path: Path) -> None:
-    from tests.training.lessons import lessons, rated
+    from tests.training.collection import data_module, rated
 
     model = BiEncoder(
         pretrained=PretrainedModel(name=str(backbones["bert"])), dimensions=[16, 8], logit_scale=5.0
     )
-    module = model.module(CentredMSE(), TrainingOptions(), 10)
-    batch = next(iter(lessons(module, tmp_path, rated(4), 4).train_dataloader()))
+    module = model.module(CentredMSE(), TrainingOptions())
+    batch = next(iter(data_module(module, tmp_path, rated(4), 4).train_dataloader()))
     whole, half, quarter = (scores for scores, _ in module.predict(batch))
-    q = batch.texts["queries"].through(module.embed)
-    d = batch.texts["documents"].through(module.embed)
+    q = batch.inputs["queries"].apply(module.embed)
+    d = batch.inputs["documents"].apply(module.embed)
     for scores, n in ((whole, 32), (half, 16), (quarter, 8)):
         cosine = torch.cosine_similarity(q[:, None, :n], d[None, :, :n], dim=2)
-        torch.testing.assert_close(scores, 5 * cosine.gather(1, batch.place))
+        torch.testing.assert_close(scores, 5 * cosine.gather(1, batch.document_index))
 
 
 def test_training_goes_on_from_any_cross_encoder(
@@ -250,14 +248,14 @@ def test_training_goes_on_from_any_cross_encoder(
     first = Stock(str(backbones["modernbert"]), num_labels=1, max_length=64)
     first.save_pretrained(str(tmp_path / "first"))
     model = cross_encoder(tmp_path / "first", "keep")
-    module = model.module(MSE(), TrainingOptions(), 10).eval()
+    module = model.module(MSE(), TrainingOptions()).eval()
     expected = first.predict(PAIRS).reshape(3, -1)
     np.testing.assert_allclose(
         1 / (1 + np.exp(-predictions(module, tmp_path / "tokens"))), expected, atol=1e-5
     )
     starting = model.score(None, QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer())
     np.testing.assert_allclose([starting[i] for i in QUERIES], expected, atol=1e-5)
-    model.export(module, tmp_path / "again")
+    module.save_pretrained(tmp_path / "again")
     again = Stock(str(tmp_path / "again")).predict(PAIRS).reshape(3, -1)
     np.testing.assert_allclose(again, expected, atol=1e-5)
 
@@ -265,7 +263,7 @@ def test_training_goes_on_from_any_cross_encoder(
 def test_activations_made_anew_give_the_same_gradients(
     backbones: dict[str, Path], tmp_path: Path
 ) -> None:
-    from tests.training.lessons import lessons, rated
+    from tests.training.collection import data_module, rated
 
     gradients = []
     for again in (False, True):
@@ -273,11 +271,17 @@ def test_activations_made_anew_give_the_same_gradients(
             backbones["qwen3"], "answer", gradient_checkpointing=again, lora=Lora(rank=2)
         )
         torch.manual_seed(0)
-        module = model.module(MSE(), TrainingOptions(), 10)
+        module = model.module(MSE(), TrainingOptions())
         module.on_train_start()
         recomputed = [m for m in module.modules() if getattr(m, "gradient_checkpointing", False)]
         assert bool(recomputed) == again
-        batch = next(iter(lessons(module, tmp_path, rated(4), 4, budget=900).train_dataloader()))
+        batch = next(
+            iter(
+                data_module(
+                    module, tmp_path, rated(4), 4, max_tokens_per_forward=900
+                ).train_dataloader()
+            )
+        )
         module.objective.total(module(batch), batch, None).sum().backward()
         gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
@@ -286,7 +290,7 @@ def test_activations_made_anew_give_the_same_gradients(
 
 
 def test_a_pairwise_reranker_on_a_decoder(backbones: dict[str, Path], tmp_path: Path) -> None:
-    model = moved(PairwiseReranker(backbones["qwen3"], 16, 96))
+    model = moved(PairwiseCrossEncoder(backbones["qwen3"], 16, 96))
     docs = list(DOCUMENTS.values())
     triples = [(q, a, b) for q in QUERIES.values() for a in docs for b in docs]
     p = model.preference(triples)
@@ -296,4 +300,4 @@ def test_a_pairwise_reranker_on_a_decoder(backbones: dict[str, Path], tmp_path: 
     alone = torch.cat([model.preference([triple]) for triple in triples[:5]])
     torch.testing.assert_close(alone, p[:5], atol=1e-5, rtol=0)
     model.save(tmp_path / "pair")
-    torch.testing.assert_close(PairwiseReranker.load(tmp_path / "pair").preference(triples), p)
+    torch.testing.assert_close(PairwiseCrossEncoder.load(tmp_path / "pair").preference(triples), p)

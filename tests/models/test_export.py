@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.lessons import lessons
+from tests.training.collection import data_module
 
 from zelo.config import Component
 from zelo.distributed.trainer import LightningTrainer
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
-from zelo.training.lessons import RatedQuery
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import TrainingOptions
+from zelo.training.rated_queries import RatedQuery
 
 QUERIES = {"q1": "how to sort a list", "q2": "größer 東京 \U0001f40d", "q3": "x"}
 DOCUMENTS = {
@@ -43,9 +43,11 @@ def moved(module: torch.nn.Module) -> torch.nn.Module:
 def predictions(module: Any, folder: Path) -> np.ndarray:
     """What the LightningModule says of every pair, from the token ids of a training."""
     rated = [RatedQuery(i, list(DOCUMENTS), [0.0] * len(DOCUMENTS)) for i in QUERIES]
-    data = lessons(module, folder, rated, 3, documents=DOCUMENTS, texts=QUERIES, budget=2048)
+    data = data_module(
+        module, folder, rated, 3, documents=DOCUMENTS, texts=QUERIES, max_tokens_per_forward=2048
+    )
     with torch.inference_mode():
-        out = module(data.assemble([(query, range(len(DOCUMENTS))) for query in rated]))
+        out = module(data.batch_of([(query, range(len(DOCUMENTS))) for query in rated]))
     return out.numpy()
 
 
@@ -55,9 +57,9 @@ def test_a_bi_encoder_loads_in_sentence_transformers(tiny_model: Path, tmp_path:
     model = BiEncoder(
         pretrained=PretrainedModel(name=str(tiny_model)), max_length=64, logit_scale=6.0
     )
-    module = moved(model.module(CentredMSE(), TrainingOptions(), 10))
+    module = moved(model.module(CentredMSE(), TrainingOptions()))
     expected = predictions(module, tmp_path)
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = SentenceTransformer(str(tmp_path / "model"))
     assert stock.max_seq_length == 64
     cosine = stock.similarity(
@@ -79,11 +81,11 @@ def test_a_cross_encoder_loads_in_sentence_transformers(
     from sentence_transformers import CrossEncoder as Stock
 
     model = CrossEncoder(pretrained=PretrainedModel(name=str(tiny_model)), head=head, max_length=64)
-    module = moved(model.module(objective, TrainingOptions(), 10))
+    module = moved(model.module(objective, TrainingOptions()))
     expected = predictions(module, tmp_path)
     if isinstance(objective, MSE):
         expected = 1 / (1 + np.exp(-expected))
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = Stock(str(tmp_path / "model"), trust_remote_code=head == "segments")
     assert [row["corpus_id"] for row in stock.rank("q", ["a", "b", "c"])] != []
     flat = stock.predict(PAIRS)
@@ -100,7 +102,7 @@ def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) 
     model = CrossEncoder(
         pretrained=PretrainedModel(name=str(tiny_model)), head="segments", logit_scale=6.0
     )
-    module = model.module(CentredMSE(), TrainingOptions(), 10).eval()
+    module = model.module(CentredMSE(), TrainingOptions()).eval()
     features = module.model.preprocess(PAIRS[:4])
     with torch.inference_mode():
         scores = module.score(dict(features))
@@ -117,7 +119,7 @@ def test_an_untrained_segment_head_ranks_as_a_cosine_of_pools(tiny_model: Path) 
 def test_the_pairwise_reranker_is_antisymmetric_and_survives_the_disk(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    model = moved(PairwiseReranker(tiny_model, 16, 64))
+    model = moved(PairwiseCrossEncoder(tiny_model, 16, 64))
     triples = [
         (q, a, b) for q in QUERIES.values() for a in DOCUMENTS.values() for b in DOCUMENTS.values()
     ]
@@ -126,12 +128,12 @@ def test_the_pairwise_reranker_is_antisymmetric_and_survives_the_disk(
     torch.testing.assert_close(p, 1 - turned, atol=1e-6, rtol=0)
     assert p.std() > 0.01
     model.save(tmp_path / "pair")
-    torch.testing.assert_close(PairwiseReranker.load(tmp_path / "pair").preference(triples), p)
+    torch.testing.assert_close(PairwiseCrossEncoder.load(tmp_path / "pair").preference(triples), p)
     assert model.preference([]).shape == (0,)
 
 
 def test_the_pairwise_reranker_always_sees_both_documents(tiny_model: Path) -> None:
-    model = PairwiseReranker(tiny_model, 16, 64)
+    model = PairwiseCrossEncoder(tiny_model, 16, 64)
     features = model.encode([("query " * 100, DOCUMENTS["long"], DOCUMENTS["long"])])
     assert features["input_ids"].shape[1] <= 64
     counts = [int((features["segment"] == part).sum()) for part in (1, 2, 3)]

@@ -18,14 +18,15 @@ from zelo.evaluation.rerankers import CrossEncoderReranker, EmbeddingReranker, P
 from zelo.judging.language_model import LanguageModel
 from zelo.judging.protocol import Question
 from zelo.judging.scorer import Scorer
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder, load_cross_encoder
+from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.loading import cut_to, shapes_alone, usable_length
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.models.rerank_file import score
 from zelo.progress import tell
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE
 from zelo.training.options import TrainingOptions
 
@@ -122,9 +123,9 @@ def test_a_cross_encoder_reads_no_more_than_its_positions(
 ) -> None:
     start = PretrainedModel(name=str(found["1" if head == "keep" else "encoder"]))
     model = CrossEncoder(pretrained=start, head=head, max_length=1024, train_max_length=900)
-    module = model.module(MSE(), TrainingOptions(), 10).eval()
+    module = model.module(MSE(), TrainingOptions()).eval()
     expected = predictions(module, tmp_path)  # a long document is among them
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = Stock(str(tmp_path / "model"))
     assert stock.max_seq_length == 64
     pairs = [(q, d) for q in QUERIES.values() for d in DOCUMENTS.values()]
@@ -136,9 +137,9 @@ def test_an_embedding_model_reads_no_more_than_its_positions(
     found: dict[str, Path], tmp_path: Path
 ) -> None:
     model = BiEncoder(pretrained=PretrainedModel(name=str(found["encoder"])), max_length=1024)
-    module = model.module(MSE(), TrainingOptions(), 10).eval()
+    module = model.module(MSE(), TrainingOptions()).eval()
     predictions(module, tmp_path)
-    model.export(module, tmp_path / "model")
+    module.save_pretrained(tmp_path / "model")
     stock = SentenceTransformer(str(tmp_path / "model"))
     assert stock.max_seq_length == 64
     stock.encode(LONG)
@@ -148,13 +149,13 @@ def test_an_embedding_model_reads_no_more_than_its_positions(
 def test_a_pairwise_model_reads_no_more_than_its_positions(
     found: dict[str, Path], tmp_path: Path
 ) -> None:
-    model = PairwiseReranker(found["encoder"], 500, 1024).eval()
+    model = PairwiseCrossEncoder(found["encoder"], 500, 1024).eval()
     features = model.encode([(LONG, LONG, LONG)])
     assert features["input_ids"].shape[1] <= 64
     assert set(features["segment"][0].tolist()) == {1, 2, 3}  # all of them are seen
     model.preference([(LONG, LONG, LONG)])
     model.save(tmp_path)
-    assert PairwiseReranker.load(tmp_path).max_length == 64
+    assert PairwiseCrossEncoder.load(tmp_path).max_length == 64
 
 
 def test_rerankers_and_judges_read_no_more_than_their_positions(
@@ -217,15 +218,15 @@ def test_a_classifier_is_no_reranker(found: dict[str, Path], tmp_path: Path, lab
         lambda: score(weights.locate(), "rivers", ["a", "b"]),
         lambda: CrossEncoderReranker(pretrained=weights).score(POOL, tmp_path),
         lambda: Scorer(kind="cross_encoder", pretrained=weights).prepare(Path(), {}, 0),
-        lambda: CrossEncoder(pretrained=weights, head="keep").module(MSE(), TrainingOptions(), 1),
-        lambda: CrossEncoder(pretrained=weights, head="cls").module(MSE(), TrainingOptions(), 1),
+        lambda: CrossEncoder(pretrained=weights, head="keep").module(MSE(), TrainingOptions()),
+        lambda: CrossEncoder(pretrained=weights, head="cls").module(MSE(), TrainingOptions()),
     ):
         with pytest.raises(UserError, match=said):
             use()
     model = CrossEncoder(
         pretrained=weights, head="mean", max_length=64
     )  # which is what the line says
-    predictions(model.module(MSE(), TrainingOptions(), 1).eval(), tmp_path)
+    predictions(model.module(MSE(), TrainingOptions()).eval(), tmp_path)
 
 
 def test_what_has_no_head_is_no_reranker(found: dict[str, Path], tiny_model: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_head_that_needs_segments_is_told_where_there_are_none(tmp_path: Path)
     folder = make("qwen3-toy", tmp_path)
     with pytest.raises(UserError, match=r"head=segments: .* \(no token_type_ids\)"):
         CrossEncoder(pretrained=PretrainedModel(name=str(folder)), head="segments").module(
-            MSE(), TrainingOptions(), 1
+            MSE(), TrainingOptions()
         )
 
 
@@ -273,14 +274,14 @@ def test_a_tokenizer_without_padding_pads_all_the_same(tmp_path: Path) -> None:
         model = CrossEncoder(
             pretrained=PretrainedModel(name=str(tmp_path / "bare")), head=head, max_length=64
         )
-        module = model.module(MSE(), TrainingOptions(), 1).eval()
+        module = model.module(MSE(), TrainingOptions()).eval()
         whole = predictions(module, tmp_path / head)
-        model.export(module, tmp_path / f"model-{head}")
+        module.save_pretrained(tmp_path / f"model-{head}")
         pairs = [(q, d) for q in QUERIES.values() for d in DOCUMENTS.values()]
         stock = Stock(str(tmp_path / f"model-{head}"))
         wanted = 1 / (1 + np.exp(-whole))
         np.testing.assert_allclose(stock.predict(pairs).reshape(3, -1), wanted, atol=1e-4)
-    pairwise = PairwiseReranker(tmp_path / "bare", 16, 96).eval()
+    pairwise = PairwiseCrossEncoder(tmp_path / "bare", 16, 96).eval()
     triples = [("how to sort", a, b) for a in texts for b in texts]
     one_by_one = torch.cat([pairwise.preference([triple]) for triple in triples])
     torch.testing.assert_close(pairwise.preference(triples), one_by_one, atol=1e-4, rtol=0)
@@ -297,14 +298,14 @@ def test_shapes_alone_take_no_memory_and_fail_as_the_model_would(
             CrossEncoder(pretrained=decoder, head="answer", max_length=400),
             BiEncoder(pretrained=decoder, pooling="cls"),
         ):  # fmt: skip
-            backbone = model.module(MSE(), TrainingOptions(), 1).backbone
+            backbone = model.module(MSE(), TrainingOptions()).backbone
             assert {str(p.device) for p in backbone.parameters()} == {"meta"}
         with pytest.raises(UserError, match="'perhaps not' is"):
             CrossEncoder(pretrained=decoder, head="answer", answers=["perhaps not"]).module(
-                MSE(), TrainingOptions(), 1
+                MSE(), TrainingOptions()
             )
         with pytest.raises(UserError, match="a classifier of 3 labels"):
             load_cross_encoder(found["3"])
     loaded = CrossEncoder(pretrained=decoder, head="answer", max_length=400)
-    module = loaded.module(MSE(), TrainingOptions(), 1)
+    module = loaded.module(MSE(), TrainingOptions())
     assert {str(p.device) for p in module.parameters()} == {"cpu"}

@@ -19,12 +19,12 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.judging.distilled import Distilled
 from zelo.judging.protocol import Question
 from zelo.models.batching import by_room
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.pipeline import STAGE_NAMES, run_stages
 from zelo.store import Store
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loggers import Tracking
 from zelo.training.objectives import CentredMSE
 from zelo.training.options import TrainingOptions
@@ -67,21 +67,21 @@ def test_candidates_are_scored_within_the_limit(
     tiny_model: Path, tmp_path: Path, kind: type[BiEncoder] | type[CrossEncoder]
 ) -> None:
     model = kind(pretrained=PretrainedModel(name=str(tiny_model)), max_length=96)
-    model.export(model.module(CentredMSE(), TrainingOptions(), 5).eval(), tmp_path / "model")
+    model.module(CentredMSE(), TrainingOptions()).save_pretrained(tmp_path / "model")
     for folder in (None, tmp_path / "model"):
         arguments = (folder, QUERIES, DOCUMENTS, CANDIDATES, tmp_path, LightningTrainer())
         with reading() as sizes:
             free = model.score(*arguments)
         assert max(sizes) > 200
         with reading() as sizes:
-            held = model.score(*arguments, tokens=200)
+            held = model.score(*arguments, max_tokens_per_forward=200)
         assert 96 <= max(sizes) <= 200
         for query_id, scores in free.items():
             assert held[query_id] == pytest.approx(scores, abs=1e-5)
 
 
 def test_a_distilled_judge_reads_within_the_limit(tiny_model: Path, tmp_path: Path) -> None:
-    PairwiseReranker(tiny_model, 16, 96).save(tmp_path)
+    PairwiseCrossEncoder(tiny_model, 16, 96).save(tmp_path)
     pairs = [(a, b) for a in DOCUMENTS.values() for b in DOCUMENTS.values() if a < b]
     questions = [Question("q", a[:9], b[:9], 0, "query", a, b) for a, b in pairs]
     answers = []

@@ -18,8 +18,10 @@ from zelo.errors import UserError
 from zelo.evaluation.rerankers import CrossEncoderReranker, Pool
 from zelo.judging.protocol import Question
 from zelo.judging.scorer import Scorer
-from zelo.models.crossencoder import CrossEncoder, load_cross_encoder, predict
+from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.pretrained import PretrainedModel
+from zelo.models.scoring import score_pairs
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE
 from zelo.training.options import TrainingOptions
 
@@ -103,13 +105,13 @@ def logits_of_yes(folder: Path, strip: bool) -> list[float]:
 
 def test_the_first_releases_score_as_their_code_does(first: Path) -> None:
     expected = torch.sigmoid(torch.tensor(logits_of_yes(first, strip=True)) / 5)
-    scores = predict(load_cross_encoder(first), PAIRS, batch_size=3)
+    scores = score_pairs(load_cross_encoder(first), PAIRS, batch_size=3)
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_stock_release_scores_by_its_raw_logit(stock: Path) -> None:
     expected = torch.tensor(logits_of_yes(stock, strip=False))
-    scores = predict(load_cross_encoder(stock), PAIRS, batch_size=3)
+    scores = score_pairs(load_cross_encoder(stock), PAIRS, batch_size=3)
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -138,7 +140,7 @@ def test_rerankers_and_judges_read_them_alike(
     pool = Pool(queries, documents, {"q": ["a", "b"]}, tmp_path)
     scores = reranker.score(pool, tmp_path)["q"]
     pairs = [(queries["q"], documents[i]) for i in "ab"]
-    assert scores == pytest.approx(predict(load_cross_encoder(folder), pairs, 2), abs=1e-6)
+    assert scores == pytest.approx(score_pairs(load_cross_encoder(folder), pairs, 2), abs=1e-6)
     logits = torch.tensor(scores, dtype=torch.float64)
     if shape == "first":
         logits = 5 * torch.logit(logits)
@@ -155,7 +157,7 @@ def test_training_goes_on_from_a_first_release_and_ships_stock(
 ) -> None:
     folder = request.getfixturevalue(shape)
     model = CrossEncoder(pretrained=PretrainedModel(name=str(folder)), head=head, max_length=200)
-    model.export(model.module(MSE(), TrainingOptions(), 1), tmp_path / "out")
+    model.module(MSE(), TrainingOptions()).save_pretrained(tmp_path / "out")
     score = json.loads((tmp_path / "out" / "1_LogitScore" / "config.json").read_text())
     assert score["false_token_id"] is None
     assert not list((tmp_path / "out").glob("*.py"))

@@ -20,7 +20,7 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.distilled import Distilled
 from zelo.judging.protocol import Question
-from zelo.models.pairwise import PairwiseReranker
+from zelo.models.pairwise import PairwiseCrossEncoder
 
 pytestmark = pytest.mark.gpu
 
@@ -67,7 +67,7 @@ def test_two_gpus_learn_what_a_cpu_learns(
 def test_a_distilled_judge_answers_as_on_a_cpu(
     tiny_model: Path, tmp_path: Path, precision: str
 ) -> None:
-    PairwiseReranker(tiny_model, 16, 96).save(tmp_path)
+    PairwiseCrossEncoder(tiny_model, 16, 96).save(tmp_path)
     questions = [
         Question(f"q{i}", str(i), str(i + 1), 0, f"query {i}", f"text {i}", f"words {i} more")
         for i in range(50)

@@ -17,19 +17,19 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from zelo.artifacts import table, write_table
 from zelo.training import losses
 from zelo.training.batches import ScoredBatch
-from zelo.training.lessons import read_rated
 from zelo.training.objectives import (
     BCE,
     MSE,
+    BaseObjective,
     CentredMSE,
     InfoNCE,
     LambdaLoss,
     ListwiseKL,
     MarginMSE,
-    Objective,
     PairwiseLikelihood,
     RankNet,
 )
+from zelo.training.rated_queries import read_rated
 
 Q, K = 4, 5
 SIZES = [5, 3, 2, 5]
@@ -174,7 +174,7 @@ def test_the_likelihood_of_judgments_is_that_of_the_rating_model(thurstone: bool
     assert float(far.grad) > 0.9  # a wrong answer that is far away still pulls
 
 
-OBJECTIVES: list[Objective] = [
+OBJECTIVES: list[BaseObjective] = [
     MSE(),
     BCE(),
     CentredMSE(),
@@ -196,8 +196,8 @@ def batch_of(target: torch.Tensor, weight: torch.Tensor, rows: list[int]) -> Sco
     preference = [float(target[rows[row], i]) for row, i, _ in compared]
     return ScoredBatch(
         query_ids=[f"q{row}" for row in rows],
-        texts={},
-        place=torch.zeros(len(rows), K, dtype=torch.long),
+        inputs={},
+        document_index=torch.zeros(len(rows), K, dtype=torch.long),
         target=target[rows],
         weight=weight[rows],
         compared=torch.tensor(compared).T,
@@ -206,7 +206,7 @@ def batch_of(target: torch.Tensor, weight: torch.Tensor, rows: list[int]) -> Sco
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}")
-def test_parts_of_a_batch_add_up_to_the_whole(objective: Objective) -> None:
+def test_parts_of_a_batch_add_up_to_the_whole(objective: BaseObjective) -> None:
     """Summed over parts and divided once, so that devices and accumulation change nothing."""
     prediction, target, weight = draw()
     whole = batch_of(target, weight, [0, 1, 2, 3])
@@ -219,7 +219,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(objective: Objective) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}")
-def test_places_without_a_document_change_nothing(objective: Objective) -> None:
+def test_places_without_a_document_change_nothing(objective: BaseObjective) -> None:
     prediction, target, weight = draw()
     batch = batch_of(target, weight, [0, 1, 2, 3])
     expected = objective.total(prediction, batch, None)
@@ -233,13 +233,15 @@ def test_places_without_a_document_change_nothing(objective: Objective) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}")
-def test_level_free_objectives_leave_the_level_of_a_query_free(objective: Objective) -> None:
+def test_shift_invariant_objectives_leave_the_level_of_a_query_free(
+    objective: BaseObjective,
+) -> None:
     prediction, target, weight = draw()
     batch = batch_of(target, weight, [0, 1, 2, 3])
     moved = prediction + torch.tensor([[3.0], [-7.0], [1.0], [0.5]])
     before, after = (objective.total(p, batch, None) for p in (prediction, moved))
     same = torch.allclose(before, after, rtol=1e-4, atol=1e-5)
-    assert same == objective.level_free
+    assert same == objective.shift_invariant
 
 
 @pytest.mark.parametrize(

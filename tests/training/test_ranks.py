@@ -23,14 +23,15 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.config import dump
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import RECORD
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import MSE, CentredMSE, InfoNCE
 from zelo.training.options import TrainingOptions
-from zelo.training.train import MODEL, train
+from zelo.training.train import train
+from zelo.training.trainable import MODEL
 
 Train = Callable[..., Path]
 
@@ -108,7 +109,7 @@ def test_two_ranks_learn_what_one_learns(
     two = train(**arguments(folders, tmp_path / "two", model, objective=objective,
                             devices=2, strategy=strategy, **changes))  # fmt: skip
     assert_same(tmp_path / "one", tmp_path / "two", rate=1e-5)
-    exact = {"held_out", "queries", "targets", "steps", "val/NDCG@10"}
+    exact = {"validation_queries", "queries", "targets", "steps", "val/NDCG@10"}
     assert {k: one[k] for k in exact} == {k: two[k] for k in exact}
     assert two["val/loss"] == pytest.approx(one["val/loss"], abs=1e-4)
     assert not list((tmp_path / "two").glob("*.ckpt"))
@@ -212,20 +213,20 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
 def test_pairs_are_scored_once_each_and_in_order_whatever_stops_it(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three lots on two ranks, then on one after a stop that left some of them."""
+    """Three shards on two ranks, then on one after a stop that left some of them."""
     from zelo.models import scoring
-    from zelo.models.crossencoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
+    from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
 
     torch.manual_seed(0)
     model = new_cross_encoder(tiny_model, "mean")
     model.max_seq_length = 64
     save_cross_encoder(model, tmp_path / "model")
-    size = 2 * scoring.LOT + 7
+    size = 2 * scoring.SHARD + 7
     pairs = [(f"query {i % 13}", f"document {i} " + "word " * (i % 5)) for i in range(size)]
     trainer = LightningTrainer(devices=2)
     found = scoring.score_on_devices(tmp_path / "model", pairs, tmp_path / "two", trainer)
     assert not (tmp_path / "two").exists()
-    some = [0, 1, scoring.LOT - 1, scoring.LOT, 2 * scoring.LOT + 5, size - 1]
+    some = [0, 1, scoring.SHARD - 1, scoring.SHARD, 2 * scoring.SHARD + 5, size - 1]
     expected = load_cross_encoder(tmp_path / "model").predict([pairs[i] for i in some])
     np.testing.assert_allclose([found[i] for i in some], expected, atol=1e-5)
     assert len(found) == size

@@ -8,28 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
-from tests.training.lessons import DOCUMENTS, bi_encoder, lessons, rated
+from tests.training.collection import DOCUMENTS, bi_encoder, data_module, fit, rated
 from tests.training.trainings import Stop, calling_back
 
-from zelo.artifacts import read_table
+from zelo.artifacts import read_table, table, write_table
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.elo_truth import elo_ndcg
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
-from zelo.models.pairwise import PairwiseReranker
 from zelo.models.pretrained import PretrainedModel
-from zelo.models.tokens import TokenFile, write_tokens
 from zelo.seeding import stream
 from zelo.training import fit as fitting
-from zelo.training.batches import Judged, PairwiseDataModule
-from zelo.training.lessons import RatedQuery
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
+from zelo.training.data_modules import PairwiseDataModule
 from zelo.training.loader import ResumableLoader
 from zelo.training.losses import centre
-from zelo.training.modules import PairwiseModule, PointwiseModule
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.options import TrainingOptions
+from zelo.training.pairwise_model import PairwiseModel
+from zelo.training.pairwise_module import PairwiseModule
+from zelo.training.pointwise import PointwiseModule
+from zelo.training.rated_queries import RatedQuery
 
 
 @pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
@@ -38,13 +37,13 @@ def test_scored_batches_hold_every_rated_document_once(
 ) -> None:
     """What is read of each place is what the model would make of that query and document."""
     module = make(pretrained=PretrainedModel(name=str(tiny_model))).module(
-        CentredMSE(), TrainingOptions(), 1
+        CentredMSE(), TrainingOptions()
     )
     tokenizer = module.model.tokenizer
     seen = {}
-    for batch in lessons(module, tmp_path, rated(), 4, seed=3).train_dataloader():
+    for batch in data_module(module, tmp_path, rated(), 4, seed=3).train_dataloader():
         name = "pairs" if make is CrossEncoder else "documents"
-        ids = batch.texts[name].through(
+        ids = batch.inputs[name].apply(
             lambda chunk: torch.nn.functional.pad(
                 chunk["input_ids"], (0, 64 - chunk["input_ids"].shape[1])
             )
@@ -52,7 +51,7 @@ def test_scored_batches_hold_every_rated_document_once(
         read = tokenizer.batch_decode(ids, skip_special_tokens=True)
         assert make is CrossEncoder or len(set(read)) == len(read)
         for row, query_id in enumerate(batch.query_ids):
-            places = batch.place[row][batch.mask[row]].tolist()
+            places = batch.document_index[row][batch.mask[row]].tolist()
             targets = batch.target[row][batch.mask[row]].tolist()
             seen[query_id] = dict(zip([read[p] for p in places], targets, strict=True))
     for query in rated():
@@ -65,16 +64,16 @@ def test_scored_batches_hold_every_rated_document_once(
 
 
 def test_fewer_candidates_are_drawn_anew_each_epoch(tiny_model: Path, tmp_path: Path) -> None:
-    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 1)
-    data = lessons(module, tmp_path, rated(8), 8, 2, seed=3)
-    first, second = ([b.place.shape for b in data.train_dataloader()] for _ in range(2))
+    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions())
+    data = data_module(module, tmp_path, rated(8), 8, 2, seed=3)
+    first, second = ([b.document_index.shape for b in data.train_dataloader()] for _ in range(2))
     assert first == second == [(8, 2)]
 
 
 def test_a_loader_goes_on_where_its_state_says() -> None:
     def loader() -> ResumableLoader[list[int]]:
         return ResumableLoader(
-            range(10), 3, 5, lambda items, rng, part: [*items, int(rng.integers(100))]
+            range(10), 3, 5, lambda items, rng, micro_batch: [*items, int(rng.integers(100))]
         )
 
     whole = loader()
@@ -90,22 +89,41 @@ def test_a_loader_goes_on_where_its_state_says() -> None:
 
 
 def pairs(
-    model: PairwiseReranker, triples: list[tuple[str, str, str]], p: float, batch: int, out: Path
+    model: PairwiseModel, triples: list[tuple[str, str, str]], p: float, batch_size: int, out: Path
 ) -> PairwiseDataModule:
     """Comparisons of one preference."""
-    both = [t for q, a, b in triples for t in ((q, a, b), (q, b, a))]
-    write_tokens(model.encode, both, out / "triples.arrow", model.tokenizer, "triples")
-    judged = [Judged(q, 2 * i, p) for i, (q, _, _) in enumerate(triples)]
-    return PairwiseDataModule(judged, TokenFile(out / "triples.arrow"), batch, 0, 256)
+    data = PairwiseDataModule(write_pairs(out, triples, p), out / "collection", model,
+                              batch_size=batch_size, max_tokens_per_forward=256,
+                              cache_dir=out / "tokens")  # fmt: skip
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def write_pairs(out: Path, triples: list[tuple[str, str, str]], p: float) -> Path:
+    """A collection of these texts and one judge's judgments of them."""
+    folder = out / "collection"
+    folder.mkdir(parents=True)
+    n = len(triples)
+    q, a, b = zip(*triples, strict=True)
+    documents = list(dict.fromkeys([*a, *b]))
+    queries = table("queries", query_id=q, text=q, split=["train"] * n)
+    write_table(folder, "queries", queries)
+    write_table(folder, "documents", table("documents", doc_id=documents,
+                title=[""] * len(documents), text=documents))  # fmt: skip
+    write_table(folder, "judgments", table("judgments", query_id=q, doc_a=a, doc_b=b,
+                repeat=[0] * n, judge=["judge"] * n, score=[1 - 2 * p] * n, status=["ok"] * n,
+                reasons=[""] * n))  # fmt: skip
+    return folder
 
 
 def test_pairwise_batches_swap_and_keep_the_meaning(tiny_model: Path, tmp_path: Path) -> None:
-    model = PairwiseReranker(tiny_model, 8, 32)
+    model = PairwiseModel.of(str(tiny_model), max_query_length=8, max_length=32)
     data = pairs(model, [(f"q{i}", "a", "b") for i in range(400)], 0.9, 64, tmp_path)
-    a = model.tokenizer.convert_tokens_to_ids("a")
+    a = model.network().tokenizer.convert_tokens_to_ids("a")
     swapped = 0
     for batch in data.train_dataloader():
-        first = batch.triples.through(
+        first = batch.triples.apply(
             lambda c: torch.stack([row[s == 2][0] for row, s in zip(
                 c["input_ids"], c["segment"], strict=True)])
         )  # fmt: skip
@@ -121,11 +139,10 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     training = TrainingOptions(
         max_epochs=2, batch_size=4, learning_rate=1e-3, checkpoint_minutes=1e-6
     )
-    torch.manual_seed(0)
-    module = bi_encoder(model_folder, max_length=16).module(CentredMSE(), training, steps)
-    data = lessons(module, out, rated(), 4, 3, seed=1)
+    module = bi_encoder(model_folder, max_length=16).module(CentredMSE(), training)
+    data = data_module(module, out, rated(), 4, 3, seed=1)
     with nullcontext() if stop is None else calling_back(Stop(stop)):
-        fitting.fit(module, data, out, steps, training, LightningTrainer(), CSVLogger(out), "t")
+        fit(module, data, out, steps, training)
     return torch.cat([p.detach().ravel() for p in module.parameters()])
 
 
@@ -144,63 +161,60 @@ def test_training_resumed_from_a_checkpoint_is_training_undisturbed(
 
 
 def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    training = TrainingOptions(max_epochs=40, batch_size=16, learning_rate=5e-3)
+    training = TrainingOptions(learning_rate=5e-3)
     triples = [(f"find {w}", f"text about {w}", "text about nothing") for w in "abcdefgh"]
-    module = PairwiseModule(PairwiseReranker(tiny_model, 8, 32), training, 40)
-    data = pairs(module.model, triples, 1.0, 8, tmp_path)
-    fitting.fit(module, data, tmp_path, 40, training, LightningTrainer(), CSVLogger(tmp_path), "t")
+    module = PairwiseModule(str(tiny_model), max_length=32, training=training)
+    data = pairs(module.component, triples, 1.0, 8, tmp_path)
+    fit(module, data, tmp_path, 40, training)
     last = fitting.load_fitted(module, tmp_path)["final_loss"]
     assert last < 0.5 * read_table(tmp_path, "losses")["loss"][0].as_py()
 
 
 def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions()
-    module = bi_encoder(tiny_model).module(CentredMSE(), training, 3)
-    data = lessons(module, tmp_path, [RatedQuery("q7", ["d0", "d1"], [float("nan"), 0.0])], 4)
+    module = bi_encoder(tiny_model).module(CentredMSE(), training)
+    data = data_module(module, tmp_path, [RatedQuery("q7", ["d0", "d1"], [float("nan"), 0.0])], 4)
     with pytest.raises(
         UserError,
         match=r"became nan at step 1, in a batch of queries q7: lower training\.learning_rate",
     ):
-        fitting.fit(
-            module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t"
-        )
+        fit(module, data, tmp_path, 3, training)
 
 
 def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
     training = TrainingOptions(frozen_layers=1, learning_rate=1e-2)
-    module = bi_encoder(tiny_model).module(CentredMSE(), training, 3)
+    module = bi_encoder(tiny_model).module(CentredMSE(), training)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    data = lessons(module, tmp_path, rated(), 3)
-    fitting.fit(module, data, tmp_path, 3, training, LightningTrainer(), CSVLogger(tmp_path), "t")
+    data = data_module(module, tmp_path, rated(), 3)
+    fit(module, data, tmp_path, 3, training)
     changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
     assert not any("embeddings" in name or "layer.0." in name for name in changed)
     assert any("layer.1." in name for name in changed)
     with pytest.raises(UserError, match=r"training\.frozen_layers=2: the encoder has 2 layers"):
-        bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(frozen_layers=2), 3)
+        bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(frozen_layers=2))
 
 
 def test_a_level_is_matched_learned_and_not_shipped(tiny_model: Path, tmp_path: Path) -> None:
     """Targets in [0, 1] say how high a query's documents are; cosines all lie above 0."""
     model = bi_encoder(tiny_model, logit_scale=5.0)
-    module = model.module(MSE(), TrainingOptions(), 10)
-    data = lessons(module, tmp_path, rated(9), 4)
+    module = model.module(MSE(), TrainingOptions())
+    data = data_module(module, tmp_path, rated(9), 4)
     batch = next(iter(data.train_dataloader()))
     before = module(batch)
     wanted = float(torch.logit(batch.target[batch.mask].mean().clamp(0.01, 0.99)))
 
-    module.match_level([batch])
+    module.calibrate_bias([batch])
     after = module(batch)
     assert float(after[batch.mask].mean()) == pytest.approx(wanted, abs=1e-4)
     torch.testing.assert_close(  # the same for all
         (after - before)[batch.mask],
-        torch.full_like(before[batch.mask], float(module.level.weight)),
+        torch.full_like(before[batch.mask], float(module.logit_bias.weight)),
     )
     module.objective.total(after, batch, None).sum().backward()
-    assert module.level.weight.grad.abs() > 0
-    model.export(module, tmp_path / "model")
-    assert not any("level" in p.name for p in (tmp_path / "model").rglob("*"))
-    assert bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 10).level is None
+    assert module.logit_bias.weight.grad.abs() > 0
+    module.save_pretrained(tmp_path / "model")
+    assert not any("bias" in p.name for p in (tmp_path / "model").rglob("*"))
+    assert bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions()).logit_bias is None
 
 
 @pytest.mark.parametrize("make", [BiEncoder, CrossEncoder])
@@ -210,52 +224,46 @@ def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
     training = TrainingOptions(learning_rate=1e-3, checkpoint_minutes=1e-6)
     head = {"head": "segments"} if make is CrossEncoder else {}
 
-    def module(steps: int) -> PointwiseModule:
+    def module() -> PointwiseModule:
         model = make(pretrained=PretrainedModel(name=str(tiny_model)), **head)
-        made = model.module(CentredMSE(), training, steps)
-        made.to_match = list(lessons(made, tmp_path, rated(12), 4).train_dataloader())
+        made = model.module(CentredMSE(), training)
         if make is CrossEncoder:
             torch.nn.init.zeros_(made.model[-1].linear.weight)  # leaves the cosine alone
         return made
 
-    def fit(module: PointwiseModule, steps: int) -> None:
-        data = lessons(module, tmp_path, rated(12), 4)
-        fitting.fit(module, data, tmp_path, steps, training, LightningTrainer(),
-                    CSVLogger(tmp_path), "t")  # fmt: skip
-
-    matched = module(1)
-    matched.match_scale(matched.to_match)
+    matched = module()
+    data = data_module(matched, tmp_path, rated(12), 4)
+    batches = data.calibration_batches()
+    matched.calibrate_scale(batches)
     parts = [(centre(matched(b), b.weight)[b.mask], centre(b.target, b.weight)[b.mask])
-             for b in matched.to_match]  # fmt: skip
+             for b in batches]  # fmt: skip
     predicted, targets = (torch.cat(side) for side in zip(*parts, strict=True))
     assert float(predicted.std().detach()) == pytest.approx(float(targets.std()), rel=0.02)
-    first = module(1)
-    fit(first, 1)
-    assert first.cosine_scale == pytest.approx(matched.cosine_scale)
-    resumed = module(2)
-    fit(resumed, 2)
-    assert resumed.cosine_scale == first.cosine_scale
-    fresh = module(2)
+    first = module()
+    fit(first, data, tmp_path, 1, training)
+    assert first.logit_scale == pytest.approx(matched.logit_scale)
+    resumed = module()
+    fit(resumed, data_module(resumed, tmp_path, rated(12), 4), tmp_path, 2, training)
+    assert resumed.logit_scale == first.logit_scale
+    fresh = module()
     fitting.load_fitted(fresh, tmp_path)
-    assert fresh.cosine_scale == first.cosine_scale
+    assert fresh.logit_scale == first.logit_scale
 
 
 def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Path) -> None:
     """torchmetrics in training and `elo_ndcg` afterwards say the same."""
     training = TrainingOptions(learning_rate=1e-9, validate_every=2)
-    module = bi_encoder(tiny_model).module(CentredMSE(), training, 4)
-    data = lessons(module, tmp_path, rated(16)[7:], 3, 2, held_out=rated(7))
-    logger = CSVLogger(tmp_path)
-    fitting.fit(module, data, tmp_path, 4, training, LightningTrainer(), logger, "t")
-    logger.save()
-    with (Path(logger.log_dir) / "metrics.csv").open(newline="") as file:
+    module = bi_encoder(tiny_model).module(CentredMSE(), training)
+    data = data_module(module, tmp_path, rated(16)[7:], 3, 2, held_out=rated(7))
+    log = fit(module, data, tmp_path, 4, training)
+    with (log / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row.get("val/NDCG@10")]
     assert [int(row["step"]) for row in logged][:2] == [1, 3]
     values = []
     for batch in data.val_dataloader():
         predictions = module(batch)
         for row, _ in enumerate(batch.query_ids):
-            places = batch.place[row][batch.mask[row]].tolist()
+            places = batch.document_index[row][batch.mask[row]].tolist()
             elos = dict(zip(places, batch.target[row][batch.mask[row]].tolist(), strict=True))
             scores = predictions[row][batch.mask[row]].tolist()
             ranked = [p for _, p in sorted(zip(scores, places, strict=True), key=lambda x: -x[0])]
@@ -274,30 +282,28 @@ def test_steps_are_capped() -> None:
 
 def test_a_loss_that_explodes_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
     """Real targets that lie a thousand times further out than those before."""
-    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), TrainingOptions(), 12)
+    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), TrainingOptions())
     queries = [RatedQuery(f"q{i}", ["d0", "d1"], [0.5, -0.5]) for i in range(12)]
-    data = lessons(module, tmp_path, queries, 1)
+    data = data_module(module, tmp_path, queries, 1)
     rng = stream(0, "epoch", "0").permutation(12)
     late = queries[rng[11]]
-    data.loader.items[rng[11]] = replace(late, targets=[500.0, -500.0])
+    data.dataset.train[rng[11]] = replace(late, targets=[500.0, -500.0])
     with pytest.raises(UserError, match=rf"loss exploded to .* at step 12, .*{late.query_id}: low"):
-        fitting.fit(module, data, tmp_path, 12, TrainingOptions(), LightningTrainer(),
-                    CSVLogger(tmp_path), "t")  # fmt: skip
+        fit(module, data, tmp_path, 12)
 
 
 def test_out_of_memory_names_the_settings(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions(), 3)
+    module = bi_encoder(tiny_model).module(CentredMSE(), TrainingOptions())
     monkeypatch.setattr(module, "embed", lambda features: torch.zeros(2**50))  # the allocator's no
-    data = lessons(module, tmp_path, rated(), 4)
+    data = data_module(module, tmp_path, rated(), 4)
     with pytest.raises(
         UserError,
         match=r"out of memory .*training\.max_tokens_per_forward=1024, "
         r"training\.gradient_cache=true.*accumulate_grad_batches=2",
     ):
-        fitting.fit(module, data, tmp_path, 3, TrainingOptions(), LightningTrainer(),
-                    CSVLogger(tmp_path), "t")  # fmt: skip
+        fit(module, data, tmp_path, 3)
 
 
 def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
@@ -305,10 +311,10 @@ def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) ->
     training = TrainingOptions(
         learning_rate=0.5, gradient_clip_val=100.0, validate_every=1, warmup_ratio=0.5
     )
-    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training, 6)
-    data = lessons(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))
-    fitting.fit(module, data, tmp_path, 6, training, LightningTrainer(), CSVLogger(tmp_path), "t")
-    fresh = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training, 6)
+    module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training)
+    data = data_module(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))
+    fit(module, data, tmp_path, 6, training)
+    fresh = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training)
     said = fitting.load_fitted(fresh, tmp_path)
     scores = [float(row["val/NDCG@10"]) for row in validations(tmp_path)]
     assert said["validated"]["val/NDCG@10"] == pytest.approx(max(scores), abs=1e-4)

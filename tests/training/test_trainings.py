@@ -28,8 +28,8 @@ from tests.training.trainings import (
 from zelo.artifacts import read_table
 from zelo.distributed.ranks import on_devices
 from zelo.distributed.trainer import LightningTrainer
-from zelo.models.crossencoder import new_cross_encoder, save_cross_encoder
-from zelo.training.objectives import Objective
+from zelo.models.cross_encoder import new_cross_encoder, save_cross_encoder
+from zelo.training.objectives import BaseObjective
 
 ROWS = trainings.rows()
 ALONE = [row for row in ROWS if row.processes == "one"]
@@ -122,7 +122,7 @@ def assert_learned(out: Path, reference: Path, precision: str) -> None:
 @pytest.mark.parametrize("name", ["bi-encoder", "mean"])
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{type(o).__name__}-{o.target}")
 def test_every_objective_is_of_32_bits_in_bf16(
-    objective: Objective, name: str, folders: dict[str, Path], tmp_path: Path
+    objective: BaseObjective, name: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     rows = [Row(name, precision=precision, objective=objective) for precision in PRECISIONS]
     for row in rows:

@@ -17,22 +17,23 @@ from unittest import mock
 import pytest
 import torch
 from lightning.pytorch import Callback
-from tests.training.lessons import DOCUMENTS, rated
+from tests.training.collection import DOCUMENTS, rated
 
 from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.config import Component, build, dump
 from zelo.distributed.trainer import LightningTrainer
-from zelo.models.biencoder import BiEncoder
-from zelo.models.crossencoder import CrossEncoder
 from zelo.models.lora import Lora
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import Stage
 from zelo.training import fit
-from zelo.training.distil import PairwiseModel, distil, learn_pairs
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
+from zelo.training.distil import distil, distil_on_ranks
 from zelo.training.loggers import Csv, Tracking
-from zelo.training.objectives import CentredMSE, Objective
+from zelo.training.objectives import BaseObjective, CentredMSE
 from zelo.training.options import TrainingOptions
-from zelo.training.train import learn, train
+from zelo.training.pairwise_model import PairwiseModel
+from zelo.training.train import train, train_on_ranks
 
 PROCESSES = ("one", "ddp", "fsdp")
 FEATURES: dict[str, dict[str, Any]] = {
@@ -85,7 +86,7 @@ class Row:
     feature: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     accelerator: str = "cpu"
-    objective: Objective = field(default_factory=CentredMSE)
+    objective: BaseObjective = field(default_factory=CentredMSE)
 
     def __str__(self) -> str:
         parts = (self.model, self.processes, self.precision, self.feature)
@@ -227,7 +228,7 @@ class Stop(Callback):  # type: ignore[misc]
 def do_each(*, out: Path, trainer: LightningTrainer, jobs: Sequence[str]) -> None:
     """Do what was taken down, on this rank; where a job is to stop, it stops and goes on."""
     for job in map(read_json, map(Path, jobs)):
-        function = learn_pairs if job["pairwise"] else learn
+        function = distil_on_ranks if job["pairwise"] else train_on_ranks
         if job["stop"]:
             with calling_back(Stop(3)), pytest.raises(RuntimeError, match="killed"):
                 function(**arguments_of(job))

@@ -20,7 +20,7 @@ from zelo.evaluation.evaluate import labelled_queries, rerank
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage
-from zelo.training.train import MODEL, Model
+from zelo.training.trainable import MODEL, TrainableModel
 
 
 class Refinement(Component):
@@ -43,7 +43,7 @@ def refine(
     data: Path,
     candidates: Path,
     trained: Path,
-    model: Model,
+    model: TrainableModel,
     threshold: int,
     seed: int,
     trainer: LightningTrainer,

@@ -20,25 +20,27 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from zelo.artifacts import read_json, write_json
 from zelo.config import build, dump
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 
+Result = TypeVar("Result")
+
 
 def on_devices(
-    function: Callable[..., None], out: Path, trainer: LightningTrainer, **arguments: Any
-) -> None:
+    function: Callable[..., Result], out: Path, trainer: LightningTrainer, **arguments: Any
+) -> Result | None:
     """Call `function(out=…, trainer=…, **arguments)` on each of the trainer's devices.
 
-    One device is this process; more are processes of their own. `function` is named by its module,
-    arguments are paths, components and plain data. Raises the `UserError` of the rank that failed.
+    One device is this process, and its result is returned; more are processes of their own, whose
+    results are None. `function` is named by its module, arguments are paths, components and plain
+    data. Raises the `UserError` of the rank that failed.
     """
     if trainer.processes == 1:
-        function(out=out, trainer=trainer, **arguments)
-        return
+        return function(out=out, trainer=trainer, **arguments)
     job = out / "job.json"
     values = {"out": out, "trainer": trainer, **arguments}
     paths = {name: str(v.absolute()) for name, v in values.items() if isinstance(v, Path)}
@@ -54,6 +56,7 @@ def on_devices(
             raise UserError(said[0].read_text(encoding="utf-8"))
         raise RuntimeError(f"{where} on {trainer.processes} devices: {failed}")
     job.unlink()
+    return None
 
 
 def by_torch(job: Path, trainer: LightningTrainer) -> str | None:

@@ -100,7 +100,7 @@ class LightningTrainer(Component):
 
     def max_tokens_per_forward(self, asked: int | None = None) -> int:
         """Tokens per forward pass: as asked, or what suits a CPU's caches or a GPU."""
-        return asked or (2048 if self.accelerator == "cpu" else 32768)
+        return asked or suitable_tokens(self.accelerator)
 
     def share_model(self) -> Any:
         """Lightning's strategy."""
@@ -118,3 +118,8 @@ class LightningTrainer(Component):
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
         )
+
+
+def suitable_tokens(device: str) -> int:
+    """Tokens that a forward pass may read on a device of this kind (cpu, cuda, ...)."""
+    return 2048 if device == "cpu" else 32768

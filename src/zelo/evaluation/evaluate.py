@@ -19,7 +19,7 @@ from zelo.retrieval.ranking import Ranking, candidates_from, rankings_table
 from zelo.retrieval.retrieve import first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
-from zelo.training.train import MODEL, Model
+from zelo.training.trainable import MODEL, TrainableModel
 
 START, TRAINED = "start", "zelo"
 CEILING = "ceiling"  # the candidates in ideal order: what no reranker of them can pass
@@ -39,7 +39,7 @@ def evaluate(
     data: Path,
     candidates: Path,
     trained: Path,
-    model: Model,
+    model: TrainableModel,
     evaluation: Evaluation,
     seed: int,
     trainer: LightningTrainer,

@@ -73,7 +73,7 @@ class CrossEncoderReranker(Component):
 
     def check(self) -> None:
         """`UserError` where the model gives no scores."""
-        from zelo.models.crossencoder import load_cross_encoder
+        from zelo.models.cross_encoder import load_cross_encoder
         from zelo.models.loading import trial
 
         with trial(self.pretrained.locate()):
@@ -81,10 +81,11 @@ class CrossEncoderReranker(Component):
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores as the model gives them, its own activation included."""
-        from zelo.models.crossencoder import load_cross_encoder, predict
+        from zelo.models.cross_encoder import load_cross_encoder
+        from zelo.models.scoring import score_pairs
 
         model = load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
-        scores = iter(predict(model, pool.pairs(), self.batch_size))
+        scores = iter(score_pairs(model, pool.pairs(), self.batch_size))
         return {i: [next(scores) for _ in docs] for i, docs in pool.candidates.items()}
 
 

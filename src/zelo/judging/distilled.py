@@ -23,7 +23,7 @@ from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
 
 if TYPE_CHECKING:
-    from zelo.models.pairwise import PairwiseReranker, Triple
+    from zelo.models.pairwise import PairwiseCrossEncoder, Triple
 
 LOT = 256  # questions, at most, that a device is given at once
 
@@ -112,10 +112,10 @@ class Reading:
     """The model on one device."""
 
     def __init__(self, folder: Path, trainer: LightningTrainer, tokens: int, number: int) -> None:
-        from zelo.models.pairwise import PairwiseReranker
+        from zelo.models.pairwise import PairwiseCrossEncoder
 
         self.device, self.trainer, self.tokens = trainer.device(number), trainer, tokens
-        self.model: PairwiseReranker = PairwiseReranker.load(folder).to(self.device)
+        self.model: PairwiseCrossEncoder = PairwiseCrossEncoder.load(folder).to(self.device)
 
     def __call__(self, triples: Sequence[Triple]) -> list[float]:
         """P(a ≻ b) of triples."""

@@ -38,7 +38,7 @@ class Scorer(Component):
         """Load the model."""
         how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.scale]
         if self.kind == "cross_encoder":
-            from zelo.models.crossencoder import is_first_zerank
+            from zelo.models.answering import is_first_zerank
 
             if is_first_zerank(self.pretrained.locate()):
                 how.append("Yes")  # how it is read lies in no file that is fingerprinted
@@ -51,7 +51,7 @@ class Scorer(Component):
             from zelo.models.embedding import load_embedding_model
 
             return load_embedding_model(folder, self.max_length)
-        from zelo.models.crossencoder import load_cross_encoder
+        from zelo.models.cross_encoder import load_cross_encoder
 
         model: CrossEncoder = load_cross_encoder(folder, max_length=self.max_length)
         return model

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zelo.errors import UserError, in_words
 from zelo.progress import tell
 
+Made = TypeVar("Made")
 _SHAPES = ContextVar("shapes", default=False)
 
 
@@ -27,6 +28,23 @@ def shapes_alone() -> Iterator[None]:
         yield
     finally:
         _SHAPES.reset(before)
+
+
+def without_weights(make: Callable[[], Made]) -> Made:
+    """What `make` builds of a model's folder, without its weights: to know how it reads texts.
+
+    Where a model cannot be had so, it has them.
+    """
+    from torch.random import fork_rng
+
+    with fork_rng([]), warnings.catch_warnings(action="ignore"):
+        try:
+            with shapes_alone():
+                return make()
+        except UserError:
+            raise
+        except Exception:
+            return make()
 
 
 @contextmanager

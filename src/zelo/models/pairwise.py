@@ -1,10 +1,10 @@
 """The pairwise reranker `R_pair(q, d_i, d_j)`: the ensemble, distilled into one small model.
 
 One pass reads `[CLS] q [SEP] a [SEP] b [SEP]`; each segment is mean-pooled and the logit is
-`scale · (cos(q, a) − cos(q, b)) + w · ([q∘a] − [q∘b])`, so that an untrained one prefers what the
-embedding model it came from prefers. Attention runs over all three, so that order still matters a
-little: `preference` averages both orders and is antisymmetric, `p(a, b) = 1 − p(b, a)`. In a
-decoder, whose tokens see only what stands before them, the last one sees all three and adds
+`logit_scale · (cos(q, a) − cos(q, b)) + w · ([q∘a] − [q∘b])`, so that an untrained one prefers what
+the embedding model it came from prefers. Attention runs over all three, so that order still
+matters a little: `preference` averages both orders and is antisymmetric, `p(a, b) = 1 − p(b, a)`.
+In a decoder, whose tokens see only what stands before them, the last one sees all three and adds
 `v · h_last`.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +28,57 @@ Triple = tuple[str, str, str]  # query, first document, second document
 HEAD, OPTIONS = "pairwise_head.safetensors", "pairwise.json"
 
 
-class PairwiseReranker(nn.Module):
+class PairwiseNetwork(nn.Module):
+    """What a pairwise model is to those who train and ask it: P(a ≻ b) for triples of texts.
+
+    A subclass has a `tokenizer`, a transformer `encoder` and the four methods below; `preference`
+    is the same for all.
+    """
+
+    tokenizer: Any
+    encoder: Any
+
+    def encode(self, triples: Sequence[Triple]) -> dict[str, Tensor]:
+        """Padded features (triples, length) of the texts, `attention_mask` among them."""
+        raise NotImplementedError
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """Logits (triples,) float32 of the first document being preferred, in the order shown."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` reads."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def preference(self, triples: Sequence[Triple], max_tokens_per_forward: int = 2048) -> Tensor:
+        """P(a ≻ b) (triples,) float32, the mean of both orders."""
+        if not triples:
+            return torch.zeros(0)
+        device = next(self.parameters()).device
+        features = self.encode([*triples, *((q, b, a) for q, a, b in triples)])
+        lengths = features["attention_mask"].sum(1)
+        p = torch.empty(len(lengths))
+        for rows in by_tokens(lengths.tolist(), max_tokens_per_forward):
+            longest = int(lengths[rows].max())
+            logits = self({k: v[rows, :longest].to(device) for k, v in features.items()})
+            p[rows] = torch.sigmoid(logits).cpu()
+        forth, back = p.chunk(2)
+        preference: Tensor = (forth + 1 - back) / 2
+        return preference
+
+
+class PairwiseCrossEncoder(PairwiseNetwork):
     """Logit of P(a ≻ b) for triples of texts."""
 
-    def __init__(self, folder: Path, max_query_length: int, max_length: int, scale: float = 6.0):
+    def __init__(
+        self, folder: Path, max_query_length: int, max_length: int, logit_scale: float = 6.0
+    ):
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
 
@@ -61,7 +108,7 @@ class PairwiseReranker(nn.Module):
         self.max_query_length = min(
             max_query_length, max_query_length if most is None else most - 6
         )
-        self.scale = scale
+        self.logit_scale = logit_scale
         # A decoder has neither [CLS] nor [SEP]: its end of text parts the segments.
         self.start, self.end = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         decoder = self.end is None
@@ -113,29 +160,12 @@ class PairwiseReranker(nn.Module):
         ).last_hidden_state.float()
         q, a, b = (mean_pool(tokens, segment == part) for part in (1, 2, 3))
         difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
-        logits: Tensor = self.scale * difference + self.head(q * a - q * b).squeeze(1)
+        logits: Tensor = self.logit_scale * difference + self.head(q * a - q * b).squeeze(1)
         if self.last is not None:
             place = torch.arange(segment.shape[1], device=segment.device)
             end = torch.where(segment > 0, place, 0).argmax(1)
             logits = logits + self.last(tokens[torch.arange(len(end)), end]).squeeze(1)
         return logits
-
-    @torch.inference_mode()
-    def preference(self, triples: Sequence[Triple], budget: int = 2048) -> Tensor:
-        """P(a ≻ b) (triples,) float32, the mean of both orders, `budget` tokens at a time."""
-        if not triples:
-            return torch.zeros(0)
-        device = self.head.weight.device
-        features = self.encode([*triples, *((q, b, a) for q, a, b in triples)])
-        lengths = features["attention_mask"].sum(1)
-        p = torch.empty(len(lengths))
-        for rows in by_tokens(lengths.tolist(), budget):
-            longest = int(lengths[rows].max())
-            logits = self({k: v[rows, :longest].to(device) for k, v in features.items()})
-            p[rows] = torch.sigmoid(logits).cpu()
-        forth, back = p.chunk(2)
-        preference: Tensor = (forth + 1 - back) / 2
-        return preference
 
     def save(self, folder: Path) -> None:
         """Write the encoder, the tokenizer, the head and the options."""
@@ -148,12 +178,12 @@ class PairwiseReranker(nn.Module):
             {
                 "max_query_length": self.max_query_length,
                 "max_length": self.max_length,
-                "scale": self.scale,
+                "logit_scale": self.logit_scale,
             },
         )
 
     @classmethod
-    def load(cls, folder: Path) -> PairwiseReranker:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         model = cls(folder, **json.loads((folder / OPTIONS).read_text(encoding="utf-8")))
         for name, value in load_file(folder / HEAD).items():

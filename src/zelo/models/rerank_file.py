@@ -63,9 +63,10 @@ def score(model: Path, query: str, texts: list[str]) -> list[float]:
     if not (model / "config.json").is_file() and not (model / "modules.json").is_file():
         raise UserError(f"{model}: no config.json and no modules.json; not a model's folder")
     if is_cross_encoder(model):
-        from zelo.models.crossencoder import load_cross_encoder, predict
+        from zelo.models.cross_encoder import load_cross_encoder
+        from zelo.models.scoring import score_pairs
 
-        return predict(load_cross_encoder(model), [(query, text) for text in texts], 32)
+        return score_pairs(load_cross_encoder(model), [(query, text) for text in texts], 32)
     from zelo.models.embedding import load_embedding_model, rerank_by_cosine
 
     ids = [str(i) for i in range(len(texts))]

@@ -1,7 +1,7 @@
-"""Scores of many pairs on many devices: each pair once, in order, whatever stops it.
+"""Scores of pairs of query and document, by a cross-encoder on one device or on many.
 
-Pairs are tokenised once and cut into lots; a lot is scored by one rank and written whole, so that
-a run that was stopped, on however many devices, goes on with the lots that are missing.
+On many, pairs are tokenised once and cut into shards; a shard is scored by one rank and written
+whole, so that a run that was stopped, on however many devices, goes on with those that are missing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,59 @@ import numpy as np
 import torch
 
 from zelo.artifacts import replacing
-from zelo.models.crossencoder import load_cross_encoder
-from zelo.models.tokens import TokenFile, attends_by_flash, flatten, on_device, tokenize
+from zelo.models.batching import by_length, by_room
+from zelo.models.cross_encoder import load_cross_encoder
+from zelo.models.tokens import (
+    TokenFile,
+    attends_by_flash,
+    flatten,
+    lengths_of,
+    on_device,
+    tokenize,
+)
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
 
-LOT = 4096  # pairs
-PAIRS, LOTS = "pairs.arrow", "lots"
+SHARD = 4096  # pairs
+PAIRS, SHARDS = "pairs.arrow", "shards"
+
+
+def score_pairs(
+    model: Any,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int,
+    max_tokens_per_forward: int | None = None,
+) -> list[float]:
+    """Scores (float32) of pairs by a cross-encoder, in their order.
+
+    The longest are read first, so that batches pad little; at most `max_tokens_per_forward` tokens
+    are read at once, padding included, where that is given.
+    """
+    from zelo.progress import track
+
+    if max_tokens_per_forward is None:
+        batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
+    else:
+        batches = by_room(lengths_of_pairs(model, pairs), batch_size, max_tokens_per_forward)
+    scores = [0.0] * len(pairs)
+    for part in track(batches, "scoring pairs"):
+        values = model.predict(
+            [pairs[i] for i in part], batch_size=batch_size, show_progress_bar=False
+        )
+        for i, value in zip(part, values.tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+def lengths_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Tokens of each pair as `model` reads it, or a few more."""
+    prompt = model.prompts.get(model.default_prompt_name)
+    frame = model.preprocess([("", "")], prompt=prompt)["input_ids"].shape[1]
+    of = lengths_of(model.tokenizer, [text for pair in pairs for text in pair])
+    whole = [frame + of[query] + of[document] for query, document in pairs]
+    most = model.max_seq_length
+    return whole if most is None else [min(length, most) for length in whole]
 
 
 def score_on_devices(
@@ -31,11 +76,11 @@ def score_on_devices(
     pairs: Sequence[tuple[str, str]],
     out: Path,
     trainer: LightningTrainer,
-    tokens: int | None = None,
+    max_tokens_per_forward: int | None = None,
 ) -> list[float]:
     """Scores (float32) of pairs by the cross-encoder in `folder`, in their order.
 
-    Each device reads at most `tokens` at once; null: as many as in training by default. What is
+    Each device reads at most `max_tokens_per_forward` at once; None: as many as suit it. What is
     under way lies in `out`, which is gone at the end.
     """
     from zelo.distributed.ranks import on_devices
@@ -44,10 +89,10 @@ def score_on_devices(
     model = load_cross_encoder(folder)
     prompt = model.prompts.get(model.default_prompt_name)
     tokenize(model, pairs, prompt, out / PAIRS, "pairs")
-    (out / LOTS).mkdir(exist_ok=True)
-    budget = trainer.max_tokens_per_forward(tokens)
-    on_devices(score_lots, out, trainer, folder=folder, budget=budget)
-    scores = np.concatenate([np.load(path) for path in sorted((out / LOTS).glob("*.npy"))])
+    (out / SHARDS).mkdir(exist_ok=True)
+    tokens = trainer.max_tokens_per_forward(max_tokens_per_forward)
+    on_devices(score_shards, out, trainer, folder=folder, max_tokens_per_forward=tokens)
+    scores = np.concatenate([np.load(path) for path in sorted((out / SHARDS).glob("*.npy"))])
     assert len(scores) == len(pairs), (len(scores), len(pairs))
     shutil.rmtree(out)
     found: list[float] = scores.tolist()
@@ -55,8 +100,10 @@ def score_on_devices(
 
 
 @torch.inference_mode()
-def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path, budget: int) -> None:
-    """Score this rank's lots: every so many'th that is not there yet."""
+def score_shards(
+    *, out: Path, trainer: LightningTrainer, folder: Path, max_tokens_per_forward: int
+) -> None:
+    """Score this rank's shards: every so many'th that is not there yet."""
     from zelo.distributed.ranks import this_process
     from zelo.progress import track
 
@@ -64,15 +111,15 @@ def score_lots(*, out: Path, trainer: LightningTrainer, folder: Path, budget: in
     device = trainer.device(local)
     model: Any = load_cross_encoder(folder).to(device).eval()
     tokens, flat = TokenFile(out / PAIRS), flatten(model)
-    lots = range(rank, -(-len(tokens) // LOT), world)
+    shards = range(rank, -(-len(tokens) // SHARD), world)
     half = attends_by_flash(model[0].model)  # else in 32 bits, as on one device
-    for lot in track(lots, "scoring pairs") if rank == 0 else lots:
-        path = out / LOTS / f"{lot:08}.npy"
+    for shard in track(shards, "scoring pairs") if rank == 0 else shards:
+        path = out / SHARDS / f"{shard:08}.npy"
         if path.exists():
             continue
-        rows = range(lot * LOT, min((lot + 1) * LOT, len(tokens)))
+        rows = range(shard * SHARD, min((shard + 1) * SHARD, len(tokens)))
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            scores = tokens.encoded(rows, budget, flat).through(
+            scores = tokens.chunks(rows, max_tokens_per_forward, flat).apply(
                 lambda chunk: model(on_device(chunk, device))["scores"].squeeze(-1).float().cpu()
             )
         with replacing(path) as temporary, temporary.open("wb") as file:

@@ -20,7 +20,7 @@ from torch import Tensor
 from zelo.artifacts import replacing
 from zelo.models.batching import by_tokens
 
-LOT = 1024  # inputs tokenised at once
+BLOCK = 1024  # inputs tokenised at once
 MASK = "attention_mask"
 Features = dict[str, Any]
 Flatten = Callable[[list[dict[str, list[int]]]], Features]
@@ -30,8 +30,8 @@ def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, 
     """Write token ids of texts or pairs as a sentence-transformers `model` reads them."""
     model[0].unpad_inputs = False  # rows are wanted; batches are made of them later
 
-    def encode(lot: list[Any]) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = model.preprocess(lot, prompt=prompt)
+    def encode(block: list[Any]) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = model.preprocess(block, prompt=prompt)
         return found
 
     write_tokens(encode, inputs, path, model.tokenizer, what)
@@ -41,10 +41,10 @@ def lengths_of(tokenizer: Any, texts: Sequence[str]) -> dict[str, int]:
     """Tokens of each text by itself."""
     found: dict[str, int] = {}
     distinct = list(dict.fromkeys(texts))
-    for start in range(0, len(distinct), LOT):
-        lot = distinct[start : start + LOT]
-        ids = tokenizer(lot, add_special_tokens=False, verbose=False)["input_ids"]
-        found |= zip(lot, map(len, ids), strict=True)
+    for start in range(0, len(distinct), BLOCK):
+        block = distinct[start : start + BLOCK]
+        ids = tokenizer(block, add_special_tokens=False, verbose=False)["input_ids"]
+        found |= zip(block, map(len, ids), strict=True)
     return found
 
 
@@ -68,8 +68,8 @@ def write_tokens(
     fixed: dict[str, Any] = {}
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         writer = None
-        for start in track(range(0, len(inputs), LOT), f"tokenising {what}"):
-            features = encode(list(inputs[start : start + LOT]))
+        for start in track(range(0, len(inputs), BLOCK), f"tokenising {what}"):
+            features = encode(list(inputs[start : start + BLOCK]))
             mask = features[MASK].bool()
             offsets = pa.array(np.concatenate([[0], mask.sum(1).cumsum(0)]), pa.int32())
             columns = {
@@ -115,7 +115,7 @@ class TokenFile:
 
     def row(self, index: int) -> dict[str, np.ndarray[Any, np.dtype[np.int32]]]:
         """Token-level features of one row, views of the file."""
-        part, place = self.parts[index // LOT], index % LOT
+        part, place = self.parts[index // BLOCK], index % BLOCK
         row = {}
         for name, column in zip(self.names, part.columns, strict=True):
             start, end = column.offsets[place].as_py(), column.offsets[place + 1].as_py()
@@ -139,18 +139,20 @@ class TokenFile:
             found[MASK][number, place] = 1
         return {**found, **self.fixed}
 
-    def encoded(self, indices: Sequence[int], budget: int, flat: Flatten | None = None) -> Encoded:
-        """Rows in chunks of similar length, of at most `budget` tokens with their padding.
+    def chunks(
+        self, indices: Sequence[int], max_tokens_per_forward: int, flat: Flatten | None = None
+    ) -> Chunks:
+        """Rows in chunks of similar length, each of at most so many tokens with its padding.
 
         With `flat`, for a model that reads without padding, a chunk is one sequence.
         """
-        chunks = by_tokens([int(self.lengths[i]) for i in indices], budget)
+        chunks = by_tokens([int(self.lengths[i]) for i in indices], max_tokens_per_forward)
         order = torch.tensor([i for chunk in chunks for i in chunk]).argsort()
         features = []
         for chunk in chunks:
             rows = [indices[i] for i in chunk]
             features.append(self.features(rows) if flat is None else self.flattened(rows, flat))
-        return Encoded(features, order)
+        return Chunks(features, order)
 
     def flattened(self, indices: Sequence[int], flat: Flatten) -> Features:
         """Rows one after another as one sequence, with what variable-length attention asks for."""
@@ -183,19 +185,31 @@ def flatten(model: Any) -> Flatten | None:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Inputs as chunks of features; `order` (inputs,) leads from the chunks' rows back to them."""
+class Chunks:
+    """Tokenised inputs as a model reads them, some at a time.
 
-    chunks: list[Features]
+    `features` are what it takes, a chunk each; `order` (inputs,) int64 leads from the chunks' rows
+    back to the inputs.
+    """
+
+    features: list[Features]
     order: Tensor
 
-    def through(self, run: Callable[[Features], Tensor]) -> Tensor:
-        """Rows that `run` gives for the inputs, in their order."""
-        return torch.cat([run(dict(chunk)) for chunk in self.chunks])[self.order]
+    def apply(self, model: Callable[[Features], Tensor]) -> Tensor:
+        """Rows (inputs, ...) that `model` gives for the inputs, in their order."""
+        return torch.cat([model(dict(chunk)) for chunk in self.features])[self.order]
 
-    def to(self, device: torch.device) -> Encoded:
+    def to(self, device: torch.device) -> Chunks:
         """Tensors on `device`."""
-        return Encoded([on_device(chunk, device) for chunk in self.chunks], self.order.to(device))
+        moved = [on_device(chunk, device) for chunk in self.features]
+        return Chunks(moved, self.order.to(device))
+
+
+def in_memory(model: Any, inputs: Sequence[Any], prompt: str | None) -> Chunks:
+    """Texts or pairs as one chunk, tokenised as a sentence-transformers `model` reads them."""
+    model[0].unpad_inputs = False
+    features: Features = dict(model.preprocess(list(inputs), prompt=prompt))
+    return Chunks([features], torch.arange(len(inputs)))
 
 
 def on_device(features: Mapping[str, Any], device: torch.device) -> Features:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zelo.distributed.ranks import this_process
+from zelo.config import build, dump
 from zelo.errors import UserError
-from zelo.models.tokens import Encoded, Features
+from zelo.models.tokens import Chunks, Features
 from zelo.training.options import TrainingOptions
 
 SHOWN = 20  # ids of a batch that an error names
@@ -26,12 +27,14 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     """
 
     model: Any
-    adapted: Any = None  # peft's handle where the backbone has adapters
+    peft_model: Any  # that wraps the backbone where it has adapters
     strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
 
-    def __init__(self, model: nn.Module, training: TrainingOptions, steps: int) -> None:
+    def __init__(self, model: nn.Module, peft_model: Any, training: TrainingOptions) -> None:
         super().__init__()
-        self.model, self.training_options, self.steps = model, training, steps
+        self.model, self.training_options = model, training
+        # Not a submodule: its parameters are the backbone's.
+        object.__setattr__(self, "peft_model", peft_model)
         freeze(self.backbone, training.frozen_layers)
         if training.compile:
             # Layer by layer: they are alike, so that one compilation serves all of them; and the
@@ -43,10 +46,6 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     def backbone(self) -> nn.Module:
         """The transformer."""
         raise NotImplementedError
-
-    def remember(self, adapted: Any) -> None:
-        """Keep `lora.merge`'s handle, not as a submodule: its parameters are the backbone's."""
-        object.__setattr__(self, "adapted", adapted)
 
     def configure_model(self) -> None:
         """Shard parameters where the strategy says so (FSDP 2): layer by layer, then the rest."""
@@ -73,15 +72,23 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             weight_decay=options.weight_decay,
             fused=self.trainer.precision != "16-mixed",  # whose scaler would divide in the step
         )
-        warmup = max(round(options.warmup_ratio * self.steps), 1)
+        steps = self.total_steps()
+        warmup = max(round(options.warmup_ratio * steps), 1)
 
         def rate(step: int) -> float:
             if step < warmup:
                 return (step + 1) / warmup
-            return max(self.steps - step, 0) / max(self.steps - warmup, 1)
+            return max(steps - step, 0) / max(steps - warmup, 1)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Steps of the whole training, as the trainer knows; `UserError` where it has no end."""
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError("Trainer: the learning rate needs an end; give max_epochs or max_steps")
+        return int(steps)
 
     def configure_gradient_clipping(
         self,
@@ -113,8 +120,8 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             name: value for name, value in checkpoint["state_dict"].items() if name in learns
         }
 
-    def run(self, inputs: Encoded, model: Callable[[Features], Tensor]) -> Tensor:
-        """Rows of `model` for `inputs`.
+    def apply_to(self, inputs: Chunks, model: Callable[[Features], Tensor]) -> Tensor:
+        """Rows (inputs, ...) of `model` for `inputs`.
 
         With `gradient_cache` the activations of a chunk are made anew when its gradient is due, so
         that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
@@ -127,10 +134,11 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                 rows: Tensor = checkpoint(model, chunk, use_reentrant=False)
                 return rows
 
-        more = self.others_have_more(len(inputs.chunks))  # asked first: then all are at one place
-        rows = inputs.through(read)
+        # Asked first: then all ranks are at the same point.
+        more = self.others_have_more(len(inputs.features))
+        rows = inputs.apply(read)
         for _ in range(more):
-            rows = rows + 0 * read(dict(inputs.chunks[-1])).sum()
+            rows = rows + 0 * read(dict(inputs.features[-1])).sum()
         return rows
 
     def others_have_more(self, chunks: int) -> int:
@@ -141,7 +149,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
         return int(most) - chunks
 
-    def report(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
+    def logged(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
         """Log the loss of a step and pass it on; `UserError` where it is no finite number."""
         if not torch.isfinite(loss):
             named = ", ".join(sorted(set(query_ids))[:SHOWN])
@@ -150,8 +158,29 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                 f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
                 f"training.learning_rate or training.gradient_clip_val, or look at their ratings"
             )
-        self.log("train/loss", loss, batch_size=1, sync_dist=this_process().world_size > 1)
+        self.log("train/loss", loss, batch_size=1, sync_dist=self.trainer.world_size > 1)
         return loss
+
+
+@contextmanager
+def new_parameters(seed: int) -> Iterator[None]:
+    """Have new parameters drawn by `seed` alone, wherever and whenever a model is made."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        yield
+
+
+def training_of(
+    training: TrainingOptions | dict[str, Any] | None, learning_rate: float | None
+) -> TrainingOptions:
+    """Options of training, as they were dumped or as they are, with this rate where it is given."""
+    options: TrainingOptions = (
+        build(training, "training") if isinstance(training, dict) else training or TrainingOptions()
+    )
+    if learning_rate is None:
+        return options
+    changed: TrainingOptions = build({**dump(options), "learning_rate": learning_rate}, "training")
+    return changed
 
 
 def freeze_pooler(backbone: nn.Module) -> None:

@@ -15,11 +15,11 @@ from zelo.artifacts import read_json, replacing, write_json
 from zelo.errors import UserError, in_words
 from zelo.progress import say
 
-CHECKPOINTS = "checkpoints"  # folder within the stage's output
+CHECKPOINTS, TOKENS = "checkpoints", "tokens"  # folders within the stage's output
 WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
 
 
-class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
+class AtomicCheckpointIO(TorchCheckpointIO):  # type: ignore[misc]
     """Writes a checkpoint beside its place and moves it there.
 
     Lightning's own goes by way of the system's temporary folder: on another file system it is
@@ -35,7 +35,7 @@ class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
             torch.save(checkpoint, temporary)
 
 
-def drop_damaged(out: Path, tokens: str) -> None:
+def drop_damaged(out: Path) -> None:
     """Remove what a training in `out` would go on from, where it cannot be read: it is made anew.
 
     Checkpoints go together, since one says what the others mean.
@@ -43,7 +43,7 @@ def drop_damaged(out: Path, tokens: str) -> None:
     from zelo.models.tokens import TokenFile
 
     folder = out / CHECKPOINTS
-    keys = {"best.json": ("best", "step"), "begun.json": ("accumulate", "fsdp")}
+    keys = {"best.json": ("best", "step"), "begun.json": ("accumulate_grad_batches", "fsdp")}
     try:
         for path in sorted(folder.glob("*.ckpt")):
             if path.is_file():  # sharded ones are folders
@@ -56,14 +56,14 @@ def drop_damaged(out: Path, tokens: str) -> None:
         say(f"the training begins anew, a checkpoint cannot be read: {in_words(error)}")
         shutil.rmtree(folder)
     try:
-        for path in sorted((out / tokens).glob("*.arrow")):
+        for path in sorted((out / TOKENS).rglob("*.arrow")):
             TokenFile(path)
     except Exception as error:
         say(f"texts are tokenised again, their file cannot be read: {in_words(error)}")
-        shutil.rmtree(out / tokens)
+        shutil.rmtree(out / TOKENS)
 
 
-class Keeper(Callback):  # type: ignore[misc]
+class ResumableCheckpoint(Callback):  # type: ignore[misc]
     """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best.
 
     Both are written whole or not at all, and between steps: what has been accumulated of one is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import warnings
 from pathlib import Path
@@ -11,13 +12,20 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
-from zelo.artifacts import read_json, table, write_json, write_table
+from zelo.artifacts import read_json, table, write_json, write_table, writing_below
 from zelo.distributed.ranks import end_when_told, environment, this_process
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.progress import Progress
-from zelo.training.checkpoints import CHECKPOINTS, WATCHED, Keeper, WholeFiles
+from zelo.training.checkpoints import (
+    CHECKPOINTS,
+    TOKENS,
+    WATCHED,
+    AtomicCheckpointIO,
+    ResumableCheckpoint,
+)
 from zelo.training.options import TrainingOptions
+from zelo.training.trainable import MODEL
 
 FITTED = "fitted.json"
 BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first steps has exploded
@@ -27,25 +35,27 @@ def fit(
     module: LightningModule,
     data: LightningDataModule,
     out: Path,
-    steps: int,
     training: TrainingOptions,
     trainer: LightningTrainer,
     logger: Any,
     what: str,
 ) -> None:
-    """Train `module` for `steps` steps, from the last checkpoint in `out` if there is one.
+    """Train `module` on the batches of `data`, from the last checkpoint in `out` if there is one.
 
-    Writes the `losses` of every step, `fitted.json` (mean loss of the last tenth of the steps,
-    what was validated, which weights are the best) and those weights, for `load_fitted`. Runs on
-    every rank; the first one writes. Raises `UserError` where the loss is no finite number or
-    explodes, and where memory does not suffice.
+    Writes the `losses` of every step, `fitted.json` (what was learned from, steps, mean loss of the
+    last tenth of them, what was validated, which weights are the best) and those weights, for
+    `load_fitted`. Runs on every rank; the first one writes. Raises `UserError` where the loss is no
+    finite number or explodes, and where memory does not suffice.
     """
     quiet_lightning()
     folder = out / CHECKPOINTS
-    watched = bool(getattr(data, "held_out", ()))
-    curve, keeper = LossCurve(steps, what), Keeper(folder, training.checkpoint_minutes)
+    counts = data.counts()
+    watched = "validation_queries" in counts
+    steps = training.steps(data.steps_per_epoch)
+    curve = LossCurve(steps, what)
+    keeper = ResumableCheckpoint(folder, training.checkpoint_minutes)
     last = folder / "last.ckpt"
-    same_parts(folder, training, trainer)
+    same_division(folder, training, trainer)
     torch.use_deterministic_algorithms(True, warn_only=True)
     lightning = build_trainer(trainer, out, steps, training, logger, [curve, keeper])
     try:
@@ -77,6 +87,8 @@ def fit(
     write_json(
         out / FITTED,
         {
+            "counts": counts,
+            "steps": steps,
             "final_loss": round(sum(tail) / len(tail), 6),
             "weights": "best.ckpt" if better else final.name,
             "validated": {
@@ -113,8 +125,8 @@ def build_trainer(
         default_root_dir=str(folder),
         logger=logger,
         callbacks=callbacks,
-        plugins=[WholeFiles(), environment()],
-        enable_checkpointing=False,  # `fit.Keeper` does, between steps
+        plugins=[AtomicCheckpointIO(), environment()],
+        enable_checkpointing=False,  # `ResumableCheckpoint` does, between steps
         log_every_n_steps=1,
         enable_model_summary=False,
         enable_progress_bar=False,
@@ -126,17 +138,17 @@ def build_trainer(
     )
 
 
-def same_parts(folder: Path, training: TrainingOptions, trainer: LightningTrainer) -> None:
+def same_division(folder: Path, training: TrainingOptions, trainer: LightningTrainer) -> None:
     """Refuse to go on from a checkpoint whose counts and states are of another division of work."""
     sharded = trainer.processes > 1 and trainer.strategy == "fsdp"
-    now = {"accumulate": training.accumulate_grad_batches, "fsdp": sharded}
+    now = {"accumulate_grad_batches": training.accumulate_grad_batches, "fsdp": sharded}
     about = folder / "begun.json"
     if (folder / "last.ckpt").exists() and about.is_file():
-        begun = read_json(about, "accumulate", "fsdp")
+        begun = read_json(about, "accumulate_grad_batches", "fsdp")
         if begun != now:
             raise UserError(
                 f"training: it was begun with training.accumulate_grad_batches="
-                f"{begun['accumulate']} and "
+                f"{begun['accumulate_grad_batches']} and "
                 f"{'with' if begun['fsdp'] else 'without'} trainer.strategy=fsdp; go on so, or "
                 f"remove {folder} to begin anew"
             )
@@ -156,6 +168,21 @@ def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:
     return fitted
 
 
+def export(module: Any, out: Path) -> dict[str, Any]:
+    """Write `out/model` by the best weights that `fit` left in `out`; what is told of them."""
+    fitted = load_fitted(module, out)
+    with writing_below(out / MODEL):
+        module.save_pretrained(out / MODEL)
+    for folder in (TOKENS, CHECKPOINTS):  # what is dear last
+        shutil.rmtree(out / folder)
+    return {
+        **fitted["counts"],
+        "steps": fitted["steps"],
+        "final_loss": fitted["final_loss"],
+        **fitted["validated"],
+    }
+
+
 def out_of_memory(error: Exception, training: TrainingOptions, trainer: LightningTrainer) -> str:
     """What to change."""
     tokens = trainer.max_tokens_per_forward(training.max_tokens_per_forward)
@@ -173,7 +200,7 @@ class LossCurve(Callback):  # type: ignore[misc]
 
     def __init__(self, steps: int, what: str) -> None:
         self.losses: list[float] = []
-        self.parts: list[torch.Tensor] = []  # of the step that is under way
+        self.micro_batches: list[torch.Tensor] = []  # losses of those of this step
         self.steps, self.what = steps, what
         self.progress: Progress | None = None
 
@@ -186,13 +213,15 @@ class LossCurve(Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep and check the loss, the mean over parts and ranks."""
-        self.parts.append(outputs["loss"].detach())
+        """Keep and check the loss, the mean over micro-batches and ranks."""
+        self.micro_batches.append(outputs["loss"].detach())
         if trainer.global_step == len(self.losses):
             return
-        # Lightning has divided each part's loss by the number of parts.
-        loss = float(trainer.strategy.reduce(torch.stack(self.parts).sum(), reduce_op="mean"))
-        self.parts = []
+        # Lightning has divided each loss by the number of micro-batches.
+        loss = float(
+            trainer.strategy.reduce(torch.stack(self.micro_batches).sum(), reduce_op="mean")
+        )
+        self.micro_batches = []
         if len(self.losses) >= BEGUN and loss > EXPLODED * max(self.losses[:BEGUN]):
             raise UserError(
                 f"training: the loss exploded to {loss:.3g} at step {len(self.losses) + 1}, from "
@@ -235,7 +264,7 @@ def quiet_lightning() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
         ".*lr_scheduler.step.*",
-        ".*Total length of `DataLoader` across ranks is zero.*",  # no query is held out
+        ".*Total length of .* across ranks is zero.*",  # no query is held out
         ".*Found keys that are not in the model state dict.*",
         ".*recommended to use `self.log.*sync_dist=True.*",  # metrics have gathered all ranks
     ):

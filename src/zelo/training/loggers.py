@@ -234,7 +234,7 @@ class WandB(Component):
         """
         import wandb
 
-        from zelo.training.train import MODEL
+        from zelo.training.trainable import MODEL
 
         data, trained = made["data"], made["trained"]
         if not (data.complete and trained.complete):

@@ -6,9 +6,10 @@ each query of a batch. `total(...).sum() / size(...).sum()` is the loss of the b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from zelo.config import Component, option
+from zelo.config import Component, build, conf_folder, option
+from zelo.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,45 +17,37 @@ if TYPE_CHECKING:
     from zelo.training.batches import ScoredBatch
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """An objective."""
+class BaseObjective(Component):
+    """What an objective is, and what most have in common: they learn from targets.
+
+    A subclass has `total` and `size`, and a field `target`.
+    """
 
     target: str  # the map from Elo to target that it learns from (`rating.target`)
-    level_free: ClassVar[bool]  # whether a constant added to a query's predictions changes nothing
-    reads_judgments: ClassVar[bool]  # whether it learns from comparisons, not from targets
+    shift_invariant: ClassVar[bool] = True  # a constant added to a query's predictions is nothing
+    reads_judgments: ClassVar[bool] = False  # it learns from comparisons, not from targets
 
     def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
         """Summed loss (Q,) of each query; `others` (Q, D): scores of other queries' documents."""
-        ...
+        raise NotImplementedError
 
     def size(self, batch: ScoredBatch) -> Tensor:
         """What each query (Q,) counts in the mean."""
-        ...
+        raise NotImplementedError
 
     def activation(self) -> nn.Module:
-        """What turns a prediction into a score on the targets' scale, for the shipped model."""
-        ...
-
-
-class OnTargets(Component):
-    """What objectives on targets have in common."""
-
-    level_free: ClassVar[bool] = True
-    reads_judgments: ClassVar[bool] = False
-
-    def activation(self) -> nn.Module:
-        """None: predictions are on the Elos' scale, unbounded, or on none."""
+        """What turns a prediction into a score on the targets' scale, for the shipped model: by
+        default nothing, as predictions are on the Elos' scale, unbounded, or on none."""
         from torch.nn import Identity
 
         return Identity()
 
 
-class MSE(OnTargets):
+class MSE(BaseObjective):
     """`objective=mse`: `(sigmoid(prediction) − y)²` on the zELO score `y ∈ [0, 1]` (METHOD, 7)."""
 
     target: str = option("cdf", "map from Elo to target", pattern="^(cdf|minmax)$")
-    level_free: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = False
 
     def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
         """Over documents."""
@@ -85,7 +78,7 @@ class BCE(MSE):
         return cross_entropy(prediction, batch.target, batch.weight)
 
 
-class CentredMSE(OnTargets):
+class CentredMSE(BaseObjective):
     """`objective=centred_mse`: squared error after centring both sides within each query.
 
     Elos say nothing across queries, and nothing is asked of the predictions across queries either:
@@ -108,7 +101,7 @@ class CentredMSE(OnTargets):
         return documents(batch.weight)
 
 
-class MarginMSE(OnTargets):
+class MarginMSE(BaseObjective):
     """`objective=margin_mse`: squared error of the differences between documents."""
 
     target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
@@ -126,7 +119,7 @@ class MarginMSE(OnTargets):
         return pairs(batch.weight)
 
 
-class ListwiseKL(OnTargets):
+class ListwiseKL(BaseObjective):
     """`objective=listwise_kl`: divergence of the softmax of predictions from that of targets."""
 
     target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
@@ -145,7 +138,7 @@ class ListwiseKL(OnTargets):
         return queries(batch.weight)
 
 
-class RankNet(OnTargets):
+class RankNet(BaseObjective):
     """`objective=ranknet`: the better document of each pair above the other."""
 
     target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
@@ -163,7 +156,7 @@ class RankNet(OnTargets):
         return pairs(batch.weight, batch.target)
 
 
-class LambdaLoss(OnTargets):
+class LambdaLoss(BaseObjective):
     """`objective=lambda_loss`: pairs weighted by what their order does to NDCG (NDCG-Loss2++)."""
 
     target: str = option("minmax", "map from Elo to target", pattern="^(cdf|minmax)$")
@@ -183,7 +176,7 @@ class LambdaLoss(OnTargets):
         return pairs((batch.weight > 0).float(), batch.target)
 
 
-class InfoNCE(OnTargets):
+class InfoNCE(BaseObjective):
     """`objective=infonce`: the best-rated document against the others and against other queries'.
 
     The contrastive baseline. Other queries' documents are those of the batch's part on one device,
@@ -208,7 +201,7 @@ class InfoNCE(OnTargets):
         return queries(batch.weight)
 
 
-class PairwiseLikelihood(OnTargets):
+class PairwiseLikelihood(BaseObjective):
     """`objective=thurstone`, `objective=bradley_terry`: likelihood straight on the judgments.
 
     Predictions take the place of Elos, and no rating is fitted between judges and model.
@@ -237,3 +230,22 @@ class PairwiseLikelihood(OnTargets):
         """Comparisons."""
         ones = batch.weight.new_ones(len(batch.preference))
         return batch.weight.new_zeros(len(batch.weight)).index_add(0, batch.compared[0], ones)
+
+
+def objective_of(loss: str | BaseObjective | dict[str, Any]) -> BaseObjective:
+    """An objective by its name in `conf/objective/` (mse, ranknet, ...), or as it was dumped.
+
+    Raises `UserError` where there is none of that name.
+    """
+    if isinstance(loss, BaseObjective):
+        return loss
+    if isinstance(loss, str):
+        from omegaconf import OmegaConf
+
+        folder = conf_folder() / "objective"
+        if not (folder / f"{loss}.yaml").is_file():
+            known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise UserError(f"loss={loss}: no such objective; there are {known}")
+        loss = dict(OmegaConf.to_container(OmegaConf.load(folder / f"{loss}.yaml")))  # type: ignore[arg-type]
+    built: BaseObjective = build(loss, "loss")
+    return built

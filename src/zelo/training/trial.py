@@ -13,37 +13,44 @@ from typing import TYPE_CHECKING, Any
 
 from zelo.errors import UserError, in_words
 from zelo.models.loading import trial
-from zelo.training.distil import PairwiseModel, module_of, of_distil, refuse_held_out
-from zelo.training.train import Model, seeded
+from zelo.training.distil import of_distil, refuse_validation
+from zelo.training.pairwise_model import BasePairwiseModel
+from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
-    from zelo.training.objectives import Objective
+    from zelo.training.objectives import BaseObjective
     from zelo.training.options import TrainingOptions
 
 SOME = {"q": "a query"}, {"d": "a document"}
 
 
 def try_training(
-    model: Model, objective: Objective, training: TrainingOptions, trainer: LightningTrainer
+    model: TrainableModel,
+    objective: BaseObjective,
+    training: TrainingOptions,
+    trainer: LightningTrainer,
 ) -> None:
     """`UserError` where `train` could not train this model with these options."""
-    from zelo.training.lessons import RatedQuery
+    from zelo.training.rated_queries import RatedQuery
 
     rated = [RatedQuery("q", ["d"], [0.0])]
     with trial(model.pretrained.locate()), tempfile.TemporaryDirectory() as folder:
-        module = seeded(model, objective, training, 1, 0)
-        module.reader.tokenize(module.model, rated, *SOME, Path(folder))
+        module = model.module(objective, training)
+        model.tokenized_inputs().write(module.model, rated, *SOME, Path(folder))
     try_lightning(training, trainer)
 
 
 def try_distilling(
-    model: PairwiseModel, training: TrainingOptions, trainer: LightningTrainer
+    model: BasePairwiseModel, training: TrainingOptions, trainer: LightningTrainer
 ) -> None:
     """`UserError` where `distil` could not train this model with these options."""
-    refuse_held_out(training)
+    from zelo.training.pairwise_module import PairwiseModule
+
+    refuse_validation(training)
     with of_distil(), trial(model.pretrained.locate()):
-        module_of(model, training, 1, 0).model.encode([("a query", "a document", "another")])
+        module = PairwiseModule(model, training=training)
+        module.model.encode([("a query", "a document", "another")])
     try_lightning(training, trainer)
 
 

@@ -14,8 +14,6 @@ from zelo.data.collection import hash_share
 from zelo.data.texts import query_texts
 from zelo.errors import UserError
 from zelo.rating.targets import weights
-from zelo.training.objectives import Objective
-from zelo.training.options import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -25,43 +23,49 @@ class RatedQuery:
     query_id: str
     doc_ids: Sequence[str]
     targets: Sequence[float]
-    weights: Sequence[float] | None = None  # null: 1 for all
+    weights: Sequence[float] | None = None  # None: 1 for all
     judged: Sequence[tuple[int, int, float]] = ()  # places in doc_ids, preference for the first
 
 
-class Lessons:
-    """What there is to learn: rated training queries, and those that are held out of them."""
+@dataclass(frozen=True)
+class RatedDataset:
+    """Rated training queries: those that are trained on, and those that validate."""
 
-    def __init__(
-        self,
-        data: Path,
+    all: Sequence[RatedQuery]
+    train: Sequence[RatedQuery]
+    validation: Sequence[RatedQuery] = ()
+
+    @classmethod
+    def read(
+        cls,
+        collection: Path,
         ratings: Path,
-        judgments: Mapping[str, Path],
-        training: TrainingOptions,
-        objective: Objective,
-    ) -> None:
-        judged = list(judgments.values()) if objective.reads_judgments else []
-        texts = query_texts(data, "train")
-        self.all = read_rated(list(texts), ratings, judged, training.stderr_weights)
-        if not self.all:
+        judgments: Sequence[Path] = (),
+        validation_fraction: float = 0.0,
+        stderr_weights: bool = False,
+    ) -> RatedDataset:
+        """Of the artefacts in these folders.
+
+        Queries validate by a hash of their text. Raises `UserError` where nothing is left to train
+        on, or to validate on.
+        """
+        texts = query_texts(collection, "train")
+        rated = read_rated(list(texts), ratings, judgments, stderr_weights)
+        if not rated:
             raise UserError(
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
         share = {query_id: hash_share(text) for query_id, text in texts.items()}
-        self.held_out = [
-            one for one in self.all if share[one.query_id] < training.validation_fraction
-        ]
-        self.rated = [
-            one for one in self.all if share[one.query_id] >= training.validation_fraction
-        ]
-        if not self.rated or (training.validation_fraction and not self.held_out):
-            missing = "train on" if not self.rated else "validate on"
+        validation = [one for one in rated if share[one.query_id] < validation_fraction]
+        train = [one for one in rated if share[one.query_id] >= validation_fraction]
+        if not train or (validation_fraction and not validation):
+            missing = "train on" if not train else "validate on"
             raise UserError(
-                f"training.validation_fraction={training.validation_fraction}: of {len(self.all)} "
-                f"rated queries none is left to {missing}"
+                f"training.validation_fraction={validation_fraction}: of {len(rated)} rated "
+                f"queries none is left to {missing}"
             )
-        self.steps = training.steps(-(-len(self.rated) // training.batch_size))
+        return cls(rated, train, validation)
 
 
 def read_rated(

@@ -1,0 +1,84 @@
+"""The bi-encoder: an embedding model, what the stages do with one, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zelo.config import option
+from zelo.training.trainable import TrainableModel
+
+if TYPE_CHECKING:
+    from zelo.distributed.trainer import LightningTrainer
+    from zelo.training.bi_encoder_module import BiEncoderModule
+    from zelo.training.objectives import BaseObjective
+    from zelo.training.options import TrainingOptions
+    from zelo.training.tokenized import BiEncoderInputs
+
+
+class BiEncoder(TrainableModel):
+    """`model=embedding`: query and document are embedded apart; the score is their cosine."""
+
+    pooling: str | None = option(
+        None,
+        "of token embeddings; null: as the model says, else a decoder's last token, others' mean",
+        pattern="^(mean|cls|lasttoken)$",
+    )
+    prompts: dict[str, str] | None = option(
+        None, "put before texts: {query: ..., document: ...}; null: as the model says"
+    )
+    dimensions: list[int] = option(
+        [], "lengths that embeddings are also trained to be cut to (Matryoshka)"
+    )
+    kind: str = option("embedding model", "what it is called in reports", exclude=True)
+
+    def network(self) -> Any:
+        """A `SentenceTransformer`, which cuts texts as in training."""
+        from zelo.models.embedding import load_embedding_model
+
+        model: Any = load_embedding_model(
+            self.pretrained.locate(),
+            self.train_max_length or self.max_length,
+            self.pooling,
+            self.attention,
+        )
+        if self.prompts is not None:
+            model.prompts = {**model.prompts, **self.prompts}
+        return model
+
+    def tokenized_inputs(self) -> type[BiEncoderInputs]:
+        """How it reads queries and documents."""
+        from zelo.training.tokenized import BiEncoderInputs
+
+        return BiEncoderInputs
+
+    def module(
+        self, objective: BaseObjective, training: TrainingOptions, seed: int = 0
+    ) -> BiEncoderModule:
+        """The LightningModule that trains it."""
+        from zelo.training.bi_encoder_module import BiEncoderModule
+
+        return BiEncoderModule(self, loss=objective, training=training, seed=seed)
+
+    def score(
+        self,
+        folder: Path | None,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        candidates: Mapping[str, Sequence[str]],
+        out: Path,
+        trainer: LightningTrainer,
+        max_tokens_per_forward: int | None = None,
+    ) -> dict[str, list[float]]:
+        """Cosines of each query with its candidates, by the model in `folder`."""
+        from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+
+        model: Any = load_embedding_model(
+            folder or self.pretrained.locate(), self.max_length, None if folder else self.pooling
+        )
+        if folder is None and self.prompts is not None:
+            model.prompts = {**model.prompts, **self.prompts}
+        return rerank_by_cosine(
+            model, queries, documents, candidates, self.batch_size, max_tokens_per_forward
+        )

@@ -1,0 +1,116 @@
+"""The cross-encoder: query and document read together, and what the stages do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zelo.config import option
+from zelo.errors import UserError
+from zelo.training.trainable import TrainableModel
+
+if TYPE_CHECKING:
+    from zelo.distributed.trainer import LightningTrainer
+    from zelo.training.cross_encoder_module import CrossEncoderModule
+    from zelo.training.objectives import BaseObjective
+    from zelo.training.options import TrainingOptions
+    from zelo.training.tokenized import CrossEncoderInputs
+
+
+class CrossEncoder(TrainableModel):
+    """`model=reranker`: one score per pair of query and document.
+
+    Heads: `mean` (mean pooling and a linear layer) and `cls` (the usual sequence-classification
+    head) for encoders, `answer` (the logit of the answer's token) for decoders, are stock and load
+    everywhere. `segments` starts as the bi-encoder that the backbone came from (`segments.py`) and
+    ships with its own code. `keep` goes on from a folder that is a cross-encoder already.
+    """
+
+    head: str = option(
+        "mean", "what turns tokens into a score", pattern="^(mean|cls|answer|segments|keep)$"
+    )
+    answers: list[str] = option(
+        ["yes", "no"],
+        "tokens of the `answer` head: the score is the logit of the first, less the second's",
+        min_length=1,
+        max_length=2,
+    )
+    kind: str = option("cross-encoder", "what it is called in reports", exclude=True)
+
+    def network(self) -> Any:
+        """A `sentence_transformers.CrossEncoder`, which cuts pairs as in training."""
+        from zelo.models.cross_encoder import DEFAULT_SCALE, load_cross_encoder, new_cross_encoder
+        from zelo.models.loading import limit
+
+        folder = self.pretrained.locate()
+        if self.head == "keep":
+            model = load_cross_encoder(folder, self.attention)
+        else:
+            model = new_cross_encoder(
+                folder, self.head, self.logit_scale or DEFAULT_SCALE, self.answers, self.attention
+            )
+        limit(model, folder, self.train_max_length or self.max_length)
+        frame, room = model.preprocess([("", "")])["input_ids"].shape[1], model.max_seq_length
+        if 2 * frame > room:
+            raise UserError(
+                f"model.max_length={room}: {frame} of them are the frame that this model puts "
+                f"around query and document; give it more"
+            )
+        return model
+
+    def tokenized_inputs(self) -> type[CrossEncoderInputs]:
+        """How it reads queries and documents."""
+        from zelo.training.tokenized import CrossEncoderInputs
+
+        return CrossEncoderInputs
+
+    def module(
+        self, objective: BaseObjective, training: TrainingOptions, seed: int = 0
+    ) -> CrossEncoderModule:
+        """The LightningModule that trains it."""
+        from zelo.training.cross_encoder_module import CrossEncoderModule
+
+        return CrossEncoderModule(self, loss=objective, training=training, seed=seed)
+
+    def score(
+        self,
+        folder: Path | None,
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        candidates: Mapping[str, Sequence[str]],
+        out: Path,
+        trainer: LightningTrainer,
+        max_tokens_per_forward: int | None = None,
+    ) -> dict[str, list[float]]:
+        """Scores of each query's candidates by the model in `folder`, on the trainer's devices.
+
+        With None the starting model scores: the cross-encoder or the decoder that training goes on
+        from, or the embedding model that the backbone of a new head came from.
+        """
+        from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder
+        from zelo.models.loading import limit
+        from zelo.models.scoring import score_on_devices, score_pairs
+
+        start, tokens = self.pretrained.locate(), max_tokens_per_forward
+        if folder is None and self.head not in ("keep", "answer"):
+            from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+
+            model: Any = load_embedding_model(start, self.max_length)
+            return rerank_by_cosine(model, queries, documents, candidates, self.batch_size, tokens)
+        pairs = [
+            (queries[query_id], documents[doc_id])
+            for query_id, docs in candidates.items()
+            for doc_id in docs
+        ]
+        if folder is None and self.head == "answer":
+            model = new_cross_encoder(start, self.head, answers=self.answers)
+            limit(model, start, self.max_length)
+            found = score_pairs(model, pairs, self.batch_size, tokens)
+        elif trainer.processes > 1:
+            under_way = out / ("scoring-start" if folder is None else "scoring-trained")
+            found = score_on_devices(folder or start, pairs, under_way, trainer, tokens)
+        else:
+            found = score_pairs(load_cross_encoder(folder or start), pairs, self.batch_size, tokens)
+        scores = iter(found)
+        return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}

@@ -1,0 +1,429 @@
+"""DataModules: Thurstone-scored and pairwise-judged batches, made of token ids on the disk.
+
+Texts are tokenised once, into a folder of `cache_dir`, as the model reads them; a rank maps the
+files into memory. Rank, world size and accumulation are the trainer's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lightning.pytorch import LightningDataModule
+
+from zelo.artifacts import read_table
+from zelo.config import dump
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import load
+from zelo.data.texts import document_texts, query_texts
+from zelo.distributed.trainer import suitable_tokens
+from zelo.errors import UserError
+from zelo.judging.ensemble import Preferences, average
+from zelo.models.loading import without_weights
+from zelo.models.tokens import TokenFile, write_tokens
+from zelo.seeding import stream
+from zelo.store import digest
+from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batch
+from zelo.training.bi_encoder import BiEncoder
+from zelo.training.cross_encoder import CrossEncoder
+from zelo.training.loader import Division, MicroBatch, ResumableLoader
+from zelo.training.pairwise_model import BasePairwiseModel, PairwiseModel
+from zelo.training.rated_queries import RatedDataset, RatedQuery
+from zelo.training.trainable import TrainableModel
+
+CACHE = Path("~/.cache/zelo/tokens")
+CALIBRATING = 32  # queries that a cosine is calibrated on
+ARCHITECTURES: dict[str, type[TrainableModel]] = {
+    "cross_encoder": CrossEncoder,
+    "bi_encoder": BiEncoder,
+}
+TRIPLES = "triples.arrow"
+
+
+class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
+    """What the two have in common: a collection, and token ids of it in a cache."""
+
+    def __init__(
+        self,
+        collection: str | Path,
+        batch_size: int,
+        max_tokens_per_forward: int | None,
+        seed: int,
+        cache_dir: str | Path | None,
+    ) -> None:
+        super().__init__()
+        self.source, self.batch_size, self.seed = Path(collection), batch_size, seed
+        self.asked_tokens = max_tokens_per_forward
+        self.cache_dir = Path(cache_dir or CACHE).expanduser()
+
+    @cached_property
+    def collection(self) -> Path:
+        """Folder of the collection as the stages read it; of one in BEIR layout below the cache."""
+        if (self.source / "queries.parquet").is_file():
+            return self.source
+        files = BeirFolder(path=str(self.source)).files().all
+        return self.cache_dir / digest(stamps(files))
+
+    def prepare_collection(self) -> None:
+        """Read a folder in BEIR layout, where that has not been done."""
+        if self.collection.is_dir():
+            return
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache_dir) as folder:
+            load(out=Path(folder), source=BeirFolder(path=str(self.source)))
+            with suppress(OSError):  # another process was faster
+                Path(folder).rename(self.collection)
+            Path(folder).mkdir(exist_ok=True)
+
+    @property
+    def max_tokens_per_forward(self) -> int:
+        """As asked, or what suits the trainer's device."""
+        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
+        return self.asked_tokens or suitable_tokens(device)
+
+    def cached_in(self, model: Any, sources: Sequence[Path]) -> Path:
+        """Folder of the token ids that `model` makes of these files; another one after a change."""
+        tokenizer = [
+            path
+            for path in sorted(model.pretrained.locate().rglob("*"))
+            if path.suffix in (".json", ".txt", ".model", ".jinja")
+        ]
+        return self.cache_dir / digest([stamps([*sources, *tokenizer]), dump(model)])
+
+
+def stamps(files: Sequence[Path]) -> list[list[str | int]]:
+    """What changes when a file does, without reading it."""
+    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+class ThurstoneDataModule(TokenizedDataModule):
+    """Thurstone-scored batches: whole queries with their rated documents.
+
+    `collection` is a folder with `queries.parquet` and `documents.parquet` (stage `load`) or one in
+    BEIR layout, `ratings` one with `ratings.parquet` (stage `rate`), `judgments` those that
+    objectives on comparisons read. `model` is a hub name, a folder or a component with its options,
+    `architecture` (cross_encoder, bi_encoder) and `head` say what it becomes. `batch_size` queries
+    make a step, over all devices; of each at most `docs_per_query` documents are drawn, anew each
+    epoch, None: all. `validation_fraction` of the queries, by a hash of their text, validate.
+    `stderr_weights` weighs documents by the standard errors of their Elos. Texts are tokenised in
+    `cache_dir`, None: `~/.cache/zelo/tokens`.
+    """
+
+    def __init__(
+        self,
+        collection: str | Path,
+        ratings: str | Path,
+        model: str | Path | TrainableModel | Mapping[str, Any],
+        *,
+        architecture: str = "cross_encoder",
+        head: str | None = None,
+        max_length: int | None = None,
+        judgments: Sequence[str | Path] = (),
+        batch_size: int = 4,
+        docs_per_query: int | None = 16,
+        validation_fraction: float = 0.0,
+        stderr_weights: bool = False,
+        max_tokens_per_forward: int | None = None,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(collection, batch_size, max_tokens_per_forward, seed, cache_dir)
+        self.model = trainable_model(model, architecture, head, max_length)
+        self.ratings, self.judgments = Path(ratings), [Path(folder) for folder in judgments]
+        self.docs_per_query, self.stderr_weights = docs_per_query, stderr_weights
+        self.validation_fraction = validation_fraction
+        self.save_hyperparameters(
+            {
+                "collection": str(collection),
+                "ratings": str(ratings),
+                "model": dump(self.model),
+                "judgments": [str(folder) for folder in judgments],
+                "batch_size": batch_size,
+                "docs_per_query": docs_per_query,
+                "validation_fraction": validation_fraction,
+                "stderr_weights": stderr_weights,
+                "max_tokens_per_forward": max_tokens_per_forward,
+                "seed": seed,
+                "cache_dir": None if cache_dir is None else str(cache_dir),
+            },
+            logger=False,
+        )
+
+    @cached_property
+    def dataset(self) -> RatedDataset:
+        """Rated queries, those that validate apart."""
+        return RatedDataset.read(
+            self.collection,
+            self.ratings,
+            self.judgments,
+            self.validation_fraction,
+            self.stderr_weights,
+        )
+
+    @cached_property
+    def network(self) -> Any:
+        """The model without its weights, which says how texts are read."""
+        return without_weights(self.model.network)
+
+    @cached_property
+    def tokens(self) -> Path:
+        """Folder of the token ids."""
+        tables = [self.collection / f"{name}.parquet" for name in ("queries", "documents")]
+        return self.cached_in(self.model, [*tables, self.ratings / "ratings.parquet"])
+
+    def prepare_data(self) -> None:
+        """Tokenise what is not in the cache yet."""
+        self.prepare_collection()
+        inputs = self.model.tokenized_inputs()
+        if inputs.written(self.tokens):
+            return
+        rated = self.dataset.all
+        wanted = {doc_id for query in rated for doc_id in query.doc_ids}
+        texts = document_texts(self.collection, wanted)
+        inputs.write(self.network, rated, query_texts(self.collection, "train"), texts, self.tokens)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the rated queries and map the token ids into memory."""
+        rated = self.dataset.all
+        self.inputs = self.model.tokenized_inputs().open(self.network, rated, self.tokens)
+
+    def train_dataloader(self) -> ResumableLoader[ScoredBatch]:
+        """This rank's micro-batches of the steps' batches."""
+        return ResumableLoader(
+            self.dataset.train,
+            self.batch_size,
+            self.seed,
+            self.collate,
+            Division.of(self.trainer),
+        )
+
+    def val_dataloader(self) -> Any:
+        """The held-out queries with all of their rated documents, each on one rank only."""
+        if not self.dataset.validation:
+            return []
+        return ValidationLoader(self, Division.of(self.trainer))
+
+    def calibration_batches(self) -> list[ScoredBatch]:
+        """Some of the training queries, which scale or bias of a cosine are calibrated on."""
+        rng, train = stream(self.seed, "scale"), self.dataset.train
+        some = [train[i] for i in rng.permutation(len(train))[:CALIBRATING]]
+        starts = range(0, len(some), self.batch_size)
+        return [self.collate(some[i : i + self.batch_size], rng) for i in starts]
+
+    def collate(
+        self,
+        rated: Sequence[RatedQuery],
+        rng: np.random.Generator,
+        micro_batch: MicroBatch | None = None,
+    ) -> ScoredBatch:
+        """One micro-batch of a step's batch; the documents of all of it are drawn, on every rank
+        alike."""
+        part = micro_batch or MicroBatch()
+        drawn = []
+        for query in rated:
+            n = len(query.doc_ids)
+            keep = min(n, self.docs_per_query or n)
+            drawn.append((query, np.sort(rng.choice(n, size=keep, replace=False)).tolist()))
+        step = scored_batch(drawn, {}, [[0] * len(picks) for _, picks in drawn])
+        # The longest first, dealt out in turn: micro-batches take about as long as one another.
+        if part.count > 1:
+            drawn.sort(key=lambda item: -self.inputs.length(*item))
+        own = drawn[part.number :: part.count]
+        # One without a query still goes through the model, as the other ranks wait for it.
+        batch = self.batch_of(own or drawn[:1])
+        return replace(batch, step=step, micro_batches=part.count if own else 0)
+
+    def batch_of(self, drawn: Drawn) -> ScoredBatch:
+        """Queries with the drawn of their documents."""
+        return self.inputs.batch(drawn, self.max_tokens_per_forward)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of `batch_size` queries."""
+        return -(-len(self.dataset.train) // self.batch_size)
+
+    def counts(self) -> dict[str, int]:
+        """What is learned from."""
+        train, validation = self.dataset.train, self.dataset.validation
+        held_out = {"validation_queries": len(validation)} if validation else {}
+        targets = sum(len(query.doc_ids) for query in train)
+        return {"queries": len(train), "targets": targets, **held_out}
+
+
+@dataclass(frozen=True)
+class ValidationLoader:
+    """Batches of held-out queries; they are the same however many ranks there are, and so are the
+    scores."""
+
+    data: ThurstoneDataModule
+    division: Division
+
+    @property
+    def starts(self) -> range:
+        """First query of each batch."""
+        return range(0, len(self.data.dataset.validation), self.data.batch_size)
+
+    def __len__(self) -> int:
+        """Batches of each rank."""
+        return -(-len(self.starts) // self.division.world_size)
+
+    def __iter__(self) -> Iterator[ScoredBatch]:
+        queries, size = self.data.dataset.validation, self.data.batch_size
+        rank, world = self.division.rank, self.division.world_size
+        for number in range(rank, len(self) * world, world):
+            # A rank that has fewer than another reads one that counts for nothing.
+            counts = number < len(self.starts)
+            start = self.starts[number if counts else 0]
+            drawn = [(q, range(len(q.doc_ids))) for q in queries[start : start + size]]
+            batch = self.data.batch_of(drawn)
+            yield batch if counts else batch.uncounted()
+
+
+def trainable_model(
+    model: str | Path | TrainableModel | Mapping[str, Any],
+    architecture: str = "cross_encoder",
+    head: str | None = None,
+    max_length: int | None = None,
+) -> TrainableModel:
+    """A component of this architecture, or itself; `UserError` where there is no such one."""
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"architecture={architecture}: there are {', '.join(ARCHITECTURES)}")
+    options = {"max_length": max_length, **({} if head is None else {"head": head})}
+    if isinstance(model, str | Path):
+        return ARCHITECTURES[architecture].of(model, **options)
+    return TrainableModel.of(model, **options)
+
+
+@dataclass(frozen=True)
+class JudgedTriple:
+    """A comparison: its query, where its token ids are, the ensemble's preference for the first."""
+
+    query_id: str
+    row: int  # of (q, a, b); (q, b, a) is the next
+    preference: float
+
+
+class PairwiseDataModule(TokenizedDataModule):
+    """Pairwise-judged batches: triples of texts with the ensemble's preference.
+
+    `collection` is as in `ThurstoneDataModule`, `judgments` are folders with `judgments.parquet`
+    (stage `judge`), one for each time that the ensemble was asked; `vote` (soft, sign) says how
+    answers are averaged. `model` is a hub name, a folder or a pairwise model with its options.
+    """
+
+    def __init__(
+        self,
+        collection: str | Path,
+        judgments: str | Path | Sequence[str | Path],
+        model: str | Path | BasePairwiseModel | Mapping[str, Any],
+        *,
+        max_length: int | None = None,
+        vote: str = "soft",
+        batch_size: int = 32,
+        max_tokens_per_forward: int | None = None,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(collection, batch_size, max_tokens_per_forward, seed, cache_dir)
+        folders = [judgments] if isinstance(judgments, str | Path) else list(judgments)
+        own = isinstance(model, str | Path)
+        kind = PairwiseModel if own else BasePairwiseModel
+        self.model: BasePairwiseModel = kind.of(model, max_length=max_length)
+        self.judgments, self.vote = [Path(folder) for folder in folders], vote
+        self.save_hyperparameters(
+            {
+                "collection": str(collection),
+                "judgments": [str(folder) for folder in folders],
+                "model": dump(self.model),
+                "vote": vote,
+                "batch_size": batch_size,
+                "max_tokens_per_forward": max_tokens_per_forward,
+                "seed": seed,
+                "cache_dir": None if cache_dir is None else str(cache_dir),
+            },
+            logger=False,
+        )
+
+    @cached_property
+    def preferences(self) -> Preferences:
+        """What the ensemble said, each pair once; `UserError` where it said nothing."""
+        tables = [read_table(folder, "judgments") for folder in self.judgments]
+        said = average(pa.concat_tables(tables), self.vote)
+        if not said.query_ids:
+            raise UserError(
+                "distil: the ensemble answered no comparison; there is nothing to learn"
+            )
+        return said
+
+    @cached_property
+    def tokens(self) -> Path:
+        """File of the token ids."""
+        tables = [self.collection / f"{name}.parquet" for name in ("queries", "documents")]
+        judged = [folder / "judgments.parquet" for folder in self.judgments]
+        return self.cached_in(self.model, [*tables, *judged]) / TRIPLES
+
+    def prepare_data(self) -> None:
+        """Tokenise what is not in the cache yet: each triple in both orders."""
+        self.prepare_collection()
+        if self.tokens.is_file():
+            return
+        said = self.preferences
+        queries = query_texts(self.collection)
+        documents = document_texts(self.collection, {*said.doc_a, *said.doc_b})
+        both = [
+            (queries[q], documents[first], documents[second])
+            for q, a, b in zip(said.query_ids, said.doc_a, said.doc_b, strict=True)
+            for first, second in ((a, b), (b, a))
+        ]
+        network = without_weights(self.model.network)
+        write_tokens(network.encode, both, self.tokens, network.tokenizer, "triples")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the preferences and map the token ids into memory."""
+        said = self.preferences
+        self.judged = [
+            JudgedTriple(query_id, 2 * i, p)
+            for i, (query_id, p) in enumerate(zip(said.query_ids, said.p.tolist(), strict=True))
+        ]
+        self.triples = TokenFile(self.tokens)
+
+    def train_dataloader(self) -> ResumableLoader[PairwiseBatch]:
+        """This rank's micro-batches of batches of `batch_size` comparisons."""
+        return ResumableLoader(
+            self.judged, self.batch_size, self.seed, self.collate, Division.of(self.trainer)
+        )
+
+    def collate(
+        self, judged: Sequence[JudgedTriple], rng: np.random.Generator, micro_batch: MicroBatch
+    ) -> PairwiseBatch:
+        """Put comparisons together, each in an order drawn anew: the model learns no position."""
+        swap = rng.random(len(judged)) < 0.5
+        shown = [
+            (one.query_id, one.row + int(s), 1 - one.preference if s else one.preference)
+            for one, s in zip(judged, swap, strict=True)
+        ]
+        own = shown[micro_batch.number :: micro_batch.count]
+        query_ids, rows, preference = zip(*(own or shown[:1]), strict=True)
+        return PairwiseBatch(
+            list(query_ids),
+            self.triples.chunks(rows, self.max_tokens_per_forward),
+            torch.tensor(preference, dtype=torch.float32),
+            loss_scale=micro_batch.count / len(shown) if own else 0.0,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of `batch_size` comparisons."""
+        return -(-len(self.preferences.query_ids) // self.batch_size)
+
+    def counts(self) -> dict[str, int]:
+        """What is learned from."""
+        return {"pairs": len(self.preferences.query_ids)}

@@ -1,0 +1,205 @@
+"""Tokenised inputs of rated queries and documents on the disk, as a kind of model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from zelo.models.tokens import Chunks, Flatten, TokenFile, flatten, in_memory, tokenize
+from zelo.training.batches import Drawn, ScoredBatch, scored_batch
+from zelo.training.rated_queries import RatedQuery
+
+
+class TokenizedInputs:
+    """What a kind of model reads: tokenised once into a folder, read from there batch by batch.
+
+    `network` is a sentence-transformers model, whose own preprocessing says what it reads.
+    """
+
+    @classmethod
+    def write(
+        cls,
+        network: Any,
+        rated: Sequence[RatedQuery],
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        """Write token ids of texts, by their id, into `folder`, unless they are there."""
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+        """Read what `write` wrote for the same `rated`."""
+        raise NotImplementedError
+
+    @classmethod
+    def written(cls, folder: Path) -> bool:
+        """Whether all of it is in `folder`."""
+        raise NotImplementedError
+
+    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+        """Queries with the drawn of their documents, a chunk of tokens at a time."""
+        raise NotImplementedError
+
+    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
+        """Tokens that these documents of a query take."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_rows(
+        cls, network: Any, queries: Sequence[str], documents: Sequence[str]
+    ) -> tuple[dict[str, Chunks], list[int]]:
+        """Inputs of rows of a query and a document, tokenised now, and each row's index."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CrossEncoderInputs(TokenizedInputs):
+    """One row of tokens per query and document, query after query."""
+
+    tokens: TokenFile
+    start: Mapping[str, int]  # first row of each query
+    flat: Flatten | None = None
+
+    @classmethod
+    def write(
+        cls,
+        network: Any,
+        rated: Sequence[RatedQuery],
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        """Write token ids of every pair."""
+        pairs = [(queries[one.query_id], documents[i]) for one in rated for i in one.doc_ids]
+        tokenize(network, pairs, prompt_of(network), folder / "pairs.arrow", "pairs")
+
+    @classmethod
+    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+        """Read what `write` wrote for the same `rated`."""
+        ends = np.cumsum([0, *(len(query.doc_ids) for query in rated)])
+        start = {query.query_id: int(end) for query, end in zip(rated, ends, strict=False)}
+        return cls(TokenFile(folder / "pairs.arrow"), start, flatten(network))
+
+    @classmethod
+    def written(cls, folder: Path) -> bool:
+        """Whether all of it is in `folder`."""
+        return (folder / "pairs.arrow").is_file()
+
+    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+        """One input per query and document."""
+        rows: list[int] = []
+        index: list[range] = []
+        for query, picks in drawn:
+            index.append(range(len(rows), len(rows) + len(picks)))
+            rows += [self.start[query.query_id] + int(pick) for pick in picks]
+        pairs = self.tokens.chunks(rows, max_tokens_per_forward, self.flat)
+        return scored_batch(drawn, {"pairs": pairs}, index)
+
+    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
+        """Tokens of the pairs."""
+        start = self.start[query.query_id]
+        return int(self.tokens.lengths[[start + int(pick) for pick in picks]].sum())
+
+    @classmethod
+    def of_rows(
+        cls, network: Any, queries: Sequence[str], documents: Sequence[str]
+    ) -> tuple[dict[str, Chunks], list[int]]:
+        """One input per row."""
+        pairs = list(zip(queries, documents, strict=True))
+        return {"pairs": in_memory(network, pairs, prompt_of(network))}, list(range(len(pairs)))
+
+
+def prompt_of(network: Any) -> str | None:
+    """What a cross-encoder puts before a pair."""
+    prompt: str | None = network.prompts.get(network.default_prompt_name)
+    return prompt
+
+
+@dataclass(frozen=True)
+class BiEncoderInputs(TokenizedInputs):
+    """One row of tokens per text; each distinct text of a batch is read once."""
+
+    queries: TokenFile
+    documents: TokenFile
+    query_row: Mapping[str, int]
+    document_row: Mapping[str, int]
+    flat: Flatten | None = None
+
+    @classmethod
+    def write(
+        cls,
+        network: Any,
+        rated: Sequence[RatedQuery],
+        queries: Mapping[str, str],
+        documents: Mapping[str, str],
+        folder: Path,
+    ) -> None:
+        """Write token ids of every query and every document."""
+        texts = [queries[one.query_id] for one in rated]
+        prompts = network.prompts
+        tokenize(network, texts, prompts.get("query"), folder / "queries.arrow", "queries")
+        texts = [documents[doc_id] for doc_id in document_rows(rated)]
+        tokenize(network, texts, prompts.get("document"), folder / "documents.arrow", "documents")
+
+    @classmethod
+    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+        """Read what `write` wrote for the same `rated`."""
+        queries, documents = (
+            TokenFile(folder / f"{name}.arrow") for name in ("queries", "documents")
+        )
+        query_row = {query.query_id: row for row, query in enumerate(rated)}
+        return cls(queries, documents, query_row, document_rows(rated), flatten(network))
+
+    @classmethod
+    def written(cls, folder: Path) -> bool:
+        """Whether all of it is in `folder`."""
+        return all((folder / f"{name}.arrow").is_file() for name in ("queries", "documents"))
+
+    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+        """One input per query, one per distinct document."""
+        position: dict[str, int] = {}
+        index = [
+            [position.setdefault(query.doc_ids[pick], len(position)) for pick in picks]
+            for query, picks in drawn
+        ]
+        q = [self.query_row[query.query_id] for query, _ in drawn]
+        d = [self.document_row[doc_id] for doc_id in position]
+        inputs = {
+            "queries": self.queries.chunks(q, max_tokens_per_forward, self.flat),
+            "documents": self.documents.chunks(d, max_tokens_per_forward, self.flat),
+        }
+        return scored_batch(drawn, inputs, index)
+
+    def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
+        """Tokens of the query and the documents."""
+        rows = [self.document_row[query.doc_ids[pick]] for pick in picks]
+        own = self.queries.lengths[self.query_row[query.query_id]]
+        return int(own + self.documents.lengths[rows].sum())
+
+    @classmethod
+    def of_rows(
+        cls, network: Any, queries: Sequence[str], documents: Sequence[str]
+    ) -> tuple[dict[str, Chunks], list[int]]:
+        """One input per distinct query, one per distinct document."""
+        position = {text: i for i, text in enumerate(dict.fromkeys(documents))}
+        prompts = network.prompts
+        inputs = {
+            "queries": in_memory(network, list(dict.fromkeys(queries)), prompts.get("query")),
+            "documents": in_memory(network, list(position), prompts.get("document")),
+        }
+        return inputs, [position[text] for text in documents]
+
+
+def document_rows(rated: Sequence[RatedQuery]) -> dict[str, int]:
+    """Row of each distinct document, in the order of their first appearance."""
+    rows: dict[str, int] = {}
+    for query in rated:
+        for doc_id in query.doc_ids:
+            rows.setdefault(doc_id, len(rows))
+    return rows
