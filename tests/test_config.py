@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from tests.conftest import Cli
 
 from zelo.comparison.graphs import Cycles
-from zelo.config import TARGET, Component, build, conf_folder, describe
+from zelo.config import TARGET, Component, build, build_from, conf_folder, describe
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
+from zelo.launch import composed as compose_and_build
 from zelo.pipeline import Run
+from zelo.renamed import RENAMED, renamed
 
 CHOICES = sorted(
     (path.parent.name, path.stem)
@@ -50,8 +54,6 @@ COMMANDS = {"config": [], "evaluate": [], "audit": ["data.path=x"], "rate": ["fi
 
 
 def composed(*overrides: str, name: str = "config") -> Run:
-    from zelo.config import build_from
-
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return build_from(compose(name, overrides=list(overrides)))
 
@@ -279,3 +281,45 @@ def test_describe_holds_what_changes_results_and_nothing_else() -> None:
     run = composed()
     assert not {"home", "stages", "logger"} & set(describe(run))
     assert "accelerator" not in describe(run)["trainer"]
+
+
+@pytest.mark.parametrize("old", RENAMED)
+@pytest.mark.parametrize("below", ["", "distil."])
+def test_an_old_name_is_answered_with_the_new_one(old: str, below: str) -> None:
+    """On the command line, and in a file of the user's own."""
+    new = RENAMED[old]
+    group = "" if "." in old or (old, below) == ("weights", "") else "model."
+    if (below, old) in (("", "max_query_tokens"), ("distil.", "train_max_tokens")):
+        return  # of the pairwise model alone, of the others alone
+    key, now = f"{below}{group}{old}", f"{below}{group}{new}"
+    for word in (f"{key}=1", f"+{key}=1", f"~{key}"):
+        with pytest.raises(UserError) as caught:
+            compose_and_build("config", ["distil=on", word])
+        assert str(caught.value) == f"{key}: it is called {now} now"
+    with pytest.raises(UserError, match=rf": {re.escape(key)}: it is called {re.escape(now)} now$"):
+        compose_and_build("config", ["distil=on", f"+seed_of={{a: '${{{key}}}'}}"])
+    file = plain("distil", "on", Path())
+    OmegaConf.set_struct(file, False)
+    parent, _, name = now.rpartition(".")
+    assert name in (OmegaConf.select(file, parent) if parent else file)
+    OmegaConf.update(file, key, 1)
+    with pytest.raises(UserError) as caught:
+        build_from(file)
+    assert str(caught.value).startswith(f"{key}: it is called {now} now")
+
+
+def test_an_old_name_ends_in_one_line(cli: Cli) -> None:
+    done = cli("run", "training.batch=8")
+    assert done.returncode == 2
+    assert done.stderr == "error: training.batch: it is called training.batch_size now\n"
+
+
+def test_what_is_no_old_name_is_not_taken_for_one() -> None:
+    for key in (
+        "retriever.weight",
+        "training.batch_size",
+        "judge.judges.weight",
+        "weights_of.path",
+    ):
+        assert renamed(key) is None
+    assert renamed("retriever.dense.weights.path") is not None

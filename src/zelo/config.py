@@ -9,6 +9,7 @@ refuses unknown keys, wrong types and values out of range with one readable line
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import zelo
 from zelo.errors import UserError
+from zelo.renamed import renamed
 
 TARGET = "_target_"
 
@@ -120,8 +122,10 @@ def build_from(config: DictConfig) -> Any:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "configuration"
-        raise UserError(f"{key}: {str(error).splitlines()[0]}; set it with {key}=VALUE") from None
+        key, line = getattr(error, "full_key", None) or "configuration", str(error).splitlines()[0]
+        asked = re.match(r"Interpolation key '(.+)' not found", line)
+        old = renamed(asked[1]) if asked else None
+        raise UserError(f"{key}: {old or f'{line}; set it with {key}=VALUE'}") from None
     built = build(plain)
     if not isinstance(built, Component):
         raise UserError(f"{TARGET}: missing; the configuration says of no class what it is")
@@ -176,7 +180,9 @@ def _explain(error: ValidationError, cls: type[Component], path: str) -> str:
         name = str(detail["loc"][0]) if detail["loc"] else ""
         if detail["type"] == "extra_forbidden":
             known = ", ".join(cls.model_fields)
-            parts.append(f"{key}: no such option; {path or 'the configuration'} has {known}")
+            parts.append(
+                renamed(key) or f"{key}: no such option; {path or 'the configuration'} has {known}"
+            )
         elif detail["type"] == "missing":
             parts.append(f"{key}: required; set it with {key}=VALUE")
         elif not key:  # of options that do not go together: all of them would say nothing

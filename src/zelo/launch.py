@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zelo.errors import UserError, crashed, in_words, of_the_system
+from zelo.renamed import renamed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -174,9 +175,12 @@ def readable(error: BaseException) -> str:
         )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
-    if first.startswith("Could not override '"):
+    if first.startswith(("Could not override '", "Could not delete from config. '")):
         key = first.split("'")[1]
-        return f"{key}: no such option; `zelo run --cfg job` prints those that there are"
+        return (
+            renamed(key)
+            or f"{key}: no such option; `zelo run --cfg job` prints those that there are"
+        )
     rest = takewhile(lambda line: not line.startswith(("Config search", "full_key:")), lines[1:])
     return " ".join([re.sub(r"^In '[^']+': ", "", first), *rest])
 

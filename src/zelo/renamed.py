@@ -1,0 +1,39 @@
+"""Options that have another name now: who uses the old one is told the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "training.epochs": "training.max_epochs",
+        "training.clip": "training.gradient_clip_val",
+        "training.batch": "training.batch_size",
+        "training.candidates": "training.docs_per_query",
+        "training.tokens": "training.max_tokens_per_forward",
+        "training.accumulate": "training.accumulate_grad_batches",
+        "training.held_out": "training.validation_fraction",
+        "model.scale": "model.logit_scale",
+        "max_tokens": "max_length",  # in every group of models
+        "train_max_tokens": "train_max_length",
+        "max_query_tokens": "max_query_length",
+        "weights": "pretrained",
+    }
+)
+
+
+def renamed(key: str) -> str | None:
+    """What to say of an option that `key` names by its old name; None where it names none so.
+
+    An old name counts wherever it lies in the key: `distil.training.batch`, `weights.path`.
+    """
+    steps = key.split(".")
+    for old, new in RENAMED.items():
+        words = old.split(".")
+        for start in range(len(steps) - len(words) + 1):
+            end = start + len(words)
+            if steps[start:end] == words:
+                now = ".".join([*steps[:start], new, *steps[end:]])
+                return f"{key}: it is called {now} now"
+    return None
