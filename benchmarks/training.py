@@ -96,14 +96,15 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE, MarginMSE
+    from zelo.training.optimization import AdamW, LinearSchedule
     from zelo.training.options import TrainingOptions
 
     rated, queries, documents = collection(steps, kind)
     k = len(rated[0].doc_ids)
     training = TrainingOptions(
         batch_size=STEP // k,
-        learning_rate=2e-5,
-        warmup_ratio=0.0,
+        optimizer=AdamW(lr=2e-5),
+        schedule=LinearSchedule(warmup_ratio=0.0),
         validation_fraction=0.0,
         max_steps=steps,
     )

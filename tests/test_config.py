@@ -20,9 +20,9 @@ from zelo.pipeline import Run
 from zelo.renamed import RENAMED, renamed
 
 CHOICES = sorted(
-    (path.parent.name, path.stem)
-    for path in conf_folder().glob("*/*.yaml")
-    if path.parent.name != "hydra"
+    (path.parent.relative_to(conf_folder()).as_posix(), path.stem)
+    for path in conf_folder().glob("*/**/*.yaml")
+    if not path.is_relative_to(conf_folder() / "hydra")
 )
 
 NEEDED = {
@@ -102,7 +102,7 @@ def stated() -> dict[str, list[tuple[str, dict[str, Any]]]]:
                 if not is_preset(node):
                     chosen.setdefault(node[TARGET], [(f"{command}.yaml{path}", node)])
     others: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for file in sorted(conf_folder().glob("*/*.yaml")):
+    for file in sorted(conf_folder().glob("*/**/*.yaml")):
         for path, node in components(OmegaConf.to_container(OmegaConf.load(file))):
             if node[TARGET] not in chosen and not is_preset(node):
                 where = f"{file.relative_to(conf_folder())}{path}"

@@ -162,7 +162,7 @@ def trained(
     run = OUT / f"{name}-{kind}-{rate}"
     stages = "stages=[load,retrieve,compare,judge,rate,train]"
     zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
-         f"training.learning_rate={rate}", f"training.max_epochs={epochs}",
+         f"training.optimizer.lr={rate}", f"training.max_epochs={epochs}",
          f"training.batch_size={BATCH}",
          "training.docs_per_query=null", f"training.max_steps={most}",
          f"training.frozen_layers={FROZEN}", f"model.max_length={TOKENS}",

@@ -8,6 +8,10 @@ from types import MappingProxyType
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "training.epochs": "training.max_epochs",
+        "training.learning_rate": "training.optimizer.lr",
+        "training.weight_decay": "training.optimizer.weight_decay",
+        "training.warmup": "training.schedule.warmup_ratio",
+        "training.warmup_ratio": "training.schedule.warmup_ratio",
         "training.clip": "training.gradient_clip_val",
         "training.batch": "training.batch_size",
         "training.candidates": "training.docs_per_query",

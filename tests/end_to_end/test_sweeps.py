@@ -95,7 +95,7 @@ def test_a_search_goes_on_after_a_trial_that_failed(
         "hydra.sweeper.sampler.seed=0",
         "experiment=quickstart",
         "evaluation.split=dev",
-        "training.learning_rate=tag(log,interval(1e-5,1e-3))",
+        "training.optimizer.lr=tag(log,interval(1e-5,1e-3))",
         "data.train_queries=choice(12,500)",
         *(t for t in toy if "train_queries" not in t),
     )

@@ -29,6 +29,7 @@ from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import MSE, CentredMSE, InfoNCE
+from zelo.training.optimization import AdamW
 from zelo.training.options import TrainingOptions
 from zelo.training.train import train
 from zelo.training.trainable import MODEL
@@ -46,7 +47,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def arguments(folders: dict[str, Path], out: Path, model: Any, **changes: Any) -> dict[str, Any]:
     """Arguments of the stage."""
     out.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"max_epochs": 2, "batch_size": 4, "learning_rate": 1e-4,
+    options: dict[str, Any] = {"max_epochs": 2, "batch_size": 4,
                "validation_fraction": 0.3,
                "validate_every": 3, **changes}  # fmt: skip
     trainer = {name: options.pop(name) for name in ("devices", "strategy") if name in options}
@@ -103,7 +104,7 @@ def test_two_ranks_learn_what_one_learns(
     model = make(pretrained=PretrainedModel(name=str(tiny_model)), logit_scale=5.0)
     changes = {
         "max_tokens_per_forward": 24,
-        "learning_rate": 1e-5,
+        "optimizer": AdamW(lr=1e-5),
     }  # ranks have unequal numbers of chunks
     one = train(**arguments(folders, tmp_path / "one", model, objective=objective, **changes))
     two = train(**arguments(folders, tmp_path / "two", model, objective=objective,

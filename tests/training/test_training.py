@@ -24,6 +24,7 @@ from zelo.training.data_modules import PairwiseDataModule
 from zelo.training.loader import ResumableLoader
 from zelo.training.losses import centre
 from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.optimization import AdamW, LinearSchedule
 from zelo.training.options import TrainingOptions
 from zelo.training.pairwise_model import PairwiseModel
 from zelo.training.pairwise_module import PairwiseModule
@@ -137,7 +138,7 @@ def train_once(model_folder: Path, out: Path, steps: int, stop: int | None = Non
     """Parameters after training, with a checkpoint after every step."""
     out.mkdir(exist_ok=True)
     training = TrainingOptions(
-        max_epochs=2, batch_size=4, learning_rate=1e-3, checkpoint_minutes=1e-6
+        max_epochs=2, batch_size=4, optimizer=AdamW(lr=1e-3), checkpoint_minutes=1e-6
     )
     module = bi_encoder(model_folder, max_length=16).module(CentredMSE(), training)
     data = data_module(module, out, rated(), 4, 3, seed=1)
@@ -161,7 +162,7 @@ def test_training_resumed_from_a_checkpoint_is_training_undisturbed(
 
 
 def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
-    training = TrainingOptions(learning_rate=5e-3)
+    training = TrainingOptions(optimizer=AdamW(lr=5e-3))
     triples = [(f"find {w}", f"text about {w}", "text about nothing") for w in "abcdefgh"]
     module = PairwiseModule(str(tiny_model), max_length=32, training=training)
     data = pairs(module.component, triples, 1.0, 8, tmp_path)
@@ -176,13 +177,13 @@ def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: 
     data = data_module(module, tmp_path, [RatedQuery("q7", ["d0", "d1"], [float("nan"), 0.0])], 4)
     with pytest.raises(
         UserError,
-        match=r"became nan at step 1, in a batch of queries q7: lower training\.learning_rate",
+        match=r"became nan at step 1, in a batch of queries q7: lower training\.optimizer\.lr",
     ):
         fit(module, data, tmp_path, 3, training)
 
 
 def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
-    training = TrainingOptions(frozen_layers=1, learning_rate=1e-2)
+    training = TrainingOptions(frozen_layers=1, optimizer=AdamW(lr=1e-2))
     module = bi_encoder(tiny_model).module(CentredMSE(), training)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     data = data_module(module, tmp_path, rated(), 3)
@@ -221,7 +222,7 @@ def test_a_level_is_matched_learned_and_not_shipped(tiny_model: Path, tmp_path: 
 def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
     tiny_model: Path, tmp_path: Path, make: type[BiEncoder | CrossEncoder]
 ) -> None:
-    training = TrainingOptions(learning_rate=1e-3, checkpoint_minutes=1e-6)
+    training = TrainingOptions(optimizer=AdamW(lr=1e-3), checkpoint_minutes=1e-6)
     head = {"head": "segments"} if make is CrossEncoder else {}
 
     def module() -> PointwiseModule:
@@ -252,7 +253,7 @@ def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
 
 def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Path) -> None:
     """torchmetrics in training and `elo_ndcg` afterwards say the same."""
-    training = TrainingOptions(learning_rate=1e-9, validate_every=2)
+    training = TrainingOptions(optimizer=AdamW(lr=1e-9), validate_every=2)
     module = bi_encoder(tiny_model).module(CentredMSE(), training)
     data = data_module(module, tmp_path, rated(16)[7:], 3, 2, held_out=rated(7))
     log = fit(module, data, tmp_path, 4, training)
@@ -309,7 +310,10 @@ def test_out_of_memory_names_the_settings(
 def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
     """A rate that ruins the model: what validated best is what is loaded."""
     training = TrainingOptions(
-        learning_rate=0.5, gradient_clip_val=100.0, validate_every=1, warmup_ratio=0.5
+        optimizer=AdamW(lr=0.5),
+        gradient_clip_val=100.0,
+        validate_every=1,
+        schedule=LinearSchedule(warmup_ratio=0.5),
     )
     module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training)
     data = data_module(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))

@@ -1,4 +1,4 @@
-"""What the LightningModules have in common: optimiser, schedule, chunks, layers that stay fixed."""
+"""What the LightningModules have in common: optimizer, schedule, chunks, layers that stay fixed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN = 20  # ids of a batch that an error names
 
 
 class ZeloModule(LightningModule):  # type: ignore[misc]
-    """What the three have in common: AdamW, a schedule, layers that stay as they are.
+    """What the three have in common: optimizer, schedule, layers that stay as they are.
 
     Dropout is off: with targets that are averages of many comparisons and a single epoch it only
     adds noise, and a resumed run draws nothing that an undisturbed one does not.
@@ -64,23 +64,19 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                 fully_shard(part, mesh=mesh)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; the rate rises linearly over the warm-up and falls linearly to 0."""
+        """The optimizer of what learns, and the schedule of its learning rate."""
         options = self.training_options
-        optimizer = torch.optim.AdamW(
+        optimizer = options.optimizer.create(
             [parameter for parameter in self.parameters() if parameter.requires_grad],
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-            fused=self.trainer.precision != "16-mixed",  # whose scaler would divide in the step
+            scaled=self.trainer.precision == "16-mixed",
         )
+
         steps = self.total_steps()
-        warmup = max(round(options.warmup_ratio * steps), 1)
 
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return max(steps - step, 0) / max(steps - warmup, 1)
+        def factor(step: int) -> float:
+            return options.schedule.factor(step, steps)
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def total_steps(self) -> int:
@@ -156,7 +152,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             raise UserError(
                 f"training: the loss became {float(loss.detach())} at step "
                 f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
-                f"training.learning_rate or training.gradient_clip_val, or look at their ratings"
+                f"training.optimizer.lr or training.gradient_clip_val, or look at their ratings"
             )
         self.log("train/loss", loss, batch_size=1, sync_dist=self.trainer.world_size > 1)
         return loss
@@ -179,7 +175,8 @@ def training_of(
     )
     if learning_rate is None:
         return options
-    changed: TrainingOptions = build({**dump(options), "learning_rate": learning_rate}, "training")
+    optimizer = {**dump(options.optimizer), "lr": learning_rate}
+    changed: TrainingOptions = build({**dump(options), "optimizer": optimizer}, "training")
     return changed
 
 

@@ -227,7 +227,7 @@ class LossCurve(Callback):  # type: ignore[misc]
                 f"training: the loss exploded to {loss:.3g} at step {len(self.losses) + 1}, from "
                 f"at most {max(self.losses[:BEGUN]):.3g} in the first {BEGUN}, in a batch of "
                 f"queries {', '.join(sorted(set(batch.query_ids)))}: lower "
-                f"training.learning_rate or training.gradient_clip_val"
+                f"training.optimizer.lr or training.gradient_clip_val"
             )
         self.losses.append(loss)
         if self.progress is not None:

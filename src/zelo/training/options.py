@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from zelo.config import Component, option
+from zelo.training.optimization import AdamW, LinearSchedule, Optimizer, Schedule
 
 
 class TrainingOptions(Component):
     """How long and how fast a model learns."""
 
     max_epochs: int = option(1, "passes over the training queries or pairs", ge=1)
-    max_steps: int | None = option(None, "stop after so many; the rate falls to 0 by then", ge=1)
-    learning_rate: float = option(1e-4, "peak rate of AdamW", gt=0)
-    warmup_ratio: float = option(
-        0.1, "share of the steps over which the rate rises from 0", ge=0, lt=1
-    )
-    weight_decay: float = option(0.01, "AdamW's weight decay", ge=0)
+    max_steps: int | None = option(None, "stop after so many; the schedule ends there", ge=1)
+    optimizer: Optimizer = option(AdamW(), "what takes the steps")
+    schedule: Schedule = option(LinearSchedule(), "how the learning rate goes over the steps")
     gradient_clip_val: float = option(1.0, "largest norm of the gradient", gt=0)
     batch_size: int = option(4, "queries (train) or pairs (distil) per step, of all devices", ge=1)
     docs_per_query: int | None = option(
