@@ -18,6 +18,7 @@ from zelo.config import TARGET
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = {
     "data": "What are we working on?",
+    "pretrained": "What does everything start from?",
     "retriever": "Which documents could matter?",
     "sampler": "Which pairs are compared?",
     "judge": "Which of two is more relevant?",
@@ -26,6 +27,7 @@ GROUPS = {
     "refine": "Are failures learned from, in another pass?",
     "rating": "How relevant is each document?",
     "model": "What is trained?",
+    "lora": "Full fine-tuning, or adapters?",
     "objective": "What does it learn?",
     "training": "How does it learn?",
     "training/optimizer": "What takes the steps?",
@@ -71,7 +73,7 @@ def configuration() -> str:
         parts += [f"\n## {group}\n", f"{question}\n"]
         seen: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
         for path in sorted((CONF / group).glob("*.yaml")):
-            parts += [f"\n### {group}={path.stem}\n", f"{comment(path)}\n"]
+            parts += [f"\n### {group}={path.stem}\n", f"{comment(path)}\n", includes(group, path)]
             values = dict(settings(OmegaConf.load(path)))
             shape = tuple(sorted(map(generic, values)))
             if shape in seen and len(shape) > 3:
@@ -85,6 +87,22 @@ def configuration() -> str:
                 seen[shape] = path.stem, {generic(k): v for k, v in values.items()}
                 parts += table_of(group, path)
     return "\n".join(parts)
+
+
+def includes(group: str, path: Path) -> str:
+    """The files that a file includes, each with the part of it that it describes."""
+    found = []
+    for entry in OmegaConf.load(path).get("defaults", []):
+        key, name = next(iter(entry.items())) if isinstance(entry, Mapping) else (group, entry)
+        if name == "_self_" or key.startswith("override "):
+            continue
+        named, _, part = name.partition("@") if key == group else (name, *key.partition("@")[1:])
+        of = key.partition("@")[0]
+        of = of.removeprefix("/") if of.startswith("/") or of == group else f"{group}/{of}"
+        part = part or (of.rpartition("/")[2] if of != group else "")
+        link = f"[`{of}={named}`](#{slug(f'{of}={named}')})"
+        found.append(f"`{part}`: {link}" if part else link)
+    return f"\nIncludes {'; '.join(found)}.\n" if found else ""
 
 
 def slug(heading: str) -> str:
@@ -143,7 +161,7 @@ def option_row(shown: str, config: Any, key: str, value: Any) -> str:
         config = config[step]
     field = fields_of(config).get(name)
     allowed, about = (limits(field), field.description or "") if field is not None else ("", "")
-    default = "required" if value == "???" else f"`{'null' if value is None else plain(value)}`"
+    default = "required" if value == "???" else f"`{plain(value)}`"
     cells = [f"`{shown}`", default, allowed, about[:1].upper() + about[1:]]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -152,6 +170,8 @@ def plain(value: Any) -> str:
     """A value as one writes it on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return "null"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {plain(v)}" for k, v in value.items()) + "}"
     return str(value)

@@ -34,6 +34,7 @@ NEEDED = {
     "data=beir": "data.path={0}",
     "data=annotated": "data.path={0}",
     "data=scored": "data.path={0}",
+    "pretrained=hub": "model.pretrained.name=x",
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
@@ -48,6 +49,17 @@ ELSEWHERE = {  # groups of other commands than `zelo run`
     "reranker": ("evaluate", Benchmark),
     "truth": ("evaluate", Benchmark),
 }
+
+
+CHOSEN_BY = {  # groups that are chosen for a part of the run
+    "pretrained": "pretrained@model.pretrained",
+    "lora": "+lora@model.lora",
+}
+
+
+def chosen(group: str, name: str) -> str:
+    """The word of a command line that chooses a file."""
+    return f"{group}=[{name}]" if group in ELSEWHERE else f"{CHOSEN_BY.get(group, group)}={name}"
 
 
 COMMANDS = {"config": [], "evaluate": [], "audit": ["data.path=x"], "rate": ["file=x"]}
@@ -69,8 +81,7 @@ def test_a_distilled_judge_needs_no_trainer(command: str, tmp_path: Path) -> Non
 def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
     more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
     command, kind = ELSEWHERE.get(group, ("config", Run))
-    chosen = f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}"
-    assert isinstance(composed(chosen, *more, name=command), kind)
+    assert isinstance(composed(chosen(group, name), *more, name=command), kind)
 
 
 def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> None:
@@ -80,7 +91,7 @@ def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> No
             config = compose(
                 ELSEWHERE.get(group, ("config", Run))[0],
                 overrides=[
-                    f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}",
+                    chosen(group, name),
                     *NEEDED.get(f"{group}={name}", "").format(tmp_path).split(),
                 ],
             )
@@ -94,20 +105,20 @@ def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> No
 def stated() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """Class → the nodes of `conf/` that state it: where it is chosen by default the first that is,
     else all."""
-    chosen: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    first: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         for command, more in COMMANDS.items():
             config = compose(command, overrides=more)
             for path, node in components(OmegaConf.to_container(config, resolve=True)):
                 if not is_preset(node):
-                    chosen.setdefault(node[TARGET], [(f"{command}.yaml{path}", node)])
+                    first.setdefault(node[TARGET], [(f"{command}.yaml{path}", node)])
     others: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for file in sorted(conf_folder().glob("*/**/*.yaml")):
         for path, node in components(OmegaConf.to_container(OmegaConf.load(file))):
-            if node[TARGET] not in chosen and not is_preset(node):
+            if node[TARGET] not in first and not is_preset(node):
                 where = f"{file.relative_to(conf_folder())}{path}"
                 others.setdefault(node[TARGET], []).append((where, node))
-    return chosen | others
+    return first | others
 
 
 def class_of(node: dict[str, Any]) -> type[Component]:
@@ -163,10 +174,12 @@ ELSEWHERE_SET = ("packages", "rerankers.pairwise.judge.judges", "truth.judge.jud
 
 def plain(group: str, name: str, folder: Path, *more: str) -> Any:
     """A choice as Hydra composes it, nothing resolved."""
-    chosen = f"{group}=[{name}]" if group in ELSEWHERE else f"{group}={name}"
     needed = NEEDED.get(f"{group}={name}", "").format(folder).split()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose(ELSEWHERE.get(group, ("config", Run))[0], overrides=[chosen, *needed, *more])
+        return compose(
+            ELSEWHERE.get(group, ("config", Run))[0],
+            overrides=[chosen(group, name), *needed, *more],
+        )
 
 
 @pytest.mark.parametrize("group", sorted({group for group, _ in CHOICES}))
