@@ -51,6 +51,11 @@ class Component(BaseModel):
         allow_inf_nan=False,
     )
 
+    @classmethod
+    def changes_results(cls, name: str) -> bool:
+        """Whether an option is part of the fingerprint."""
+        return not cls.model_fields[name].exclude
+
 
 @runtime_checkable
 class Checked(Protocol):
@@ -84,11 +89,7 @@ def describe(value: Any) -> Any:
     """
     if isinstance(value, Component):
         cls = type(value)
-        fields = {
-            name: describe(getattr(value, name))
-            for name, field in cls.model_fields.items()
-            if not field.exclude
-        }
+        fields = {name: describe(item) for name, item in value if cls.changes_results(name)}
         content = {"content": value.fingerprint()} if hasattr(value, "fingerprint") else {}
         return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields, **content}
     if isinstance(value, Mapping):
@@ -102,7 +103,7 @@ def dump(value: Any) -> Any:
     """Return a component as plain data from which `build` makes it again."""
     if isinstance(value, Component):
         cls = type(value)
-        fields = {name: dump(getattr(value, name)) for name in cls.model_fields}
+        fields = {name: dump(item) for name, item in value}
         return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields}
     if isinstance(value, Mapping):
         return {str(key): dump(item) for key, item in value.items()}

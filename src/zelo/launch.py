@@ -32,7 +32,7 @@ def run(overrides: Sequence[str]) -> int:
     from zelo.hydra_callbacks import sweeps
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-    sys.argv = ["zelo run", *map(at_home, overrides)]
+    sys.argv = ["zelo run", *map(for_hydra, overrides)]
     sweeps.clear()
     _failed.clear()
     status = 0
@@ -138,7 +138,7 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
             f"{option}: no option of this command, which takes GROUP=OPTION and KEY=VALUE; "
             f"sweeps (-m) are those of zelo run"
         )
-    overrides = [at_home(word) for word in overrides]
+    overrides = [for_hydra(word) for word in overrides]
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = compose(name, overrides=list(overrides))
@@ -150,6 +150,18 @@ def composed(name: str, overrides: Sequence[str], **more: object) -> Any:
         # Hydra's, of a word; the system's where it takes one for a file's name
         raise UserError(f"{' '.join(overrides)}: cannot be composed ({in_words(error)})") from None
     return build_from(config)
+
+
+def for_hydra(word: str) -> str:
+    """An override as Hydra takes it: with the user's home, and with any argument of Lightning's
+    Trainer added to those that conf/ names."""
+    from zelo.distributed.trainer import LightningTrainer
+
+    group, _, rest = at_home(word).partition(".")
+    key, sets, _ = rest.partition("=")
+    known = LightningTrainer.model_fields
+    added = group == "trainer" and sets and key.isidentifier() and key not in known
+    return f"++{at_home(word)}" if added else at_home(word)
 
 
 def at_home(word: str) -> str:

@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+from functools import cache
 from typing import Any
+
+from pydantic import ConfigDict, model_validator
 
 from zelo.config import Component, option
 from zelo.errors import UserError
 
+OURS = "zelo sets it"
+SET_ELSEWHERE = {  # arguments of `lightning.Trainer` that are not given here, and what to do
+    "accumulate_grad_batches": "set training.accumulate_grad_batches",
+    "barebones": "it would keep no losses; set training.checkpoint_minutes and logger=csv",
+    "callbacks": f"{OURS}; write a training of your own to have others",
+    "check_val_every_n_epoch": "validation counts steps: set training.validate_every",
+    "default_root_dir": "set home, or hydra.run.dir",
+    "enable_checkpointing": "a training must be able to go on: set training.checkpoint_minutes",
+    "enable_model_summary": "Lightning's own messages are silenced",
+    "enable_progress_bar": f"{OURS}: it draws one of its own",
+    "fast_dev_run": "choose debug=default",
+    "gradient_clip_val": "set training.gradient_clip_val",
+    "limit_predict_batches": "nothing is predicted by Lightning; set top_k",
+    "limit_train_batches": "set training.max_steps, or data.train_queries",
+    "limit_test_batches": "nothing is tested by Lightning; set top_k",
+    "logger": "choose logger=csv, tensorboard or wandb",
+    "max_epochs": "set training.max_epochs",
+    "max_steps": "set training.max_steps",
+    "max_time": "the schedule must know the last step: set training.max_steps",
+    "min_epochs": "set training.max_epochs",
+    "min_steps": "set training.max_steps",
+    "model_registry": f"{OURS}; `zelo publish` uploads a model",
+    "num_sanity_val_steps": f"{OURS}: it tries trainings in its own way, before judges are paid",
+    "overfit_batches": "choose debug=overfit",
+    "plugins": f"{OURS}; write a training of your own to have others",
+    "reload_dataloaders_every_n_epochs": f"{OURS}: its batches know their epoch",
+    "use_distributed_sampler": f"{OURS}: its batches know their rank",
+    "val_check_interval": "set training.validate_every",
+}
+WATCHES = frozenset(  # those that show what happens and change nothing of it
+    {
+        "detect_anomaly",
+        "enable_autolog_hparams",
+        "inference_mode",
+        "log_every_n_steps",
+        "profiler",
+    }
+)
+
 
 class LightningTrainer(Component):
-    """Devices and precision, by `lightning.Trainer` (`conf/trainer/`)."""
+    """Devices and precision, by `lightning.Trainer` (`conf/trainer/`).
+
+    Its other arguments are options here too (`trainer.limit_val_batches=2`), but for those that
+    zelo sets itself.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     accelerator: str = option(
         "cpu", "cpu, gpu, auto", exclude=True, pattern="^(cpu|gpu|cuda|mps|auto)$"
@@ -29,6 +78,35 @@ class LightningTrainer(Component):
         "Lightning's precision",
         pattern="^(32-true|16-mixed|bf16-mixed)$",
     )
+
+    @model_validator(mode="after")
+    def _lightning_has_them(self) -> LightningTrainer:
+        for name in self.others:
+            if name in SET_ELSEWHERE:
+                raise UserError(f"trainer.{name}: {SET_ELSEWHERE[name]}")
+            if (name, self.others[name]) == ("limit_val_batches", 0):
+                raise UserError("trainer.limit_val_batches=0: set training.validation_fraction=0")
+            known = arguments()
+            if name not in known:
+                some = ", ".join(
+                    sorted(known - SET_ELSEWHERE.keys() - type(self).model_fields.keys())
+                )
+                raise UserError(
+                    f"trainer.{name}: lightning.Trainer has no such argument; there are "
+                    f"{', '.join(type(self).model_fields)}, {some}"
+                )
+        return self
+
+    @classmethod
+    def changes_results(cls, name: str) -> bool:
+        """Whether an option is part of the fingerprint: so are Lightning's, but for those that only
+        show what happens."""
+        return super().changes_results(name) if name in cls.model_fields else name not in WATCHES
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """What is set of the other arguments of `lightning.Trainer`."""
+        return self.model_extra or {}
 
     def check(self) -> None:
         """Raise `UserError` where this machine lacks the device, before anything has run."""
@@ -123,3 +201,11 @@ class LightningTrainer(Component):
 def suitable_tokens(device: str) -> int:
     """Tokens that a forward pass may read on a device of this kind (cpu, cuda, ...)."""
     return 2048 if device == "cpu" else 32768
+
+
+@cache
+def arguments() -> frozenset[str]:
+    """The arguments of `lightning.Trainer`."""
+    from lightning.pytorch import Trainer
+
+    return frozenset(inspect.signature(Trainer).parameters)

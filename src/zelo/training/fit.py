@@ -16,7 +16,7 @@ from zelo.artifacts import read_json, table, write_json, write_table, writing_be
 from zelo.distributed.ranks import end_when_told, environment, this_process
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.progress import Progress
+from zelo.progress import Progress, say
 from zelo.training.checkpoints import (
     CHECKPOINTS,
     TOKENS,
@@ -65,6 +65,8 @@ def fit(
             ckpt_path=str(last) if last.exists() else None,
             weights_only=True,
         )
+        if "profiler" in trainer.others and lightning.is_global_zero:
+            say(lightning.profiler.summary())
         final = folder / "final.ckpt"
         lightning.save_checkpoint(final, weights_only=True)
         found = lightning.validate(module, datamodule=data, verbose=False)[0] if watched else {}
@@ -127,7 +129,6 @@ def build_trainer(
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO(), environment()],
         enable_checkpointing=False,  # `ResumableCheckpoint` does, between steps
-        log_every_n_steps=1,
         enable_model_summary=False,
         enable_progress_bar=False,
         use_distributed_sampler=False,
@@ -135,6 +136,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,  # validation counts steps, over epochs
         val_check_interval=min(training.validate_every, steps) * training.accumulate_grad_batches,
+        **{"log_every_n_steps": 1, **trainer.others},
     )
 
 
