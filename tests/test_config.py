@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tests.conftest import Cli
 
 from zelo.comparison.graphs import Cycles
-from zelo.config import TARGET, Component, build, build_from, conf_folder, describe
+from zelo.config import TARGET, Component, build, build_from, conf_folder, describe, dump
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.launch import composed as compose_and_build
@@ -336,3 +337,24 @@ def test_what_is_no_old_name_is_not_taken_for_one() -> None:
     ):
         assert renamed(key) is None
     assert renamed("retriever.dense.weights.path") is not None
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_hydra_instantiates_every_group(group: str, name: str, tmp_path: Path) -> None:
+    """As one does in a notebook: what `zelo run` builds, part by part and whole."""
+    config = plain(group, name, tmp_path)
+    built = build_from(config)
+    assert dump(instantiate(config)) == dump(built)
+    for part in type(built).model_fields:
+        node = config[part]
+        if OmegaConf.is_dict(node):
+            made = instantiate(node)
+            found = made if isinstance(made, Component) else dict(made)
+            assert dump(found) == dump(getattr(built, part)), part
+
+
+def test_what_hydra_instantiates_holds_plain_lists_and_mappings(tmp_path: Path) -> None:
+    config = plain("judge", "openai", tmp_path, "+judge.judges.openai.extra={a: {b: [1]}}")
+    extra = instantiate(config.judge).judges["openai"].extra
+    assert type(extra["a"]) is dict
+    assert type(extra["a"]["b"]) is list

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import zelo
 from zelo.errors import UserError
@@ -50,6 +50,19 @@ class Component(BaseModel):
         arbitrary_types_allowed=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        """Take the containers in which `hydra.utils.instantiate` gives lists and mappings."""
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            key: OmegaConf.to_container(value, resolve=True)
+            if OmegaConf.is_config(value)
+            else value
+            for key, value in values.items()
+        }
 
     @classmethod
     def changes_results(cls, name: str) -> bool:
