@@ -65,6 +65,15 @@ def what_ships_is_what_was_measured(store: Path) -> None:
         assert [score for _, score in ranking] == pytest.approx(cosines.tolist(), abs=1e-4)
 
 
+def test_hydra_in_a_notebook_and_debugging(tmp_path: Path) -> None:
+    composed, components, planned, debugged = follow("hydra.md", tmp_path)
+    assert "CosineSchedule" in composed
+    assert "Adafactor" in composed
+    assert components.startswith("cycles=2 [[")
+    assert planned.endswith("refused\n")
+    assert debugged.endswith("outputs/debug/one/report.html\n")
+
+
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
@@ -77,7 +86,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     options = (tmp_path / "configuration/index.html").read_text()
     for group in (DOCS.parent / "conf").iterdir():
-        if group.is_dir() and group.name not in ("experiment", "hydra"):
+        if group.is_dir() and group.name not in ("experiment", "debug", "hydra"):
             for path in group.glob("*.yaml"):
                 assert f"{group.name}={path.stem}" in options
     method = (tmp_path / "method/index.html").read_text()
