@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-import torch
 from lightning.pytorch import Callback
-from tests.training.lessons import bi_encoder, lessons, rated
+from tests.training.collection import bi_encoder, data_module, rated
+from tests.training.trainings import calling_back
 
 from zelo.config import build, describe, dump
 from zelo.distributed.trainer import SET_ELSEWHERE, WATCHES, LightningTrainer, arguments
@@ -78,19 +77,14 @@ class Watch(Callback):  # type: ignore[misc]
 
 def watched(folder: Path, out: Path, **others: Any) -> Watch:
     """A short training with arguments of Lightning's."""
-    torch.manual_seed(0)
-    watch, build_trainer = Watch(), fit.build_trainer
-    training = TrainingOptions(max_steps=2, gradient_clip_val=1e-3, validate_every=1)
-    module = bi_encoder(folder).module(CentredMSE(), training, 2)
+    watch = Watch()
+    training = TrainingOptions(max_epochs=2, max_steps=2, gradient_clip_val=1e-3, validate_every=1)
+    module = bi_encoder(folder).module(CentredMSE(), training)
     queries = rated(12)
-    data = lessons(module, out, queries[:4], 4, held_out=queries[4:])
+    data = data_module(module, out, queries[:4], 4, held_out=queries[4:])
     trainer = LightningTrainer(**others)
-
-    def with_watch(*given: Any) -> Any:
-        return build_trainer(*given[:-1], [*given[-1], watch])
-
-    with mock.patch("zelo.training.fit.build_trainer", with_watch):
-        fit.fit(module, data, out, 2, training, trainer, False, "training")
+    with calling_back(watch):
+        fit.fit(module, data, out, training, trainer, False, "training")
     return watch
 
 

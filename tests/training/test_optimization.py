@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.lessons import bi_encoder, lessons, rated
+from tests.training.collection import bi_encoder, data_module, rated
 
 from zelo.artifacts import read_table
 from zelo.config import conf_folder
@@ -34,12 +34,9 @@ GROUPS = [
 
 
 def losses(folder: Path, out: Path, training: TrainingOptions) -> list[float]:
-    torch.manual_seed(0)
-    queries = rated()
-    steps = training.steps(-(-len(queries) // training.batch_size))
-    module = bi_encoder(folder).module(CentredMSE(), training, steps)
-    data = lessons(module, out, queries, training.batch_size)
-    fit(module, data, out, steps, training, LightningTrainer(), False, "training")
+    module = bi_encoder(folder).module(CentredMSE(), training)
+    data = data_module(module, out, rated(), training.batch_size)
+    fit(module, data, out, training, LightningTrainer(), False, "training")
     found: list[float] = read_table(out, "losses")["loss"].to_pylist()
     return found
 
