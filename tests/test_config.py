@@ -284,9 +284,9 @@ def test_mistakes_are_refused_in_one_readable_line(override: str, message: str) 
 def test_a_component_of_the_wrong_kind_is_refused() -> None:
     node = {
         "_target_": "zelo.rating.rate.Rating",
-        "model": {"_target_": "zelo.comparison.graphs.Dense"},
+        "model": {"_target_": "zelo.comparison.graphs.AllPairs"},
     }
-    with pytest.raises(UserError, match=r"rating\.model=Dense"):
+    with pytest.raises(UserError, match=r"rating\.model=AllPairs"):
         build(node, "rating")
 
 

@@ -14,6 +14,7 @@ from tests.documents import DOCS, blocks, follow
 from tests.judging.endpoint import running
 from tests.judging.storm import rows
 
+from zelo.artifacts import read_json
 from zelo.data.texts import document_texts, query_texts
 from zelo.data.trec import read_run
 
@@ -43,7 +44,16 @@ def test_parts_of_ones_own(tmp_path: Path) -> None:
     report = (tmp_path / "outputs/runs/own/report.html").read_text()
     for name in ("stars.Star", "shortest.Length", "huber.Huber", "narrow.Narrow"):
         assert name in report
-    what_ships_is_what_was_measured(tmp_path / "outputs" / "store")
+    store = tmp_path / "outputs" / "store"
+    what_ships_is_what_was_measured(store)
+    planned = re.search(r"compare: (\d+) comparisons", said[-2])
+    assert planned is not None
+    assert int(planned[1]) == 12 * 15  # of six documents, all pairs
+    rounds = [
+        read_json(path)["counts"]["comparisons"] for path in store.glob("compare/*/stage.json")
+    ]
+    assert len(rounds) == 1 + 3  # the stars, and the tournament's rounds
+    assert 12 * 5 < sum(rounds) <= 12 * (9 + 15)
 
 
 def what_ships_is_what_was_measured(store: Path) -> None:

@@ -41,7 +41,8 @@ OVERRIDES = (
     "???",
     "${oc.env:NOTHING}", "[[[[1]]]]", "a,b", "range(1,3)", "x=y", "a b", "'a b'",
     "\"\\n\"", "'a\nb'",
-    "\0", "é", "\ud800", "cpu", "bm25", "dense", "recorded", "off", "zelo.comparison.graphs.Dense",
+    "\0", "é", "\ud800", "cpu", "bm25", "dense", "recorded", "off",
+    "zelo.comparison.graphs.AllPairs",
     "zelo.comparison.graphs", ".Dense", "..x.Dense", "os.system", "x", "", "/", "../../x", "[rate]",
     "zelo.rating.rate.Rating", "antigravity.x", "zelo.cli.main", "@x", "\\", "{_target_:5}", "test",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from benchmarks.fuzz.evaluation import NUMBERS
 from benchmarks.fuzz.inputs import expect
 
 from zelo.comparison import graphs
-from zelo.comparison.adaptive import Closest, Informative, Rounds
+from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
 from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.fusion import fused, reciprocal_ranks, unit_scores
@@ -23,7 +23,7 @@ def draw_graph(rng: random.Random) -> tuple[str, dict[str, int], int, int]:
     n = rng.choice((0, 1, 2, 3, 4, 5, 8, 13, 30))
     name, keys = rng.choice(
         (("Cycles", ("cycles",)), ("Regular", ("degree",)), ("RandomPairs", ("comparisons",)),
-         ("Bipartite", ("anchors",)), ("Dense", ()), ("TopPairs", ("pairs", "k_min", "k_max")))
+         ("Bipartite", ("anchors",)), ("AllPairs", ()), ("TopPairs", ("pairs", "k_min", "k_max")))
     )  # fmt: skip
     low = 2 if name == "Regular" else 1
     most = 14 if name in ("Cycles", "Regular") else 200
@@ -42,10 +42,10 @@ def check_graph(example: tuple[str, dict[str, int], int, int]) -> None:
     expect(all(0 <= i < j < n for i, j in pairs), "no pair", edges)
     all_of, size = n * (n - 1) // 2, next(iter(options.values()), 0)
     left = min(size, n // 2)
-    wanted = {"RandomPairs": min(size, all_of), "TopPairs": min(size, all_of), "Dense": all_of,
+    wanted = {"RandomPairs": min(size, all_of), "TopPairs": min(size, all_of), "AllPairs": all_of,
               "Bipartite": left * (n - left)}.get(name)  # fmt: skip
     expect(wanted is None or len(edges) == wanted, "not as many as asked", len(edges), wanted)
-    if name in ("Cycles", "Regular", "Bipartite", "Dense") and n > 1:
+    if name in ("Cycles", "Regular", "Bipartite", "AllPairs") and n > 1:
         reached, todo = {0}, [0]
         near: dict[int, list[int]] = {}
         for i, j in pairs:
@@ -136,7 +136,7 @@ def check_bm25(example: tuple[list[str], list[str], float, float, str]) -> None:
         expect(np.allclose(scores, wanted, rtol=1e-5), "not the formula's scores", scores, wanted)
 
 
-def draw_rounds(rng: random.Random) -> tuple[type[Rounds], int, int, int, int]:
+def draw_rounds(rng: random.Random) -> tuple[type[AdaptiveSampler], int, int, int, int]:
     """A sampler that learns, its budget and rounds, a number of documents and a seed."""
     budget = rng.choice((1, 5, 30, 400))
     return (
@@ -145,7 +145,7 @@ def draw_rounds(rng: random.Random) -> tuple[type[Rounds], int, int, int, int]:
     )  # fmt: skip
 
 
-def check_rounds(example: tuple[type[Rounds], int, int, int, int]) -> None:
+def check_rounds(example: tuple[type[AdaptiveSampler], int, int, int, int]) -> None:
     """No pair twice, never beyond the budget, the same again."""
     kind, budget, rounds, n, seed = example
     draw = np.random.default_rng(seed)
@@ -157,7 +157,7 @@ def check_rounds(example: tuple[type[Rounds], int, int, int, int]) -> None:
         edges = sampler.edges(n, chance)
         for left in range(rounds - 1, 0, -1):
             p = said[edges[:, 0], edges[:, 1]]
-            edges = np.concatenate([edges, sampler.more(n, edges, p, left, chance)])
+            edges = np.concatenate([edges, sampler.next_edges(n, edges, p, left, chance)])
         found.append(edges)
     expect(len(edges) == min(budget, n * (n - 1) // 2), "not the budget", len(edges), example)
     expect(len(set(map(frozenset, edges.tolist()))) == len(edges), "a pair twice", edges, example)

@@ -24,16 +24,16 @@ from scipy.special import expit
 from scipy.stats import kendalltau
 from threadpoolctl import threadpool_limits
 
-from zelo.comparison.adaptive import Closest, Informative, Rounds
+from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
 from zelo.comparison.graphs import (
     Bipartite,
     Cycles,
-    Edges,
     RandomPairs,
     Regular,
     all_pairs,
     statistics,
 )
+from zelo.comparison.sampler import Edges
 from zelo.progress import track
 from zelo.rating import Comparisons, fit
 from zelo.reporting.plots import STYLE
@@ -88,11 +88,11 @@ def elos(edges: Edges, answers: Reals, model: str) -> Reals:
     return fit(Comparisons(zero, edges[:, 0], edges[:, 1], p, sizes=[N]), model, threads=1).elo
 
 
-def in_rounds(sampler: Rounds, answers: Reals, rng: np.random.Generator) -> Edges:
+def in_rounds(sampler: AdaptiveSampler, answers: Reals, rng: np.random.Generator) -> Edges:
     edges = sampler.edges(N, rng)
-    for left in range(sampler.rounds - 1, 0, -1):
+    for left in range(sampler.max_rounds - 1, 0, -1):
         p = answers[edges[:, 0], edges[:, 1]]
-        edges = np.concatenate([edges, sampler.more(N, edges, p, left, rng)])
+        edges = np.concatenate([edges, sampler.next_edges(N, edges, p, left, rng)])
     return edges
 
 

@@ -19,11 +19,11 @@ from types import MappingProxyType
 
 from pydantic import field_validator, model_validator
 
-from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.compare import PairSource, Sampler, compare
+from zelo.comparison.compare import compare
 from zelo.comparison.cross import CrossQuery, cross
 from zelo.comparison.refine import Refinement, known_to_refine, refine
-from zelo.comparison.rounds import AtOnce, count, in_rounds
+from zelo.comparison.rounds import count, in_rounds
+from zelo.comparison.sampler import BaseSampler, OneRoundSampler, Sampler
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import NO_TRAINING, Data, load
 from zelo.distributed.trainer import LightningTrainer
@@ -56,7 +56,7 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 class Distillation(Component):
     """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
 
-    sampler: AtOnce = option(help="pairs that the ensemble is asked")
+    sampler: OneRoundSampler = option(help="pairs that the ensemble is asked")
     model: BasePairwiseModel = option(help="what learns")
     training: TrainingOptions = option(help="how it learns")
 
@@ -72,7 +72,7 @@ class Run(Component):
     pretrained: PretrainedModel = option(help="the starting point that other options refer to")
     data: Data = option(help="the collection")
     retriever: Retriever = option(help="the first stage")
-    sampler: Sampler | AdaptiveSampler | PairSource = option(help="which pairs are compared")
+    sampler: Sampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
     distil: Distillation | None = option(None, "whether a distilled model answers in their place")
@@ -232,7 +232,7 @@ class Way:
 
     def compare(
         self,
-        sampler: Sampler | AdaptiveSampler | PairSource,
+        sampler: BaseSampler,
         depth: int,
         vote: str | None = None,
         queries: int | None = None,

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.compare import PairSource
 from zelo.config import conf_folder
 from zelo.data.collection import NO_TRAINING
 from zelo.data.planned import Planned
@@ -29,7 +27,6 @@ from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 
 if TYPE_CHECKING:
-    from zelo.comparison.compare import Sampler
     from zelo.judging.ensemble import Ensemble
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
@@ -157,13 +154,13 @@ def plan(run: Run, today: date | None = None) -> Plan:
     Prices are doubted as of `today`.
     """
     size = measure(run)
-    per_query, pairs = comparisons_of(run.sampler, min(run.depth, run.top_k, size.documents))
-    total = pairs if pairs is not None else per_query * size.queries
+    n = min(run.depth, run.top_k, size.documents)
+    total = float(run.sampler.comparisons_at_most(n, size.queries))
     comparisons = {"compare": total}
     for_ensemble = total
     if run.distil is not None:
-        few, _ = comparisons_of(run.distil.sampler, min(run.top_k, size.documents))
-        for_ensemble = few * size.queries
+        n = min(run.top_k, size.documents)
+        for_ensemble = float(run.distil.sampler.comparisons_at_most(n, size.queries))
         comparisons = {"compare (few, for the ensemble)": for_ensemble, "compare": total}
     learned = for_ensemble
     if run.cross is not None:
@@ -171,9 +168,10 @@ def plan(run: Run, today: date | None = None) -> Plan:
         comparisons["cross (between queries)"] = edges
         for_ensemble += edges
     if (more := run.refine) is not None:
-        pairs_of_one, _ = comparisons_of(more.sample, min(more.sample_depth, size.documents))
+        n = min(more.sample_depth, size.documents)
+        sample = float(more.sample.comparisons_at_most(n, more.sample_queries))
         asked = {
-            "compare (the sample, for the ensemble)": more.sample_queries * pairs_of_one,
+            "compare (the sample, for the ensemble)": sample,
             "refine (for the ensemble, at most)": float(size.queries * (more.passes - 1)),
         }
         comparisons |= asked
@@ -221,18 +219,6 @@ def measure(run: Run) -> Size:
         float(np.mean([prompt.tokens(text) for text in queries[:SAMPLE]])),
         lengths,
     )
-
-
-def comparisons_of(
-    sampler: Sampler | AdaptiveSampler | PairSource, n: int
-) -> tuple[float, float | None]:
-    """Comparisons of one query with `n` candidates, at most; and in all, where pairs are given."""
-    if isinstance(sampler, PairSource):
-        return 0.0, float(sum(map(len, sampler.given_pairs().values())))
-    if isinstance(sampler, AdaptiveSampler):
-        wanted = getattr(sampler, "comparisons", n * (n - 1) // 2)
-        return float(min(wanted, n * (n - 1) // 2)), None
-    return float(len(sampler.edges(n, np.random.default_rng(0)))), None
 
 
 def asked_of(

@@ -12,16 +12,16 @@ from zelo.comparison.adaptive import (
     AdaptiveSampler,
     Closest,
     Informative,
-    Rated,
-    Rounds,
+    QueryEstimate,
     chance_of_top,
+    estimate_query,
     expected_information,
-    rated,
 )
-from zelo.comparison.graphs import Cycles, Edges, all_pairs
+from zelo.comparison.graphs import Cycles, all_pairs
+from zelo.comparison.sampler import Edges
 from zelo.rating import Comparisons, covariance, fit
 
-SAMPLERS: list[type[Rounds]] = [Closest, Informative]
+SAMPLERS: list[type[AdaptiveSampler]] = [Closest, Informative]
 
 
 def noisy(s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -32,13 +32,13 @@ def noisy(s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return upper + np.tril(1 - upper.T, -1)
 
 
-def ask_all(sampler: Rounds, said: np.ndarray, seed: int) -> list[Edges]:
+def ask_all(sampler: AdaptiveSampler, said: np.ndarray, seed: int) -> list[Edges]:
     """Every round, until the sampler wants no more."""
     n, rng = len(said), np.random.default_rng(seed)
     rounds = [sampler.edges(n, rng)]
-    for left in range(sampler.rounds - 1, 0, -1):
+    for left in range(sampler.max_rounds - 1, 0, -1):
         edges = np.concatenate(rounds)
-        rounds.append(sampler.more(n, edges, said[edges[:, 0], edges[:, 1]], left, rng))
+        rounds.append(sampler.next_edges(n, edges, said[edges[:, 0], edges[:, 1]], left, rng))
     return rounds
 
 
@@ -51,14 +51,13 @@ def ask_all(sampler: Rounds, said: np.ndarray, seed: int) -> list[Edges]:
     seed=st.integers(0, 10**6),
 )
 def test_no_pair_twice_and_never_beyond_the_budget(
-    n: int, budget: int, rounds: int, sampler: type[Rounds], seed: int
+    n: int, budget: int, rounds: int, sampler: type[AdaptiveSampler], seed: int
 ) -> None:
     said = noisy(np.random.default_rng(seed).normal(0, 2, n), np.random.default_rng(seed))
     chosen = sampler(comparisons=budget, rounds=rounds)
-    assert isinstance(chosen, AdaptiveSampler)
     asked = ask_all(chosen, said, seed)
     edges = np.concatenate(asked)
-    assert len(edges) == min(budget, n * (n - 1) // 2)
+    assert len(edges) == chosen.comparisons_at_most(n, 1) == min(budget, n * (n - 1) // 2)
     assert len({tuple(sorted(edge)) for edge in edges.tolist()}) == len(edges)
     again = np.concatenate(ask_all(chosen, said, seed))
     np.testing.assert_array_equal(again, edges)
@@ -68,11 +67,11 @@ def test_the_live_method_takes_the_smallest_differences() -> None:
     rng = np.random.default_rng(0)
     edges = Cycles(cycles=2).edges(12, rng)
     p = expit(rng.normal(0, 1, len(edges)))
-    more = Closest(comparisons=40, random_share=0.6, rounds=3).more(12, edges, p, 2, rng)
-    known = rated(12, edges, p, "thurstone", 0.05)
+    more = Closest(comparisons=40, random_share=0.6, rounds=3).next_edges(12, edges, p, 2, rng)
+    known = estimate_query(12, edges, p, "thurstone", 0.05)
     gap = np.abs(known.elo[:, None] - known.elo)
     taken = gap[more[:, 0], more[:, 1]]
-    left = known.open.copy()
+    left = known.unasked.copy()
     left[more[:, 0], more[:, 1]] = False
     assert taken.max() <= gap[left].min()
 
@@ -83,12 +82,12 @@ def test_the_first_pair_is_the_one_that_tells_most() -> None:
     n, sampler = 9, Informative(top=3, pool=1000)
     edges = Cycles(cycles=1).edges(n, rng)
     p = expit(rng.normal(0, 1, len(edges)))
-    known = rated(n, edges, p, "thurstone", 0.05)
+    known = estimate_query(n, edges, p, "thurstone", 0.05)
     chosen = tuple(sampler.choose(known, 1, rng)[0].tolist())
     weight = sampler.floor + chance_of_top(known, 3)
     precision = np.linalg.pinv(known.covariance)
     best, least = None, np.inf
-    for i, j in np.argwhere(known.open):
+    for i, j in np.argwhere(known.unasked):
         u = np.zeros(n)
         u[i], u[j] = 1, -1
         told = expected_information(np.array([known.elo[i] - known.elo[j]]), "thurstone")[0]
@@ -108,9 +107,11 @@ def test_expected_information_is_the_curvature_on_average() -> None:
 
 
 def test_chances_of_the_top() -> None:
-    sure = Rated(np.array([2.0, 1.0, -1.0, -2.0]), np.eye(4) * 1e-6, 1.0, np.ones((4, 4), bool))
+    sure = QueryEstimate(
+        np.array([2.0, 1.0, -1.0, -2.0]), np.eye(4) * 1e-6, 1.0, np.ones((4, 4), bool)
+    )
     np.testing.assert_allclose(chance_of_top(sure, 2), [1, 1, 0, 0], atol=1e-9)
-    unsure = Rated(np.zeros(4), np.eye(4), 1.0, np.ones((4, 4), bool))
+    unsure = QueryEstimate(np.zeros(4), np.eye(4), 1.0, np.ones((4, 4), bool))
     np.testing.assert_allclose(chance_of_top(unsure, 2), 0.5)
     assert chance_of_top(sure, 9).tolist() == [1] * 4
 
@@ -142,8 +143,8 @@ def test_a_failed_comparison_is_not_asked_again_and_not_a_tie() -> None:
     edges = Cycles(cycles=2).edges(10, rng)
     p = expit(rng.normal(0, 1, len(edges)))
     p[3] = np.nan
-    known = rated(10, edges, p, "thurstone", 0.05)
-    assert not known.open[min(edges[3]), max(edges[3])]
+    known = estimate_query(10, edges, p, "thurstone", 0.05)
+    assert not known.unasked[min(edges[3]), max(edges[3])]
     kept = np.delete(edges, 3, axis=0)
     alone = fit(Comparisons(np.zeros(19, int), kept[:, 0], kept[:, 1], np.delete(p, 3), sizes=[10]))
     np.testing.assert_array_equal(known.elo, alone.elo)
@@ -175,7 +176,9 @@ def test_informed_choice_beats_more_random_cycles_in_the_top_ten() -> None:
 def test_covariance_shrinks_as_predicted() -> None:
     """The rank-one update that `Informative` uses is the inverse with the comparison added."""
     edges = Cycles(cycles=2).edges(8, np.random.default_rng(3))
-    i, j = np.argwhere(rated(8, edges, np.full(len(edges), 0.5), "thurstone", 0.05).open)[0]
+    i, j = np.argwhere(
+        estimate_query(8, edges, np.full(len(edges), 0.5), "thurstone", 0.05).unasked
+    )[0]
     more = np.concatenate([edges, [[i, j]]])
     before, after = (
         covariance(

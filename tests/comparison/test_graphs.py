@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from zelo.comparison.compare import present
+from zelo.comparison.compare import in_random_order
 from zelo.comparison.graphs import (
+    AllPairs,
     Bipartite,
     Cycles,
-    Dense,
-    Edges,
     RandomPairs,
     Regular,
     TopPairs,
     statistics,
 )
+from zelo.comparison.sampler import Edges
 
 SEEDS = st.integers(0, 2**32)
 
@@ -54,7 +54,7 @@ def test_four_cycles_of_a_hundred_are_the_papers_400_comparisons() -> None:
 
 @pytest.mark.parametrize(("n", "expected"), [(0, 0), (1, 0), (2, 1), (7, 21)])
 def test_dense_has_every_pair(n: int, expected: int) -> None:
-    edges = Dense().edges(n, np.random.default_rng(0))
+    edges = AllPairs().edges(n, np.random.default_rng(0))
     check_simple(edges, n)
     assert len(edges) == expected
 
@@ -80,8 +80,8 @@ def test_the_top_k_has_density_one_over_k() -> None:
 
 
 def test_either_document_is_shown_first_half_the_time() -> None:
-    edges = Dense().edges(200, np.random.default_rng(0))
-    shown = present(edges, np.random.default_rng(1))
+    edges = AllPairs().edges(200, np.random.default_rng(0))
+    shown = in_random_order(edges, np.random.default_rng(1))
     assert Counter(map(frozenset, shown.tolist())) == Counter(map(frozenset, edges.tolist()))
     assert (shown[:, 0] > shown[:, 1]).mean() == pytest.approx(0.5, abs=0.02)
 
@@ -125,7 +125,7 @@ def test_statistics_are_the_textbooks() -> None:
     found = statistics(n, cycle)
     assert (found.edges, found.degree_min, found.degree_max, found.diameter) == (n, 2, 2, 6)
     assert found.algebraic_connectivity == pytest.approx(2 - 2 * np.cos(2 * np.pi / n))
-    complete = statistics(n, Dense().edges(n, np.random.default_rng(0)))
+    complete = statistics(n, AllPairs().edges(n, np.random.default_rng(0)))
     assert complete.algebraic_connectivity == pytest.approx(n)
     assert complete.diameter == 1
     apart = statistics(4, np.array([[0, 1], [1, 0], [2, 3]]))

@@ -14,7 +14,7 @@ from tests.evaluation.test_elo_truth import write_log
 from tests.judging.endpoint import running
 
 from zelo.artifacts import read_json
-from zelo.comparison.adaptive import Closest, Informative, Rounds
+from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
 from zelo.config import Component, build_from, conf_folder
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
@@ -45,7 +45,9 @@ class Larger(Component):
 
 
 @pytest.mark.parametrize("kind", [Closest, Informative])
-def test_judges_of_a_pool_are_asked_in_all_rounds(tmp_path: Path, kind: type[Rounds]) -> None:
+def test_judges_of_a_pool_are_asked_in_all_rounds(
+    tmp_path: Path, kind: type[AdaptiveSampler]
+) -> None:
     judging = PairJudging(
         judge=Ensemble(judges={"larger": Larger()}),
         sampler=kind(comparisons=30, random_share=0.5, rounds=4),
@@ -95,8 +97,8 @@ def test_they_can_be_chosen_for_rerankers_and_for_the_truth(name: str) -> None:
                f"sampler@truth.sampler={name}"]  # fmt: skip
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         made = build_from(compose("evaluate", overrides=options))
-    assert isinstance(made.rerankers["pairwise"].sampler, Rounds)
-    assert isinstance(made.truth.sampler, Rounds)
+    assert isinstance(made.rerankers["pairwise"].sampler, AdaptiveSampler)
+    assert isinstance(made.truth.sampler, AdaptiveSampler)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,28 @@ def test_where_all_is_asked_at_once_they_are_refused(options: list[str], key: st
     with (
         initialize_config_dir(str(conf_folder()), version_base="1.3"),
         pytest.raises(UserError, match=f"{key}=.*chooses pairs from the answers") as caught,
+    ):
+        build_from(compose("config", overrides=options))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["sampler._target_=zelo.judging.ensemble.Ensemble"], "judges: required"),
+        (["~sampler", "+sampler={cycles: 4}"], "sampler=.*should be an instance of BaseSampler"),
+        (
+            ["distil=on", "+distil.sampler.path=p", "~distil.sampler.pairs",
+             "~distil.sampler.k_min", "~distil.sampler.k_max",
+             "distil.sampler._target_=zelo.comparison.recorded.RecordedPairs"],
+            "distil.sampler=.*its pairs are those of a file",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_sampler_for_the_place_is_refused(options: list[str], message: str) -> None:
+    with (
+        initialize_config_dir(str(conf_folder()), version_base="1.3"),
+        pytest.raises(UserError, match=message) as caught,
     ):
         build_from(compose("config", overrides=options))
     assert "\n" not in str(caught.value)

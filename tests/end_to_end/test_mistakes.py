@@ -110,8 +110,8 @@ def test_a_crash_says_what_ran_in_which_stage_and_where_to_report_it(
 ) -> None:
     """A component of one's own that divides by zero: a traceback, and one line after it."""
     (tmp_path / "work" / "broken.py").write_text(
-        "from zelo.config import Component\n"
-        "class Broken(Component):\n"
+        "from zelo.comparison.sampler import BaseSampler\n"
+        "class Broken(BaseSampler):\n"
         "    def edges(self, n, rng):\n"
         "        return 1 / 0\n"
     )

@@ -93,7 +93,7 @@ def test_the_pairs_that_are_recorded_are_asked_about_once_as_they_were_shown(
 ) -> None:
     turned = {"query_id": "q", "doc_a": "b", "doc_b": "a", "score": 0.0}
     path = lines(tmp_path / "p.jsonl", [*ROWS, turned])
-    assert RecordedPairs(path=path).given_pairs() == {"q": [("a", "b"), ("c", "b"), ("a", "c")]}
+    assert RecordedPairs(path=path).recorded_pairs() == {"q": [("a", "b"), ("c", "b"), ("a", "c")]}
 
 
 @pytest.mark.parametrize(

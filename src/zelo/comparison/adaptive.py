@@ -9,39 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from zelo.comparison.graphs import Cycles, Edges
-from zelo.config import Component, option
+from zelo.comparison.graphs import Cycles
+from zelo.comparison.sampler import BaseSampler, Edges
+from zelo.config import option
 from zelo.rating.comparisons import Comparisons, Reals
 from zelo.rating.reference import LIKELIHOODS
 from zelo.rating.solver import covariance, dispersion, fit
 
 
-@runtime_checkable
-class AdaptiveSampler(Protocol):
-    """A way to choose pairs that learns from the answers."""
-
-    rounds: int
-
-    def edges(self, n: int, rng: np.random.Generator) -> Edges:
-        """Edges of the first round."""
-        ...
-
-    def more(self, n: int, edges: Edges, p: Reals, left: int, rng: np.random.Generator) -> Edges:
-        """Edges of the next round, given all before (m, 2) and P(first ≻ second) (m,).
-
-        NaN where no judge answered. `left` rounds are left, this one included. No edges where the
-        query needs no more.
-        """
-        ...
-
-
-class Rounds(Component):
+class AdaptiveSampler(BaseSampler):
     """What samplers that work in rounds have in common: budget, rounds and when to stop."""
 
     comparisons: int = option(240, "pairs per query, all rounds together", ge=1)
@@ -62,54 +43,65 @@ class Rounds(Component):
     )
     prior: float = option(0.05, "precision of the Gaussian prior on an Elo", gt=0)
 
+    @property
+    def max_rounds(self) -> int:
+        """The option `rounds`."""
+        return self.rounds
+
     def edges(self, n: int, rng: np.random.Generator) -> Edges:
         """Random cycles: as many as `random_share` pays for, and at least one."""
         cycles = max(1, int(self.random_share * self.comparisons) // max(n, 1))
         return Cycles(cycles=cycles).edges(n, rng)[: self.comparisons]
 
-    def more(self, n: int, edges: Edges, p: Reals, left: int, rng: np.random.Generator) -> Edges:
+    def next_edges(
+        self, n: int, edges: Edges, p: Reals, rounds_left: int, rng: np.random.Generator
+    ) -> Edges:
         """The next pairs: an equal share of what is left of the budget in every round."""
-        open_pairs = min(self.comparisons, n * (n - 1) // 2) - len(edges)
-        if open_pairs <= 0:
+        pairs_left = self.comparisons_at_most(n, 1) - len(edges)
+        if pairs_left <= 0:
             return edges[:0]
-        share = -(-open_pairs // left)
-        known = rated(n, edges, p, self.model, self.prior)
-        if self.stop_stderr and self._sure(known):
+        number = -(-pairs_left // rounds_left)
+        estimate = estimate_query(n, edges, p, self.model, self.prior)
+        if self.stop_stderr and self._sure(estimate):
             return edges[:0]
-        if self.stop_stable and left < self.rounds - 1:
-            before = rated(n, edges[:-share], p[:-share], self.model, self.prior)
-            if set(known.best(self.top)) == set(before.best(self.top)):
+        if self.stop_stable and rounds_left < self.rounds - 1:
+            before = estimate_query(n, edges[:-number], p[:-number], self.model, self.prior)
+            if set(estimate.best(self.top)) == set(before.best(self.top)):
                 return edges[:0]
-        return self.choose(known, share, rng)
+        return self.choose(estimate, number, rng)
 
-    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
-        """`count` pairs that have not been asked."""
+    def comparisons_at_most(self, n: int, queries: int) -> int:
+        """The budget of each query, or all of its pairs where these are fewer."""
+        return queries * min(self.comparisons, n * (n - 1) // 2)
+
+    def choose(self, estimate: QueryEstimate, number: int, rng: np.random.Generator) -> Edges:
+        """`number` pairs that have not been asked."""
         raise NotImplementedError
 
-    def _sure(self, known: Rated) -> bool:
-        errors = np.sqrt(known.covariance.diagonal() * known.dispersion)
-        return bool(errors[known.best(self.top)].max() <= self.stop_stderr)
+    def _sure(self, estimate: QueryEstimate) -> bool:
+        errors = np.sqrt(estimate.covariance.diagonal() * estimate.dispersion)
+        return bool(errors[estimate.best(self.top)].max() <= self.stop_stderr)
 
 
 @dataclass
-class Rated:
+class QueryEstimate:
     """What is known of one query: Elos, their covariance, pairs not yet asked."""
 
     elo: Reals  # (n,)
     covariance: Reals  # (n, n)
     dispersion: float  # of the answers about the fit; 1: coin flips
-    open: NDArray[np.bool_]  # (n, n), upper triangle
+    unasked: NDArray[np.bool_]  # (n, n), upper triangle
 
     def best(self, k: int) -> NDArray[np.int64]:
         """The k documents of highest Elo, best first."""
         return np.argsort(-self.elo, kind="stable")[:k]
 
 
-def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
+def estimate_query(n: int, edges: Edges, p: Reals, model: str, prior: float) -> QueryEstimate:
     """Fit one query of `n` documents to the answers `p` (m,) on `edges` (m, 2); NaN: none."""
-    told = ~np.isnan(p)
-    i, j = edges[told].T
-    comparisons = Comparisons(np.zeros(len(i), np.int64), i, j, p[told], sizes=[n])
+    answered = ~np.isnan(p)
+    i, j = edges[answered].T
+    comparisons = Comparisons(np.zeros(len(i), np.int64), i, j, p[answered], sizes=[n])
     elo = fit(comparisons, model, prior, threads=1).elo
     unasked = np.triu(np.ones((n, n), bool), k=1)
     low, high = np.sort(edges, axis=1).T
@@ -117,7 +109,7 @@ def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
     # As if ten answers more had been coin flips: few comparisons fit too well by chance.
     spare = max(len(i) - n + int(comparisons.components[0]), 0)
     spread = np.nan_to_num(float(dispersion(comparisons, elo, model)[0]), nan=1.0)
-    return Rated(
+    return QueryEstimate(
         elo,
         covariance(comparisons, elo, 0, model, prior),
         float((spare * spread + 10) / (spare + 10)),
@@ -125,7 +117,7 @@ def rated(n: int, edges: Edges, p: Reals, model: str, prior: float) -> Rated:
     )
 
 
-class Closest(Rounds):
+class Closest(AdaptiveSampler):
     """`sampler=closest`: the pairs whose Elos differ least so far (the paper's live method)."""
 
     random_share: float = option(
@@ -135,15 +127,15 @@ class Closest(Rounds):
         le=1,
     )
 
-    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
+    def choose(self, estimate: QueryEstimate, number: int, rng: np.random.Generator) -> Edges:
         """Pairs of smallest |e_i − e_j|, equal ones in random order."""
-        pairs = np.argwhere(known.open)
+        pairs = np.argwhere(estimate.unasked)
         pairs = pairs[rng.permutation(len(pairs))]
-        gap = np.abs(known.elo[pairs[:, 0]] - known.elo[pairs[:, 1]])
-        return pairs[np.argsort(gap, kind="stable")[:count]].astype(np.int64)
+        gap = np.abs(estimate.elo[pairs[:, 0]] - estimate.elo[pairs[:, 1]])
+        return pairs[np.argsort(gap, kind="stable")[:number]].astype(np.int64)
 
 
-class Informative(Rounds):
+class Informative(AdaptiveSampler):
     """`sampler=informative`: the pairs that are expected to tell most about the top documents.
 
     A comparison of i and j has Fisher information `I` about `e_i − e_j`, known from the Elos so
@@ -161,17 +153,17 @@ class Informative(Rounds):
     pool: int = option(15, "random pairs that each pair is the best of", ge=1)
     floor: float = option(0.02, "weight of a document that is surely not among the top", ge=0)
 
-    def choose(self, known: Rated, count: int, rng: np.random.Generator) -> Edges:
+    def choose(self, estimate: QueryEstimate, number: int, rng: np.random.Generator) -> Edges:
         """Greedy A-optimal pairs, each among its own random pool."""
-        c, weight = known.covariance.copy(), self.floor + chance_of_top(known, self.top)
-        pairs = np.argwhere(known.open)
+        c, weight = estimate.covariance.copy(), self.floor + chance_of_top(estimate, self.top)
+        pairs = np.argwhere(estimate.unasked)
         chosen = []
-        for _ in range(count):
+        for _ in range(number):
             pool = rng.choice(len(pairs), min(self.pool, len(pairs)), replace=False)
             i, j = pairs[pool].T
             columns = c[:, i] - c[:, j]
             spread = columns[i, np.arange(len(pool))] - columns[j, np.arange(len(pool))]
-            information = expected_information(known.elo[i] - known.elo[j], self.model)
+            information = expected_information(estimate.elo[i] - estimate.elo[j], self.model)
             gain = information * (weight @ columns**2) / (1 + information * spread)
             best = int(gain.argmax())
             chosen.append(pairs[pool[best]])
@@ -191,15 +183,15 @@ def expected_information(d: Reals, model: str) -> Reals:
     return -likelihood(d, ones)[1] * likelihood(d, 0 * ones)[1]
 
 
-def chance_of_top(known: Rated, top: int) -> Reals:
+def chance_of_top(estimate: QueryEstimate, top: int) -> Reals:
     """Probability (n,) of each document to be among the `top`, errors taken as independent.
 
     The border lies midway between the Elos of places `top` and `top + 1`.
     """
-    n = len(known.elo)
+    n = len(estimate.elo)
     if top >= n:
         return np.ones(n)
-    order = known.best(top + 1)
-    border = known.elo[order[-2:]].mean()
-    error = np.sqrt(np.maximum(known.covariance.diagonal(), 1e-12))
-    return np.asarray(ndtr((known.elo - border) / error))
+    order = estimate.best(top + 1)
+    border = estimate.elo[order[-2:]].mean()
+    error = np.sqrt(np.maximum(estimate.covariance.diagonal(), 1e-12))
+    return np.asarray(ndtr((estimate.elo - border) / error))

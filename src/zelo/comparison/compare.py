@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.graphs import Edges
+from zelo.comparison.sampler import BaseSampler, Edges
 from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
@@ -21,31 +20,13 @@ from zelo.seeding import stream
 from zelo.store import stage
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """A way to choose pairs (`conf/sampler/`)."""
-
-    def edges(self, n: int, rng: np.random.Generator) -> Edges:
-        """Edges (m, 2) over documents 0..n−1, best candidate first."""
-        ...
-
-
-@runtime_checkable
-class PairSource(Protocol):
-    """Pairs that are given by their ids."""
-
-    def given_pairs(self) -> Mapping[str, Sequence[tuple[str, str]]]:
-        """Query id → pairs of document ids, the one shown first in front."""
-        ...
-
-
 @stage(version=2)
 def compare(
     *,
     out: Path,
     data: Path,
     candidates: Path,
-    sampler: Sampler | AdaptiveSampler | PairSource,
+    sampler: BaseSampler,
     depth: int,
     seed: int,
     vote: str = "soft",
@@ -59,43 +40,43 @@ def compare(
     pair is shown first is drawn at random, so that a judge's preference for a position cancels. A
     query with fewer than two candidates has nothing to compare; it is counted, and not rated.
     """
-    given = None
-    if isinstance(sampler, PairSource):
-        given = known_pairs(sampler.given_pairs(), data)
+    recorded = checked_pairs(sampler.recorded_pairs(), data) if sampler.recorded else None
     ranked = candidates_from(read_table(candidates, "candidates"))
     before = answers(judgments.values(), vote)
     last = set(answers([*judgments.values()][-1:], vote))  # the others have had enough
     query_ids: list[str] = []
-    shown: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []  # of documents, the one shown first in front
     too_few = 0
     texts = query_texts(data, "train")
-    taken = list(texts)
+    chosen = list(texts)
     if queries is not None:
-        taken = sorted(taken, key=lambda query_id: hash_share(texts[query_id]))[:queries]
-    for query_id in track(taken, "choosing pairs"):
-        if given is not None:
-            shown += given.get(query_id, [])
-            query_ids += [query_id] * len(given.get(query_id, []))
+        chosen = sorted(chosen, key=lambda query_id: hash_share(texts[query_id]))[:queries]
+    for query_id in track(chosen, "choosing pairs"):
+        if recorded is not None:
+            pairs += recorded.get(query_id, [])
+            query_ids += [query_id] * len(recorded.get(query_id, []))
             continue
         documents = ranked.get(query_id, [])[:depth]
         too_few += not judgments and len(documents) < 2
         rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
-        if isinstance(sampler, Sampler) and not judgments:
+        if not judgments:
             edges = sampler.edges(len(documents), rng)
-        elif query_id in last and isinstance(sampler, AdaptiveSampler):
-            place = {doc_id: i for i, doc_id in enumerate(documents)}
-            asked = [(place[a], place[b]) for a, b, _ in before[query_id]]
+        elif query_id in last:
+            index = {doc_id: i for i, doc_id in enumerate(documents)}
+            asked = [(index[a], index[b]) for a, b, _ in before[query_id]]
             p = np.array([p for _, _, p in before[query_id]])
-            left = sampler.rounds - len(judgments)
-            edges = sampler.more(len(documents), np.array(asked, dtype=np.int64), p, left, rng)
+            left = sampler.max_rounds - len(judgments)
+            edges = sampler.next_edges(
+                len(documents), np.array(asked, dtype=np.int64), p, left, rng
+            )
         else:
             continue
-        for i, j in present(edges, rng):
+        for i, j in in_random_order(edges, rng):
             query_ids.append(query_id)
-            shown.append((documents[i], documents[j]))
-    if too_few == len(taken) > 0 and not shown:
+            pairs.append((documents[i], documents[j]))
+    if too_few == len(chosen) > 0 and not pairs:
         raise UserError(
-            f"compare: none of {len(taken)} training queries has two candidates, so there is "
+            f"compare: none of {len(chosen)} training queries has two candidates, so there is "
             f"nothing to compare: the retriever found too little (retriever=dense finds "
             f"something for every query), or the collection has a single document"
         )
@@ -105,19 +86,19 @@ def compare(
         table(
             "comparisons",
             query_id=query_ids,
-            doc_a=[a for a, _ in shown],
-            doc_b=[b for _, b in shown],
-            repeat=[0] * len(shown),
+            doc_a=[a for a, _ in pairs],
+            doc_b=[b for _, b in pairs],
+            repeat=[0] * len(pairs),
         ),
     )
     return {
-        "comparisons": len(shown),
+        "comparisons": len(pairs),
         "queries": len(set(query_ids)),
         "queries_too_few_candidates": too_few,
     }
 
 
-def known_pairs(
+def checked_pairs(
     pairs: Mapping[str, Sequence[tuple[str, str]]], data: Path
 ) -> Mapping[str, Sequence[tuple[str, str]]]:
     """`pairs`; `UserError` where a query or a document is not in the collection."""
@@ -139,14 +120,14 @@ def answers(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str
     """What was asked of each query so far: `doc_a`, `doc_b`, P(a ≻ b); NaN: no judge answered."""
     found: dict[str, list[tuple[str, str, float]]] = {}
     for folder in folders:
-        said = average(read_table(folder, "judgments"), vote)
-        rows = zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True)
-        for query_id, a, b, p in [*rows, *((*key, np.nan) for key in said.unanswered)]:
+        mean = average(read_table(folder, "judgments"), vote)
+        rows = zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True)
+        for query_id, a, b, p in [*rows, *((*key, np.nan) for key in mean.unanswered)]:
             found.setdefault(query_id, []).append((a, b, p))
     return found
 
 
-def present(edges: Edges, rng: np.random.Generator) -> Edges:
+def in_random_order(edges: Edges, rng: np.random.Generator) -> Edges:
     """Swap each edge with probability one half: the first document is the one shown first."""
     swapped = rng.random(len(edges)) < 0.5
     return np.where(swapped[:, None], edges[:, ::-1], edges)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.comparison.compare import present
+from zelo.comparison.compare import in_random_order
 from zelo.comparison.crossquery import cross_pairs
 from zelo.config import Component, option
 from zelo.data.texts import query_texts
@@ -43,7 +43,7 @@ def cross(
     flat = [doc_id for docs in pool.values() for doc_id in docs]
     rng = stream(seed, "cross")
     first, second = cross_pairs(offsets, cross.cycles, rng, cross.per_edge)
-    a, b = present(np.stack([first, second], 1), rng).T
+    a, b = in_random_order(np.stack([first, second], 1), rng).T
     write_table(
         out,
         "comparisons",

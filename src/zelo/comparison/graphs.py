@@ -1,8 +1,7 @@
-"""Comparison graphs over the documents 0..n−1 of one query.
+"""Comparison graphs over the documents 0..n−1 of one query, all pairs of which are asked at once.
 
-A sampler returns undirected edges as an int64 array (edges, 2) with `i ≠ j`; documents are in the
-order of the first stage, best first. All draw from the generator they are given and from nothing
-else.
+Edges are undirected: an int64 array (edges, 2) with `i ≠ j`; documents are in the order of the
+first stage, best first.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from zelo.config import Component, option
-
-Edges = NDArray[np.int64]
+from zelo.comparison.sampler import BaseSampler, Edges
+from zelo.config import option
 
 
-class Cycles(Component):
+class Cycles(BaseSampler):
     """`sampler=cycles`: the union of random Hamiltonian cycles (METHOD, stage 4).
 
     Connected, nearly `2 · cycles`-regular, of low diameter, in O(n). An edge that two cycles
@@ -30,12 +27,12 @@ class Cycles(Component):
         """Edges for `n` documents: at most `n · cycles`, never more than all pairs."""
         if n < 3:
             return all_pairs(n)
-        rounds = [rng.permutation(n) for _ in range(self.cycles)]
-        edges = np.concatenate([np.stack([cycle, np.roll(cycle, -1)], 1) for cycle in rounds])
+        cycles = [rng.permutation(n) for _ in range(self.cycles)]
+        edges = np.concatenate([np.stack([cycle, np.roll(cycle, -1)], 1) for cycle in cycles])
         return distinct_edges(edges)
 
 
-class Regular(Component):
+class Regular(BaseSampler):
     """`sampler=regular`: a random graph in which every document has the same degree.
 
     Uniform among the simple k-regular graphs of `n` documents, drawn again until it is connected,
@@ -65,7 +62,7 @@ class Regular(Component):
                 return np.array(graph.edges, dtype=np.int64)
 
 
-class RandomPairs(Component):
+class RandomPairs(BaseSampler):
     """`sampler=random`: distinct pairs drawn uniformly; documents may stay apart."""
 
     comparisons: int = option(400, "pairs per query", ge=1)
@@ -73,11 +70,11 @@ class RandomPairs(Component):
     def edges(self, n: int, rng: np.random.Generator) -> Edges:
         """`comparisons` distinct edges, or all of them where `n` documents have fewer."""
         everything = all_pairs(n)
-        few = min(self.comparisons, len(everything))
-        return everything[rng.choice(len(everything), few, replace=False)]
+        number = min(self.comparisons, len(everything))
+        return everything[rng.choice(len(everything), number, replace=False)]
 
 
-class Bipartite(Component):
+class Bipartite(BaseSampler):
     """`sampler=bipartite`: some random documents are each compared with all of the others.
 
     The complete bipartite graph `K_{anchors, n − anchors}`: of diameter 2, but most documents are
@@ -94,7 +91,7 @@ class Bipartite(Component):
         return np.stack([left.ravel(), right.ravel()], axis=1).astype(np.int64)
 
 
-class Dense(Component):
+class AllPairs(BaseSampler):
     """`sampler=dense`: every pair, n(n − 1)/2 of them; what sparse graphs are measured against."""
 
     def edges(self, n: int, rng: np.random.Generator) -> Edges:
@@ -102,7 +99,7 @@ class Dense(Component):
         return all_pairs(n)
 
 
-class TopPairs(Component):
+class TopPairs(BaseSampler):
     """`sampler=pairs`: few random pairs of the top k, k drawn with density ∝ 1/k (stage 2).
 
     What the ensemble is asked: one pair of many queries teaches more than many pairs of one.

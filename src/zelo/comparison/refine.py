@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.comparison.compare import present
-from zelo.comparison.rounds import AtOnce
+from zelo.comparison.compare import in_random_order
+from zelo.comparison.sampler import OneRoundSampler
 from zelo.config import Component, option
 from zelo.data.texts import document_texts, documents_there, identical_queries, query_texts
 from zelo.distributed.trainer import LightningTrainer
@@ -31,7 +31,7 @@ class Refinement(Component):
         10, "a known relevant document that the trained model ranks lower than this is asked about",
         ge=1,
     )  # fmt: skip
-    sample: AtOnce = option(help="pairs of the sample that passes are measured on")
+    sample: OneRoundSampler = option(help="pairs of the sample that passes are measured on")
     sample_queries: int = option(20, "training queries of the sample", ge=1)
     sample_depth: int = option(12, "documents of each, best candidates first", ge=2)
 
@@ -67,7 +67,7 @@ def refine(
     for query_id, ranking in rerank(pool, scores).items():
         pairs = failures([doc_id for doc_id, _ in ranking], known[query_id], threshold)
         rng = stream(seed, "refine", query_id)
-        edges = present(np.arange(2 * len(pairs)).reshape(-1, 2), rng)
+        edges = in_random_order(np.arange(2 * len(pairs)).reshape(-1, 2), rng)
         flat = [doc_id for pair in pairs for doc_id in pair]
         rows += [(query_id, flat[a], flat[b]) for a, b in edges.tolist()]
     columns = zip(*rows, strict=True) if rows else ([], [], [])

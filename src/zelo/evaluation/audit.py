@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, write_json
-from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.compare import Sampler, compare
+from zelo.comparison.compare import compare
 from zelo.comparison.rounds import count, in_rounds
+from zelo.comparison.sampler import DrawingSampler
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import load
 from zelo.data.log import Log, LoggedOrder
@@ -50,7 +50,7 @@ class Audit(Component):
     out: Path | None = option(None, "folder of the result; null: beside the log", exclude=True)
     top_k: int = option(20, "returned documents that are judged, per query", ge=2)
     data: Log = option(help="the log, and how much of it")
-    sampler: Sampler | AdaptiveSampler = option(help="which pairs are compared")
+    sampler: DrawingSampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
     pretrained: PretrainedModel = option(help="the model that judges here refer to", exclude=True)
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)

@@ -8,10 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zelo.comparison.adaptive import AdaptiveSampler
-from zelo.comparison.compare import Sampler, present
-from zelo.comparison.graphs import Edges
-from zelo.comparison.rounds import rounds_of
+from zelo.comparison.compare import in_random_order
+from zelo.comparison.sampler import DrawingSampler, Edges
 from zelo.config import Component, describe, option
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
@@ -36,7 +34,7 @@ class PairJudging(Component):
     """Who compares which pairs of a query's documents, and where the answers are kept."""
 
     judge: Ensemble = option(help="who compares")
-    sampler: Sampler | AdaptiveSampler = option(help="which pairs of a query are compared")
+    sampler: DrawingSampler = option(help="which pairs of a query are compared")
     top: int = option(20, "documents from the top of a ranking that are compared", ge=2)
     seed: int = option(0, "of the pairs, and of which document is shown first", ge=0)
     ledger: Path = option(Path("outputs/ledger.sqlite"), "where answers are kept", exclude=True)
@@ -66,7 +64,7 @@ class PairJudging(Component):
         run = digest([describe(self), list(compared.items())])
         polls: list[Poll] = []
         places: list[tuple[int, int, int]] = []
-        rounds = rounds_of(self.sampler)
+        rounds = self.sampler.max_rounds
         going = dict(enumerate(compared.items()))  # queries that need more
         with Ledger(self.ledger) as ledger:
             spending = Spending(self.budget, *ledger.spent(run))
@@ -125,11 +123,11 @@ class PairJudging(Component):
         drawn = {}
         for n, (query_id, docs) in going.items():
             rng = stream(self.seed, "pairwise", query_id, *[str(number)] * (number > 1))
-            if number == 1 or not isinstance(self.sampler, AdaptiveSampler):
+            if number == 1:
                 edges = self.sampler.edges(len(docs), rng)
             else:
                 asked = np.array([(i, j) for i, j, _ in before[n]], dtype=np.int64)
                 p = np.array([p for _, _, p in before[n]])
-                edges = self.sampler.more(len(docs), asked, p, rounds - number + 1, rng)
-            drawn[n] = present(edges, rng)
+                edges = self.sampler.next_edges(len(docs), asked, p, rounds - number + 1, rng)
+            drawn[n] = in_random_order(edges, rng)
         return drawn
