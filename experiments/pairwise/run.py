@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json, read_table, write_json, write_table
 from zelo.data.texts import document_texts, query_texts
-from zelo.evaluation.appraise import measure
+from zelo.evaluation.assess import mean_with_interval
 from zelo.exports import write_csv
 from zelo.judging.ensemble import average
 from zelo.launch import composed
@@ -84,7 +84,10 @@ def agreement(
     right: dict[str, list[float]] = {}
     for (q, _, _, wanted), found in zip(rows, p.tolist(), strict=True):
         right.setdefault(q, []).append(float((wanted > 0.5) == (found > 0.5)))
-    return {**measure([float(np.mean(v)) for v in right.values()], 0), "pairs": len(rows)}
+    return {
+        **mean_with_interval([float(np.mean(v)) for v in right.values()], 0),
+        "pairs": len(rows),
+    }
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ def main(run: Path) -> None:
     made: dict[str, Path] = {}
     for stage in manifest["stages"]:
         name, _, number = stage["label"].partition(", pass ")
-        if name in ("evaluate", "appraise"):
-            kind = {"evaluate": "metrics", "appraise": "appraisal"}[name]
+        if name in ("evaluate", "assess"):
+            kind = {"evaluate": "metrics", "assess": "assessment"}[name]
             made[f"pass_{number}_{kind}"] = Path(stage["path"])
     found = passes(made, manifest["config"]["evaluation"]["resamples"], manifest["seed"])
     start = results(made["pass_1_metrics"])["start"]["NDCG@10"]
@@ -60,7 +60,7 @@ def main(run: Path) -> None:
 
 def measured(one: Pass) -> list:
     """The measures of a pass that there are."""
-    return [(n, e) for n, e in {**one.appraisal, "NDCG@10": one.ndcg}.items() if e is not None]
+    return [(n, e) for n, e in {**one.assessment, "NDCG@10": one.ndcg}.items() if e is not None]
 
 
 if __name__ == "__main__":

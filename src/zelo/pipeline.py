@@ -1,7 +1,7 @@
 """The stages, in order.
 
     load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → evaluate
-    → [appraise → refine → judge → distil → ...] → report; [cross → judge →] before rate
+    → [assess → refine → judge → distil → ...] → report; [cross → judge →] before rate
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
@@ -28,7 +28,7 @@ from zelo.config import Component, check, describe, option
 from zelo.data.collection import NO_TRAINING, Data, load
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.evaluation.appraise import appraise
+from zelo.evaluation.assess import assess
 from zelo.evaluation.evaluate import Evaluation, evaluate, grades_to_evaluate
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
@@ -48,7 +48,7 @@ from zelo.training.train import train
 from zelo.training.trainable import MODEL, TrainableModel
 
 STAGES = (
-    load, retrieve, compare, cross, judge, distil, rate, train, evaluate, appraise, refine, report,
+    load, retrieve, compare, cross, judge, distil, rate, train, evaluate, assess, refine, report,
 )  # fmt: skip
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
@@ -159,7 +159,7 @@ def run_stages(
         if run.refine is None or sample is None:
             break
         answered = way.judge(judges, sample, {}, f" (the distilled model, the sample){about}")
-        of_pass["appraisal"] = way.appraise(dense, answered, made, learned, about)
+        of_pass["assessment"] = way.assess(dense, answered, made, learned, about)
         made |= {f"pass_{number}_{name}": of_pass[name] for name in OF_PASS}
         if number == passes:
             break
@@ -173,7 +173,7 @@ def run_stages(
     return {**made, "report": way.report(made, "soft")}
 
 
-OF_PASS = ("pairwise", "ratings", "trained", "metrics", "appraisal")  # kept of each
+OF_PASS = ("pairwise", "ratings", "trained", "metrics", "assessment")  # kept of each
 
 
 class Way:
@@ -344,7 +344,7 @@ class Way:
             label=f"refine{about}",
         )
 
-    def appraise(
+    def assess(
         self,
         asked: Artifact,
         answered: Artifact,
@@ -354,10 +354,10 @@ class Way:
     ) -> Artifact:
         """How near a pass comes to the ensemble."""
         return self.store.run(
-            appraise,
-            {"asked": asked, "answered": answered, "ratings": made["ratings"], **learned},
+            assess,
+            {"ensemble": asked, "distilled": answered, "ratings": made["ratings"], **learned},
             {"rating": self.run.rating, "vote": self.run.judge.vote, **self.seed},
-            label=f"appraise{about}",
+            label=f"assess{about}",
         )
 
     def report(self, made: Mapping[str, Artifact], vote: str) -> Artifact:

@@ -21,8 +21,8 @@ from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.calibration import draw as draw_reliability
 from zelo.evaluation.elo_truth import (
     ELO_NDCG,
-    Agreement,
     EloTruth,
+    VerdictAgreement,
     agreement_of_verdicts,
     measure_by_elos,
 )
@@ -262,7 +262,7 @@ def by_elo(pool: Mapping[str, Sequence[str]], elos: Mapping[str, Mapping[str, fl
     }
 
 
-def agreement_by_query(per_query: Table) -> Agreement:
+def agreement_by_query(per_query: Table) -> VerdictAgreement:
     """Agreement of NDCG@10 by labels and by Elos, over the systems and queries that have both."""
     values: dict[str, dict[tuple[str, str], float]] = {"NDCG@10": {}, ELO_NDCG: {}}
     for row in per_query.to_pylist():

@@ -108,7 +108,7 @@ def top_recall(ranked: Sequence[str], elos: Mapping[str, float], k: int = DEPTH)
     return len(set(best) & set(ranked[:k])) / len(best) if best else 0.0
 
 
-class Agreement(NamedTuple):
+class VerdictAgreement(NamedTuple):
     """How often labels and Elos find the same of two systems better; None where nothing counts."""
 
     of_systems: float | None  # by the mean over queries
@@ -119,7 +119,7 @@ class Agreement(NamedTuple):
 
 def agreement_of_verdicts(
     labels: Mapping[str, Sequence[float]], elos: Mapping[str, Sequence[float]]
-) -> Agreement:
+) -> VerdictAgreement:
     """Agreement of two measures, each of which maps systems to values of the same queries."""
     systems = list(labels)
     means: list[tuple[int, int]] = []
@@ -130,7 +130,7 @@ def agreement_of_verdicts(
             by_elo = np.asarray(elos[a]) - np.asarray(elos[b])
             means.append((sign(by_label.mean()), sign(by_elo.mean())))
             queries += zip(map(sign, by_label), map(sign, by_elo), strict=True)
-    return Agreement(*_agreeing(means), *_agreeing(queries))
+    return VerdictAgreement(*_agreeing(means), *_agreeing(queries))
 
 
 def sign(difference: float) -> int:

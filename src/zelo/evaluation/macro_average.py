@@ -43,7 +43,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A collection, a domain or an average: system → mean, low, high of its 95 % interval."""
 
     name: str
@@ -130,7 +130,7 @@ def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:
         yield DOMAINS, "average", np.mean(shares, axis=0)
 
 
-def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Row]:
+def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[TableRow]:
     """A row per collection, per domain and per average; intervals are bootstrapped over queries,
     drawn anew within each collection."""
     systems = shared_systems(evaluated)
@@ -143,7 +143,7 @@ def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Row]:
             )
             for system in systems
         }
-        found.append(Row(e.name, "collection", len(e.values[systems[0]]), intervals))
+        found.append(TableRow(e.name, "collection", len(e.values[systems[0]]), intervals))
     for name, kind, weight in weights(evaluated):
         intervals = {
             system: (
@@ -153,7 +153,7 @@ def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[Row]:
             for system in systems
         }
         size = sum(len(e.values[systems[0]]) for e, w in zip(evaluated, weight, strict=True) if w)
-        found.append(Row(name, kind, size, intervals))
+        found.append(TableRow(name, kind, size, intervals))
     return found
 
 
@@ -197,7 +197,7 @@ def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 
     ]
 
 
-def write_csv(path: Path, found: Sequence[Row]) -> None:
+def write_csv(path: Path, found: Sequence[TableRow]) -> None:
     """One line per row and system: name, kind, queries, system, value, low, high."""
     exports.write_csv(
         path,

@@ -114,7 +114,7 @@ class EmbeddingReranker(Component):
         )
 
 
-class PairwiseReranker(PairJudging):
+class JudgeReranker(PairJudging):
     """Judges as a reranker: the best candidates are compared in pairs and rated (figure 11)."""
 
     def score(self, pool: Pool, folder: Path) -> Scores:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json, read_table
-from zelo.evaluation.appraise import APPRAISAL
+from zelo.evaluation.assess import ASSESSMENT
 from zelo.evaluation.evaluate import TRAINED, values_by_system
 from zelo.evaluation.significance import Difference, against
 from zelo.reporting.results import Estimate, cell, new_console, new_table, results
@@ -19,16 +19,16 @@ class Pass:
     """One pass: its pairwise model and ratings against the ensemble, its model against labels."""
 
     number: int
-    appraisal: dict[str, Estimate | None]  # by measure of `appraise`; None: no query to measure on
+    assessment: dict[str, Estimate | None]  # by measure of `assess`; None: no query to measure on
     ndcg: Estimate
     gain: Difference | None  # in NDCG@10 over the first pass
 
 
 def passes(made: Mapping[str, Path], resamples: int, seed: int) -> list[Pass]:
-    """The passes of a run from `pass_1_appraisal`, `pass_1_metrics`, ...; none if not refined."""
+    """The passes of a run from `pass_1_assessment`, `pass_1_metrics`, ...; none if not refined."""
     found: list[Pass] = []
     values: dict[tuple[str, str], Any] = {}
-    while {f"pass_{len(found) + 1}_{what}" for what in ("metrics", "appraisal")} <= made.keys():
+    while {f"pass_{len(found) + 1}_{what}" for what in ("metrics", "assessment")} <= made.keys():
         number = len(found) + 1
         metrics = made[f"pass_{number}_metrics"]
         per_query = values_by_system(read_table(metrics, "per_query"))
@@ -36,10 +36,10 @@ def passes(made: Mapping[str, Path], resamples: int, seed: int) -> list[Pass]:
         gain = None
         if number > 1:
             (gain,) = against(values, "1", [str(number)], resamples, seed)
-        appraisal = read_json(made[f"pass_{number}_appraisal"] / APPRAISAL)
+        assessment = read_json(made[f"pass_{number}_assessment"] / ASSESSMENT)
         estimates = {
             name: None if row["value"] is None else Estimate(row["value"], row["low"], row["high"])
-            for name, row in appraisal.items()
+            for name, row in assessment.items()
         }
         found.append(Pass(number, estimates, results(metrics)[TRAINED]["NDCG@10"], gain))
     return found
@@ -49,7 +49,7 @@ def pass_summary(found: list[Pass]) -> dict[str, float]:
     """Every number of the passes under one flat name (`pass_1/NDCG@10`), for files and trackers."""
     numbers = {}
     for one in found:
-        for name, estimate in {**one.appraisal, "NDCG@10": one.ndcg}.items():
+        for name, estimate in {**one.assessment, "NDCG@10": one.ndcg}.items():
             if estimate is not None:
                 numbers[f"pass_{one.number}/{name}"] = estimate.value
     return numbers
@@ -64,7 +64,7 @@ def print_passes(found: list[Pass]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         table.add_row(
-            str(one.number), *(cell(e) if e else "-" for e in (*one.appraisal.values(), one.ndcg))
+            str(one.number), *(cell(e) if e else "-" for e in (*one.assessment.values(), one.ndcg))
         )
     console = new_console(110)
     console.print(table)

@@ -11,7 +11,7 @@ from zelo.artifacts import read_json, read_table
 from zelo.errors import shown
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
 from zelo.evaluation.evaluate import TRAINED
-from zelo.evaluation.macro_average import Row, Verdict
+from zelo.evaluation.macro_average import TableRow, Verdict
 from zelo.evaluation.significance import Difference
 from zelo.store import Artifact, Used
 
@@ -190,7 +190,7 @@ def print_evaluation(folder: Path) -> None:
 
 
 def print_collections(
-    metric: str, baseline: str, rows: Sequence[Row], verdicts: Sequence[Verdict]
+    metric: str, baseline: str, rows: Sequence[TableRow], verdicts: Sequence[Verdict]
 ) -> None:
     """Print collections, domains and averages by systems, and what the tests say."""
     table = new_table(f"{metric}, mean and 95 % interval")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zelo.artifacts import read_json, table, write_table
-from zelo.evaluation.appraise import APPRAISAL, appraise
+from zelo.evaluation.assess import ASSESSMENT, assess
 from zelo.rating.rate import Rating, rate
 
 PAIRS = [("a", "b"), ("a", "c"), ("b", "c")]
@@ -30,10 +30,10 @@ def judgments(folder: Path, rows: list[tuple[str, str, str, str, float]]) -> Pat
     return folder
 
 
-def appraised(tmp_path: Path, **folders: Any) -> dict[str, dict[str, float]]:
+def assessed(tmp_path: Path, **folders: Any) -> dict[str, dict[str, float]]:
     (tmp_path / "out").mkdir()
-    appraise(out=tmp_path / "out", rating=Rating(), vote="soft", seed=0, **folders)
-    found: dict[str, dict[str, float]] = read_json(tmp_path / "out" / APPRAISAL)
+    assess(out=tmp_path / "out", rating=Rating(), vote="soft", seed=0, **folders)
+    found: dict[str, dict[str, float]] = read_json(tmp_path / "out" / ASSESSMENT)
     return found
 
 
@@ -44,13 +44,13 @@ def test_agreement_is_of_unanimous_pairs_that_were_not_learned(tmp_path: Path) -
     answered = [("q", "b", "a", "m", 0.2), ("q", "a", "c", "m", 0.2), ("q", "b", "c", "m", 0.2)]
     answered += [("r", a, b, "m", s) for (a, b), s in zip(PAIRS, [0.1, 0.1, -0.1], strict=True)]
     folders = {
-        "asked": judgments(tmp_path / "asked", asked),
-        "answered": judgments(tmp_path / "answered", answered),
+        "ensemble": judgments(tmp_path / "asked", asked),
+        "distilled": judgments(tmp_path / "answered", answered),
         "judgments": judgments(tmp_path / "learned", [("r", "b", "a", "x", -1.0)]),
     }
     (tmp_path / "ratings").mkdir()
-    rate(out=tmp_path / "ratings", rating=Rating(), vote="soft", judgments=folders["asked"])
-    found = appraised(tmp_path, ratings=tmp_path / "ratings", **folders)
+    rate(out=tmp_path / "ratings", rating=Rating(), vote="soft", judgments=folders["ensemble"])
+    found = assessed(tmp_path, ratings=tmp_path / "ratings", **folders)
     # q: (a, b) right although shown the other way round, (a, c) wrong, (b, c) not unanimous;
     # r: (a, b) was learned from, (a, c) right, (b, c) wrong
     assert found["agreement"]["value"] == 0.5
@@ -59,7 +59,7 @@ def test_agreement_is_of_unanimous_pairs_that_were_not_learned(tmp_path: Path) -
     assert found["elo_tau"]["value"] == pytest.approx(1)
 
 
-def test_elos_are_compared_over_the_same_documents_at_the_same_level(tmp_path: Path) -> None:
+def test_elos_are_compared_over_the_same_documents_whatever_their_mean(tmp_path: Path) -> None:
     asked = judgments(tmp_path / "asked", [("q", a, b, "x", -0.5) for a, b in PAIRS])
     (tmp_path / "dense").mkdir()
     rate(out=tmp_path / "dense", rating=Rating(), vote="soft", judgments=asked)
@@ -74,8 +74,8 @@ def test_elos_are_compared_over_the_same_documents_at_the_same_level(tmp_path: P
         table("ratings", query_id=["q"] * 4, doc_id=list("abcd"), elo=other,
               stderr=[0.1] * 4, target=other),
     )  # fmt: skip
-    found = appraised(
-        tmp_path, asked=asked, answered=asked, ratings=tmp_path / "ratings", judgments=asked
+    found = assessed(
+        tmp_path, ensemble=asked, distilled=asked, ratings=tmp_path / "ratings", judgments=asked
     )
     assert found["elo_mse"]["value"] == pytest.approx((0.09 + 0.09) / 3)
     assert found["agreement"]["value"] is None  # all pairs were learned from

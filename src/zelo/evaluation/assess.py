@@ -1,4 +1,4 @@
-"""Stage `appraise`: what a pass is worth, by the ensemble's dense answers to some queries."""
+"""Stage `assess`: how near a pass comes to the ensemble, by all pairs of a sample of queries."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from zelo.seeding import stream
 from zelo.store import stage
 
 RESAMPLES = 10_000
-APPRAISAL = "appraisal.json"
+ASSESSMENT = "assessment.json"
 
 
 @stage(version=1)
-def appraise(
+def assess(
     *,
     out: Path,
-    asked: Path,
-    answered: Path,
+    ensemble: Path,
+    distilled: Path,
     ratings: Path,
     rating: Rating,
     vote: str,
     seed: int,
     **learned: Path,
 ) -> Mapping[str, Any]:
-    """Compare a pass with the ensemble and write `appraisal.json`.
+    """Compare a pass with the ensemble and write `assessment.json`.
 
-    `asked` and `answered` are the judgments of the ensemble and of the pairwise model about the
-    same pairs, `ratings` those of the pass, `learned` the judgments that the pairwise model learned
-    from. Each measure is a mean over queries of the sample with a 95 % bootstrap interval:
+    `ensemble` and `distilled` are the judgments of the ensemble and of the distilled model about
+    the same pairs, `ratings` those of the pass, `learned` the judgments that the distilled model
+    learned from. Each measure is a mean over queries of the sample with a 95 % bootstrap interval:
 
     - `agreement`: share of the pairs that all judges decided alike, and the model had not learned
       from, in which it chose the same document (the paper's figure 8);
@@ -45,23 +45,24 @@ def appraise(
       centred on the same documents (figure 9);
     - `elo_tau`: Kendall's τ between the two.
     """
-    said = read_table(asked, "judgments")
-    known = pa.concat_tables([read_table(folder, "judgments") for folder in learned.values()])
-    trained_on = preferences_of(known)
-    ensemble = average(said, vote)
-    model = preferences_of(read_table(answered, "judgments"))
+    judgments = read_table(ensemble, "judgments")
+    trained_on = preferences_of(
+        pa.concat_tables([read_table(folder, "judgments") for folder in learned.values()])
+    )
+    wanted = average(judgments, vote)
+    given = preferences_of(read_table(distilled, "judgments"))
     right: dict[str, list[float]] = {}
     rows = zip(
-        ensemble.query_ids, ensemble.doc_a, ensemble.doc_b, ensemble.p.tolist(),
-        ensemble.unanimous.tolist(), strict=True,
+        wanted.query_ids, wanted.doc_a, wanted.doc_b, wanted.p.tolist(),
+        wanted.unanimous.tolist(), strict=True,
     )  # fmt: skip
     for q, a, b, p, unanimous in rows:
-        if unanimous and (q, a, b) not in trained_on and (q, a, b) in model:
-            right.setdefault(q, []).append(float((model[q, a, b] > 0.5) == (p > 0.5)))
+        if unanimous and (q, a, b) not in trained_on and (q, a, b) in given:
+            right.setdefault(q, []).append(float((given[q, a, b] > 0.5) == (p > 0.5)))
     pass_elo = elos(read_table(ratings, "ratings"))
     squared: list[float] = []
     tau: list[float] = []
-    for q, dense in elos(rate_judgments(said, rating, vote).ratings).items():
+    for q, dense in elos(rate_judgments(judgments, rating, vote).ratings).items():
         both = [d for d in dense if d in pass_elo.get(q, {})]
         if len(both) < 2:
             continue
@@ -70,15 +71,17 @@ def appraise(
         squared.append(float(np.mean((x - y) ** 2)))
         tau.append(float(np.nan_to_num(kendalltau(x, y).statistic)))
     measures = {
-        "agreement": measure([float(np.mean(values)) for values in right.values()], seed),
-        "elo_mse": measure(squared, seed),
-        "elo_tau": measure(tau, seed),
+        "agreement": mean_with_interval(
+            [float(np.mean(values)) for values in right.values()], seed
+        ),
+        "elo_mse": mean_with_interval(squared, seed),
+        "elo_tau": mean_with_interval(tau, seed),
     }
-    write_json(out / APPRAISAL, measures)
+    write_json(out / ASSESSMENT, measures)
     return {"unanimous_pairs": sum(map(len, right.values())), "queries": len(squared)}
 
 
-def measure(values: Sequence[float], seed: int) -> dict[str, float | int | None]:
+def mean_with_interval(values: Sequence[float], seed: int) -> dict[str, float | int | None]:
     """Mean and interval of one value per query; None where there is no query."""
     if not values:
         return {"value": None, "low": None, "high": None, "queries": 0}
@@ -89,9 +92,9 @@ def measure(values: Sequence[float], seed: int) -> dict[str, float | int | None]
 
 def preferences_of(judgments: pa.Table) -> dict[tuple[str, str, str], float]:
     """P(a ≻ b) of each query and pair, both ways round."""
-    said = average(judgments, "soft")
+    mean = average(judgments, "soft")
     found: dict[tuple[str, str, str], float] = {}
-    for q, a, b, p in zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True):
+    for q, a, b, p in zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True):
         found[q, a, b], found[q, b, a] = p, 1 - p
     return found
 
