@@ -25,7 +25,7 @@ import numpy as np
 from machine import machine, save
 from numpy.typing import NDArray
 
-from zelo.rating import Comparisons, fit, reference, standard_errors
+from zelo.rating import Comparisons, fit, likelihood, standard_errors
 from zelo.rating.solver import MODELS
 
 PRIORS = (1e-6, 1e-3, 0.05, 1.0)
@@ -58,7 +58,7 @@ def drawn(shape: str, rng: np.random.Generator) -> dict[str, Any]:
 def exact(row: dict[str, Any], near: Reals, model: str, prior: float) -> list[mpmath.mpf]:
     """The minimum (n,), from Elos near it."""
     i, j, n = row["i"], row["j"], row["size"]
-    matrix = reference.derivatives(near, i, j, row["p"], row["weight"], model, prior)[2]
+    matrix = likelihood.derivatives(near, i, j, row["p"], row["weight"], model, prior)[2]
     inverse = np.linalg.inv(matrix)
     with mpmath.workdps(45):
         elo = [mpmath.mpf(e) for e in near]

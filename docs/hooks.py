@@ -23,7 +23,7 @@ GROUPS = {
     "sampler": "Which pairs are compared?",
     "judge": "Which of two is more relevant?",
     "distil": "May a small model answer instead?",
-    "cross": "Are queries put on one level?",
+    "cross": "Are queries put on one scale?",
     "refine": "Are failures learned from, in another pass?",
     "rating": "How relevant is each document?",
     "model": "What is trained?",

@@ -15,7 +15,7 @@ from zelo.rating import (
     Comparisons,
     batched,
     fit,
-    fit_levels,
+    fit_query_biases,
     fit_rankings,
     reference,
     standard_errors,
@@ -236,7 +236,7 @@ def check_rankings(example: tuple[list[int], list[list[int]], float]) -> None:
         expect(np.abs(gradient).max() < 1e-6 * (1 + len(mine)), "rankings: a gradient", gradient)
 
 
-def draw_levels(rng: random.Random) -> tuple[Any, ...]:
+def draw_query_biases(rng: random.Random) -> tuple[Any, ...]:
     """Elos of three queries, and comparisons across them."""
     draw = np.random.default_rng(rng.getrandbits(64))
     sizes = draw.integers(1, 4, 3)
@@ -259,22 +259,22 @@ def draw_levels(rng: random.Random) -> tuple[Any, ...]:
     )
 
 
-def check_levels(example: tuple[Any, ...]) -> None:
-    """Levels are finite and sum to 0; what cannot be is a `ValueError`."""
+def check_query_biases(example: tuple[Any, ...]) -> None:
+    """Biases of queries are finite and sum to 0; what cannot be is a `ValueError`."""
     *columns, model = example
     try:
-        found = fit_levels(*columns, model=model)
+        found = fit_query_biases(*columns, model=model)
     except ValueError as error:
         expect(str(error).startswith("row "), "no row", error)
         return
-    expect(np.isfinite([found.bias, found.stderr]).all(), "levels: not finite", found)
-    expect(found.converged, "levels: not converged", example)
+    expect(np.isfinite([found.bias, found.stderr]).all(), "query biases: not finite", found)
+    expect(found.converged, "query biases: not converged", example)
     top = np.abs(found.bias).max(initial=1.0)
-    expect(abs(found.bias.sum()) < 1e-9 * top, "levels do not sum to 0", found)
+    expect(abs(found.bias.sum()) < 1e-9 * top, "query biases do not sum to 0", found)
 
 
 def draw_elos(rng: random.Random) -> tuple[list[float], list[int], list[float] | None]:
-    """Elos of queries of some sizes, and perhaps levels."""
+    """Elos of queries of some sizes, and perhaps biases."""
     sizes = [rng.randrange(4) for _ in range(rng.randrange(4))]
     pool = (0.0, -0.0, 1.0, -1.0, 30.0, -1e6, 5e-324, 1e-9, rng.gauss(0, 1))
     bias = [rng.choice(pool) for _ in sizes] if rng.random() < 0.5 else None

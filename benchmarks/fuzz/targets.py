@@ -76,7 +76,7 @@ from benchmarks.fuzz.judging import (
 from benchmarks.fuzz.rating import (
     check_bad_comparisons,
     check_judges,
-    check_levels,
+    check_query_biases,
     check_rankings,
     check_reference,
     check_sameness,
@@ -85,7 +85,7 @@ from benchmarks.fuzz.rating import (
     draw_bad_comparisons,
     draw_comparisons,
     draw_elos,
-    draw_levels,
+    draw_query_biases,
     draw_rankings,
 )
 from hypothesis import strategies as st
@@ -242,7 +242,7 @@ TARGETS_OF = (
     Target("bad_comparisons", draw_bad_comparisons, check_bad_comparisons, 40_000),
     Target("judges", lambda rng: (draw_comparisons(rng), rng.randrange(100)), check_judges, 3_000),
     Target("rankings", draw_rankings, check_rankings, 15_000),
-    Target("levels", draw_levels, check_levels, 15_000),
+    Target("query_biases", draw_query_biases, check_query_biases, 15_000),
     Target("targets", draw_elos, check_targets, 20_000),
     Target("graph", draw_graph, check_graph, 40_000),
     Target("rounds", draw_rounds, check_rounds, 2_000),

@@ -1,4 +1,4 @@
-"""Do scores mean the same for every query? Elos before and after the cross-query level, and
+"""Do scores mean the same for every query? Elos before and after the cross-query bias, and
 thresholds on the scores of first stages.
 
     python experiments/calibration/run.py COLLECTIONS
@@ -24,7 +24,7 @@ from scipy.special import expit
 from zelo.artifacts import read_json, read_table
 from zelo.data.texts import query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, Reliability, fit_probability, reliability
-from zelo.rating.crossquery import fit_levels
+from zelo.rating.query_bias import fit_query_biases
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 
@@ -45,7 +45,7 @@ def zelo(*arguments: str) -> None:
 
 
 def elos_before_and_after(collection: Path) -> dict[str, Reliability]:
-    """Reliability of Elos of training queries, and of Elos with their query's level added."""
+    """Reliability of Elos of training queries, and of Elos with their query's bias added."""
     run = OUT / collection.name
     data = ["data=beir", f"data.path={collection}", f"hydra.run.dir={run}"]
     zelo("run", *data, "stages=[load,retrieve]")
@@ -63,8 +63,8 @@ def elos_before_and_after(collection: Path) -> dict[str, Reliability]:
     rated: dict[str, dict[str, float]] = {}
     for row in read_table(at["rate"], "ratings").to_pylist():
         rated.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
-    level = levels(rated, seen)
-    raised = {q: {d: e + level[q] for d, e in elos.items()} for q, elos in rated.items()}
+    bias = query_biases(rated, seen)
+    raised = {q: {d: e + bias[q] for d, e in elos.items()} for q, elos in rated.items()}
     found = {}
     for name, scores in (("Elo", rated), ("Elo + level", raised)):
         rankings = {q: list(elos.items()) for q, elos in scores.items()}
@@ -93,10 +93,10 @@ def what_judges_see(
     }
 
 
-def levels(
+def query_biases(
     rated: Mapping[str, Mapping[str, float]], seen: Mapping[tuple[str, str], float]
 ) -> dict[str, float]:
-    """Level of each query, from random cycles through all of them; of each, a random document.
+    """Bias of each query, from random cycles through all of them; of each, a random document.
 
     Judges answer as METHOD's noise model says.
     """
@@ -114,7 +114,7 @@ def levels(
     i, j = np.array(first), np.array(second)
     noise = rng.normal(0, 0.2, (JUDGES, len(i)))
     said = 0.98 * expit(hidden[i] - hidden[j] + noise) + 0.02 * rng.random(noise.shape)
-    fitted = fit_levels(flat, offsets, i, j, said.mean(0))
+    fitted = fit_query_biases(flat, offsets, i, j, said.mean(0))
     return dict(zip(rated, fitted.bias.tolist(), strict=True))
 
 

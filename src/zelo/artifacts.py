@@ -59,11 +59,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             "query_b": TEXT,
         }
     ),
-    # rate: `ratings` per document, `fits` and `levels` per query, `judges` per judge
+    # rate: `ratings` per document, `fits` and `query_biases` per query, `judges` per judge
     "ratings": pa.schema(
         {"query_id": TEXT, "doc_id": TEXT, "elo": REAL, "stderr": REAL, "target": REAL}
     ),
-    "levels": pa.schema({"query_id": TEXT, "level": REAL, "stderr": REAL}),
+    "query_biases": pa.schema({"query_id": TEXT, "bias": REAL, "stderr": REAL}),
     "fits": pa.schema(
         {
             "query_id": TEXT,

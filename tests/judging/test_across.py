@@ -97,7 +97,7 @@ def test_a_paid_judge_compares_them(cli: Cli, tmp_path: Path, toy: list[str]) ->
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     store = tmp_path / "work" / "outputs" / "store"
-    (rated,) = store.glob("rate/*/levels.parquet")
+    (rated,) = store.glob("rate/*/query_biases.parquet")
     assert rated.is_file()
     said = [read_table(record.parent, "judgments") for record in store.glob("judge/*/stage.json")]
     rows = [row for table in said for row in table.to_pylist() if row["query_b"] is not None]

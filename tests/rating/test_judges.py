@@ -6,7 +6,7 @@ from scipy.special import erf
 
 from zelo.comparison.graphs import Cycles
 from zelo.rating import Comparisons, fit
-from zelo.rating.judges import JudgeFit, agreement, fit_judges
+from zelo.rating.judges import JudgeFit, fit_judges
 
 SCALE, BIAS = np.array([12.0, 6.0, 3.0]) / 7, np.array([0.4, 0.0, -0.3])
 
@@ -54,14 +54,6 @@ def test_the_elos_are_better_than_with_all_judges_alike(fitted: tuple) -> None:
     assert np.corrcoef(found.elo, truth)[0, 1] > np.corrcoef(plain, truth)[0, 1] + 0.01
     inside = np.abs(found.elo - truth) < 1.96 * found.stderr
     assert 0.92 < inside.mean() < 0.98
-
-
-def test_agreement_follows_discrimination(fitted: tuple) -> None:
-    found, comparisons, judge, _ = fitted
-    share = agreement(comparisons, judge, 3, found.elo)
-    assert share[0] > share[1] > share[2] > 0.5
-    none = agreement(comparisons, judge, 4, found.elo)
-    assert np.isnan(none[3])
 
 
 def test_judges_that_are_alike_are_found_alike() -> None:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.special import erfc
 
-from zelo.rating import kernels, reference
+from zelo.rating import kernels, likelihood
 from zelo.rating.kernels.likelihoods import exp_minus
-from zelo.rating.likelihood import LIKELIHOODS
+from zelo.rating.likelihood_torch import LIKELIHOODS
 
 MODELS = ["thurstone", "bradley_terry"]
 
@@ -25,17 +25,17 @@ def test_derivatives_are_autograds(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_reference_and_the_tensors_agree(model: str) -> None:
+def test_the_arrays_and_the_tensors_agree(model: str) -> None:
     d, p = np.linspace(-6, 6, 97), np.linspace(0, 1, 97)
     tensors = LIKELIHOODS[model](torch.from_numpy(d), torch.from_numpy(p))
-    for ours, theirs in zip(reference.LIKELIHOODS[model](d, p), tensors, strict=True):
+    for ours, theirs in zip(likelihood.LIKELIHOODS[model](d, p), tensors, strict=True):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_the_models_are_methods() -> None:
     d = np.linspace(-3, 3, 13)
     thurstone, bradley_terry = (
-        np.exp(-reference.LIKELIHOODS[model](d, np.ones(13))[0]) for model in MODELS
+        np.exp(-likelihood.LIKELIHOODS[model](d, np.ones(13))[0]) for model in MODELS
     )
     # (1 + erf d) / 2 = erfc(−d) / 2, without the cancellation
     np.testing.assert_allclose(thurstone, erfc(-d) / 2, rtol=1e-12)
@@ -81,7 +81,7 @@ def test_the_kernels_are_exact_from_the_middle_to_the_tails(model: str, p: float
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 def test_tails_are_finite_and_convex(model: str, d: float, p: float) -> None:
     values = LIKELIHOODS[model](*(torch.tensor([x], dtype=torch.float64) for x in (d, p)))
-    others = reference.LIKELIHOODS[model](np.array([d]), np.array([p]))
+    others = likelihood.LIKELIHOODS[model](np.array([d]), np.array([p]))
     for loss, slope, curvature in ([float(v) for v in values], [float(v[0]) for v in others]):
         assert np.isfinite([loss, slope, curvature]).all()
         assert loss >= 0
@@ -91,6 +91,4 @@ def test_tails_are_finite_and_convex(model: str, d: float, p: float) -> None:
 def test_exp_is_exact() -> None:
     for u in np.concatenate([np.linspace(0, 1, 101), np.linspace(1, 700, 501)]):
         with mpmath.workdps(30):
-            assert exp_minus(u) == pytest.approx(
-                float(mpmath.exp(-mpmath.mpf(u))), rel=4e-16
-            )
+            assert exp_minus(u) == pytest.approx(float(mpmath.exp(-mpmath.mpf(u))), rel=4e-16)

@@ -103,7 +103,7 @@ def test_any_order_and_any_block_give_the_same(
     assert mixed.keys() == expected.keys()
     for key, values in expected.items():
         assert mixed[key] == pytest.approx(values, abs=1e-8)
-    monkeypatch.setattr(rate_file, "WHOLE", 10)
+    monkeypatch.setattr(rate_file, "IN_MEMORY", 10)
     for block in (7, 20, 33, 1000):
         monkeypatch.setattr(rate_file, "BLOCK", block)
         out, counts = RateFile(file=whole, rating=Rating()).run()

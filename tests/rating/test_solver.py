@@ -24,6 +24,7 @@ from zelo.rating import (
     difference_errors,
     dispersion,
     fit,
+    likelihood,
     reference,
     solver,
     standard_errors,
@@ -134,7 +135,7 @@ def test_the_fast_solvers_are_the_reference(
 def test_covariance_is_the_inverse_hessian_on_the_zero_sum_subspace(model: str) -> None:
     c = instance(np.random.default_rng(5), [9])
     elo = fit(c, model, 0.05).elo
-    _, _, matrix = reference.derivatives(elo, c.i, c.j, c.p, c.weight, model, 0.05, c.known)
+    _, _, matrix = likelihood.derivatives(elo, c.i, c.j, c.p, c.weight, model, 0.05, c.known)
     found = covariance(c, elo, 0, model, 0.05)
     np.testing.assert_allclose(found, reference.covariance(matrix), atol=1e-12)
     np.testing.assert_allclose(found.sum(0), 0, atol=1e-12)
@@ -144,7 +145,7 @@ def test_covariance_is_the_inverse_hessian_on_the_zero_sum_subspace(model: str) 
 
     # and the Hessian is that of the objective, by finite differences of its gradient
     def gradient(e: NDArray[np.float64]) -> NDArray[np.float64]:
-        return reference.derivatives(e, c.i, c.j, c.p, c.weight, model, 0.05, c.known)[1]
+        return likelihood.derivatives(e, c.i, c.j, c.p, c.weight, model, 0.05, c.known)[1]
 
     for a in range(9):
         h = np.zeros(9)
@@ -485,7 +486,7 @@ def test_a_document_on_a_thread_is_rated_as_well_as_the_heavy_ones() -> None:
     assert fitted.converged.all()
 
     def pull(x: float) -> float:  # of the third's Elo −2x, where the tied ones are at x
-        return float(reference.thurstone(np.array([3 * x]), np.ones(1))[1][0]) + 0.05 * 2 * x
+        return float(likelihood.thurstone(np.array([3 * x]), np.ones(1))[1][0]) + 0.05 * 2 * x
 
     x = brentq(pull, 0, 5, xtol=1e-15)
     off = fitted.error[0] * standard_errors(c, fitted.elo) + 2e-9  # and the tie gives by that
@@ -497,7 +498,7 @@ def test_a_document_on_a_thread_is_rated_as_well_as_the_heavy_ones() -> None:
 def test_curvatures_change_as_slowly_as_the_bound_needs(model: str) -> None:
     d = np.linspace(-12, 12, 4801)
     for p in (0.0, 1e-6, 0.3, 0.5, 0.9, 1.0):
-        curvature = reference.LIKELIHOODS[model](d, np.full_like(d, p))[2]
+        curvature = likelihood.LIKELIHOODS[model](d, np.full_like(d, p))[2]
         told = curvature > 1e-60
         change = np.abs(np.diff(np.log(curvature[told])) / np.diff(d[told]))
         most = 2 * np.abs(d[told]).clip(0.005)[1:] + 0.5 if model == "thurstone" else 1.0

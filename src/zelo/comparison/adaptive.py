@@ -18,7 +18,7 @@ from zelo.comparison.graphs import Cycles
 from zelo.comparison.sampler import BaseSampler, Edges
 from zelo.config import option
 from zelo.rating.comparisons import Comparisons, Reals
-from zelo.rating.reference import LIKELIHOODS
+from zelo.rating.likelihood import LIKELIHOODS
 from zelo.rating.solver import covariance, dispersion, fit
 
 

@@ -19,7 +19,7 @@ from zelo.store import stage
 
 
 class CrossQuery(Component):
-    """`cross=on`: documents of different queries are compared, so that Elos get a common level."""
+    """`cross=on`: documents of different queries are compared, which puts Elos on one scale."""
 
     cycles: int = option(2, "cycles through all queries; each meets about twice as many", ge=1)
     per_edge: int = option(1, "comparisons between two queries that meet", ge=1)

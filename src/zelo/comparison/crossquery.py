@@ -11,13 +11,13 @@ from zelo.rating.comparisons import Wholes
 def cross_pairs(
     offsets: Wholes, cycles: int, rng: np.random.Generator, per_edge: int = 1
 ) -> tuple[Wholes, Wholes]:
-    """Which documents of different queries to compare: two arrays (M,) of places among all.
+    """Which documents of different queries to compare: two arrays (M,) of indices among all.
 
     Queries are joined by random Hamiltonian cycles, so that their graph is connected, nearly
     `2 · cycles`-regular and of low diameter. For an edge, `per_edge` documents are drawn from each
     of its two queries, at the same random height of both: documents are in the order of their
     Elos or of the first stage. Before anything is known, equal heights are what is closest to equal
-    levels, where an answer says most.
+    relevance, where an answer says most.
 
     `offsets` (Q + 1,) says where each query's documents begin; queries without any are left out.
     """

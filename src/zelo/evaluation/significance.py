@@ -15,12 +15,12 @@ BLOCK = 500  # resamples drawn at once: bounds memory
 
 
 def bootstrap_interval(
-    values: Values, rng: np.random.Generator, resamples: int = 10_000, level: float = 0.95
+    values: Values, rng: np.random.Generator, resamples: int = 10_000, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `values` (queries,); (nan, nan) for none."""
     if len(values) == 0:
         return float("nan"), float("nan")
-    return quantiles(bootstrap_means(values, rng, resamples), level)
+    return quantiles(bootstrap_means(values, rng, resamples), confidence)
 
 
 def bootstrap_means(values: Values, rng: np.random.Generator, resamples: int) -> Values:
@@ -32,9 +32,9 @@ def bootstrap_means(values: Values, rng: np.random.Generator, resamples: int) ->
     return np.concatenate(means)[:resamples]
 
 
-def quantiles(means: Values, level: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the share `level` of `means`, and as many below as above it."""
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def quantiles(means: Values, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval that holds the share `confidence` of `means`, and as many below as above it."""
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 

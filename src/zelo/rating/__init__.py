@@ -11,8 +11,8 @@ for the stage `rate` and `zelo rate`.
 """
 
 from zelo.rating.comparisons import ComparisonError, Comparisons
-from zelo.rating.crossquery import Levels, fit_levels
 from zelo.rating.plackett_luce import fit_rankings
+from zelo.rating.query_bias import QueryBiases, fit_query_biases
 from zelo.rating.solver import (
     Fit,
     covariance,
@@ -27,12 +27,12 @@ __all__ = [
     "ComparisonError",
     "Comparisons",
     "Fit",
-    "Levels",
+    "QueryBiases",
     "covariance",
     "difference_errors",
     "dispersion",
     "fit",
-    "fit_levels",
+    "fit_query_biases",
     "fit_rankings",
     "standard_errors",
     "targets",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zelo.rating.comparisons import Comparisons, Reals, Wholes
-from zelo.rating.likelihood import LIKELIHOODS
+from zelo.rating.likelihood_torch import LIKELIHOODS
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
@@ -67,7 +67,7 @@ class Block:
         return flat[self.flat_i] - flat[self.flat_j] + self.known_M
 
     def bend_per_length(self, elo: Tensor) -> Tensor:
-        """The bend (Q,) of `reference.error_bounds` for a step of length 1, at the Elos (Q, N)."""
+        """The bend (Q,) of `likelihood.error_bounds` for a step of length 1, at the Elos (Q, N)."""
         farthest = torch.zeros(len(elo), dtype=torch.float64, device=elo.device)
         farthest = farthest.scatter_reduce(0, self.query_M, self.differences(elo).abs(), "amax")
         return (self.steep * farthest + 1.0) * math.sqrt(2.0 / self.prior)
@@ -111,7 +111,7 @@ def blocks(
 def fit(
     comparisons: Comparisons, model: str, prior: float, tolerance: float, start: Reals | None
 ) -> tuple[Reals, Wholes, Reals, Reals]:
-    """Elos (D,), Newton steps, errors and heaviest documents (Q,); see `kernels.solve`."""
+    """Elos (D,), Newton steps, errors and heaviest documents (Q,); see `kernels/newton.py`."""
     elos = np.zeros(int(comparisons.offsets[-1]))
     iterations = np.zeros(comparisons.queries, np.int64)
     errors, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
@@ -137,7 +137,7 @@ def newton(elo: Tensor, block: Block, tolerance: float) -> tuple[Tensor, Tensor,
     for _ in range(MAX_STEPS + 1):
         factor = torch.linalg.cholesky_ex(hessian)[0]
         direction = -torch.cholesky_solve(gradient.unsqueeze(2), factor).squeeze(2)
-        # The bounds of `reference.error_bounds`
+        # The bounds of `likelihood.error_bounds`
         pull = (hessian @ direction.unsqueeze(2)).squeeze(2)
         left = (gradient + pull).square().sum(1).sqrt() / math.sqrt(block.prior)
         decrement = (direction * pull).sum(1).clamp_min(0.0).sqrt() + left
@@ -177,7 +177,7 @@ def centred(elo: Tensor, block: Block) -> Tensor:
 
 
 def standard_errors(comparisons: Comparisons, elos: Reals, model: str, prior: float) -> Reals:
-    """Standard errors (D,); see `solver.standard_errors` and, for the method, `kernels.py`."""
+    """Standard errors (D,); see `solver.standard_errors`, and `kernels/uncertainty.py` for how."""
     stderr = np.zeros(int(comparisons.offsets[-1]))
     for _, block in blocks(comparisons, model, prior, comparisons.device):
         elo = torch.zeros(block.real.shape, dtype=torch.float64, device=comparisons.device)

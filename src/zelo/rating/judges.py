@@ -79,28 +79,15 @@ def fit_judges(
         change = max(np.abs(np.log(now[0] / scale)).max(), np.abs(now[1] - bias).max())
         (scale, bias), converged = now, bool(change <= tolerance)
     # The Elos were fitted with a prior of variance 1, which is now put into their scale.
-    level = float(scale.mean())
-    estimated = 1 / level**2
-    scale, prior = scale / level, estimated if prior is None else prior
-    elo, _ = _posterior(data, elo * level, scale, bias, prior)
+    mean = float(scale.mean())
+    estimated = 1 / mean**2
+    scale, prior = scale / mean, estimated if prior is None else prior
+    elo, _ = _posterior(data, elo * mean, scale, bias, prior)
     stderr, judge_stderr = _standard_errors(data, elo, scale, bias, prior)
     return JudgeFit(
         elo, stderr, bias, judge_stderr[data.judges :], scale, judge_stderr[: data.judges],
         estimated, steps, converged,
     )  # fmt: skip
-
-
-def agreement(comparisons: Comparisons, judge: ArrayLike, judges: int, elo: Reals) -> Reals:
-    """Share (K,) of each judge's answers, ties left out, that prefer the document of higher Elo.
-
-    The Elos are the consensus. NaN for a judge that never preferred anything.
-    """
-    of, d = whole("judge", judge), comparisons.differences(elo)
-    choice = np.sign(comparisons.p - 0.5)
-    told = (choice != 0) & (d != 0)
-    right = np.bincount(of[told], choice[told] == np.sign(d[told]), judges)
-    total = np.bincount(of[told], minlength=judges)
-    return np.where(total > 0, right / np.maximum(total, 1), np.nan)
 
 
 class _Data:
@@ -183,7 +170,7 @@ def _inverse(data: _Data, q: int, curvature: Reals, prior: float) -> Reals:
     adjacency = np.bincount(place, curvature[low:high], n * n).reshape(n, n)
     adjacency += adjacency.T
     matrix = np.diag(adjacency.sum(1) + prior) - adjacency
-    stiff = matrix.diagonal().max()  # see kernels.standard_errors
+    stiff = matrix.diagonal().max()  # see kernels/uncertainty.py
     return np.asarray(inverted(matrix + stiff / n) - 1 / (n * (prior + stiff)))
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
-from zelo.rating import reference
 from zelo.rating.comparisons import Reals, Wholes, host, whole
+from zelo.rating.likelihood import error_bounds
 from zelo.rating.solver import MODELS, Fit, checked, left_by_doubles
 
 MAX_STEPS = 200
@@ -61,15 +61,15 @@ def _newton(
 ) -> tuple[Reals, int, float]:
     """Damped Newton steps for one query: Elos (n,), steps taken, how far off they may be.
 
-    `reference.error_bounds` holds with the steepness of Bradley–Terry: along u the third derivative
-    of a choice is at most max u − min u, itself at most √2 |u|, times its second.
+    `likelihood.error_bounds` holds with the steepness of Bradley–Terry: along u the third
+    derivative of a choice is at most max u − min u, itself at most √2 |u|, times its second.
     """
     e: Reals = np.zeros(n)
     value, gradient, matrix = derivatives(e, rankings, prior)
     for steps in range(MAX_STEPS + 1):
         direction = np.asarray(-np.linalg.solve(matrix, gradient), dtype=np.float64)
         step = 1.0
-        before, after = reference.error_bounds(
+        before, after = error_bounds(
             gradient, matrix, direction, np.zeros(0), "bradley_terry", prior
         )
         if before <= tolerance or steps == MAX_STEPS:

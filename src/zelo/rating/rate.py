@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zelo.artifacts import Table
     from zelo.rating.comparisons import Reals, Wholes
     from zelo.rating.judges import JudgeFit
-    from zelo.rating.tables import Encoded
+    from zelo.rating.tables import EncodedComparisons
 
 
 class Rating(Component):
@@ -49,7 +49,7 @@ def compiled() -> None:
         raise UserError(f"rating: numba cannot compile here ({in_words(error)})") from None
 
 
-@stage(version=4)
+@stage(version=5)
 def rate(
     *,
     out: Path,
@@ -63,21 +63,27 @@ def rate(
 
     `judgments` are folders, one for each round that judges were asked in. The answers of all judges
     about a comparison are averaged, unless the judges are modelled. `cross` has judgments across
-    queries: the level of each query is fitted to them, written as `levels`, and targets are on the
-    common scale.
+    queries: the bias of each query is fitted to them, written as `query_biases`, and targets are on
+    the common scale.
     """
     from zelo.rating.tables import encode
 
-    said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
-    single = encode(said, vote, "judgments")
-    rated = rate_judgments(said, rating, vote)
+    answers = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
+    single = encode(answers, vote, "judgments")
+    rated = rate_judgments(answers, rating, vote)
     ratings, counts = rated.ratings, rated.counts
     if cross is not None:
-        from zelo.rating.levels import leveled
+        from zelo.rating.common_scale import on_common_scale
 
-        said_across = read_table(cross, "judgments")
-        ratings, levels, more = leveled(ratings, said_across, rating, cross_vote)
-        write_table(out, "levels", levels)
+        ratings, biases, more = on_common_scale(
+            ratings,
+            read_table(cross, "judgments"),
+            cross_vote,
+            model=rating.model,
+            prior=rating.prior,
+            target=rating.target,
+        )
+        write_table(out, "query_biases", biases)
         counts |= more
     write_table(out, "ratings", ratings)
     write_table(out, "fits", rated.fits)
@@ -87,13 +93,13 @@ def rate(
     return counts
 
 
-def rate_judgments(said: Table, rating: Rating, vote: str) -> Rated:
+def rate_judgments(judgments: Table, rating: Rating, vote: str) -> Rated:
     """Rate the queries of a table `judgments`."""
     from zelo.rating.tables import encode
 
     if rating.joint_judges:
-        return rate_encoded(encode(said, vote, "judgments"), rating)
-    preferences = average(said, vote)
+        return rate_encoded(encode(judgments, vote, "judgments"), rating)
+    preferences = average(judgments, vote)
     columns = {
         "query_id": preferences.query_ids + [key[0] for key in preferences.unanswered],
         "doc_a": preferences.doc_a + [key[1] for key in preferences.unanswered],
@@ -123,7 +129,7 @@ class Rated:
         }
 
 
-def rate_encoded(encoded: Encoded, rating: Rating) -> Rated:
+def rate_encoded(encoded: EncodedComparisons, rating: Rating) -> Rated:
     """Elos, standard errors and targets of the documents of `encoded`, and how each fit went."""
     from zelo.rating.solver import fit, standard_errors
     from zelo.rating.targets import targets
@@ -153,7 +159,7 @@ def rate_encoded(encoded: Encoded, rating: Rating) -> Rated:
         target=targets(rating.target, rating.model, elo, comparisons.offsets),
     )
 
-    def everywhere(values: Any, otherwise: Any) -> Any:
+    def of_all_queries(values: Any, otherwise: Any) -> Any:
         """A value per answered query, and `otherwise` for those that no judge answered."""
         whole = np.full(len(encoded.answered), otherwise)
         whole[encoded.answered] = values
@@ -162,12 +168,12 @@ def rate_encoded(encoded: Encoded, rating: Rating) -> Rated:
     fits = table(
         "fits",
         query_id=encoded.query_ids,
-        documents=everywhere(comparisons.sizes, 0).astype(np.int32),
-        comparisons=everywhere(np.diff(comparisons.row_offsets), 0).astype(np.int32),
+        documents=of_all_queries(comparisons.sizes, 0).astype(np.int32),
+        comparisons=of_all_queries(np.diff(comparisons.row_offsets), 0).astype(np.int32),
         unanswered=encoded.unanswered.astype(np.int32),
-        components=everywhere(comparisons.components, 0).astype(np.int32),
-        iterations=everywhere(iterations, 0).astype(np.int32),
-        converged=everywhere(converged, True),
+        components=of_all_queries(comparisons.components, 0).astype(np.int32),
+        iterations=of_all_queries(iterations, 0).astype(np.int32),
+        converged=of_all_queries(converged, True),
     )
     return Rated(ratings, fits, judges)
 
@@ -183,7 +189,7 @@ class JudgeTally:
     def __init__(self) -> None:
         self.counts: dict[str, Wholes] = {}
 
-    def add(self, encoded: Encoded, elo: Reals) -> None:
+    def add(self, encoded: EncodedComparisons, elo: Reals) -> None:
         """Count the answers of `encoded`, whose documents have the Elos `elo` (D,)."""
         k, comparisons = len(encoded.judges), encoded.comparisons
         choice, d = np.sign(comparisons.p - 0.5), comparisons.differences(elo)
@@ -191,21 +197,21 @@ class JudgeTally:
         def per_judge(rows: Any) -> Wholes:
             return np.bincount(encoded.judge[rows], minlength=k)
 
-        told = (choice != 0) & (d != 0)
+        decided = (choice != 0) & (d != 0)
         columns = [
             per_judge(slice(None)),
             encoded.failed,
             per_judge(choice == 0),
             per_judge(choice > 0),
-            per_judge(told),
-            per_judge(told & (choice == np.sign(d))),
+            per_judge(decided),
+            per_judge(decided & (choice == np.sign(d))),
         ]
         for name, row in zip(encoded.judges, np.stack(columns, 1), strict=True):
             self.counts[name] = self.counts.get(name, np.zeros(len(columns), np.int64)) + row
 
-    def table(self, encoded: Encoded, fitted: JudgeFit | None) -> Table:
+    def table(self, encoded: EncodedComparisons, fitted: JudgeFit | None) -> Table:
         """The table `judges`; `fitted` has the judges of `encoded`, in their order."""
-        answers, failed, ties, first, told, right = np.array(list(self.counts.values())).T
+        answers, failed, ties, first, decided, right = np.array(list(self.counts.values())).T
         modelled = {
             name: None
             if fitted is None
@@ -219,7 +225,7 @@ class JudgeTally:
             failed=failed.astype(np.int32),
             ties=ties.astype(np.int32),
             first=first / np.maximum(answers - ties, 1),
-            agreement=right / np.maximum(told, 1),
+            agreement=right / np.maximum(decided, 1),
             **{
                 name: [None if values is None else values[judge] for judge in self.counts]
                 for name, values in modelled.items()
@@ -227,7 +233,7 @@ class JudgeTally:
         )
 
 
-def elos_of(encoded: Encoded, ratings: Table) -> Reals:
+def elos_of(encoded: EncodedComparisons, ratings: Table) -> Reals:
     """Elos of `ratings` in the order of the documents of `encoded`."""
     keys = zip(ratings["query_id"].to_pylist(), ratings["doc_id"].to_pylist(), strict=True)
     elo = dict(zip(keys, ratings["elo"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from zelo.progress import Progress
 from zelo.rating.rate import JudgeTally, Rating, rate_encoded
 from zelo.rating.tables import OPTIONAL, REQUIRED, encode
 
-WHOLE = 4_000_000  # rows up to which a file is held in memory, and its queries may be in any order
+IN_MEMORY = 4_000_000  # rows up to which a file is held, and its queries may be in any order
 BLOCK = 1_000_000  # rows read at once of a longer one
 
 
@@ -48,7 +49,7 @@ class RateFile(Component):
         progress = Progress(rows, "rating")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with writing(out, "ratings") as ratings, writing(out, "fits") as fits:
+            with table_writer(out, "ratings") as ratings, table_writer(out, "fits") as fits:
                 for first_row, block in blocks:
                     encoded = encode(block, self.vote, str(self.file), first_row)
                     rated = rate_encoded(encoded, self.rating)
@@ -81,26 +82,20 @@ def judges_as_text(folder: Path) -> str:
     return "\n".join(lines)
 
 
-class writing:  # noqa: N801  # read as a verb
-    """A Parquet file that takes its place when the block succeeds."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.replacing = replacing(folder / f"{name}.parquet")
-        self.schema = SCHEMAS[name]
-
-    def __enter__(self) -> Any:
-        self.writer = pq.ParquetWriter(self.replacing.__enter__(), self.schema, compression="zstd")
-        return self.writer
-
-    def __exit__(self, *error: Any) -> None:
-        self.writer.close()
-        self.replacing.__exit__(*error)
+@contextmanager
+def table_writer(folder: Path, name: str) -> Iterator[Any]:
+    """Writer of a Parquet file that takes its place when the block succeeds."""
+    with (
+        replacing(folder / f"{name}.parquet") as temporary,
+        pq.ParquetWriter(temporary, SCHEMAS[name], compression="zstd") as writer,
+    ):
+        yield writer
 
 
 def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | None]:
     """Tables in which every query is whole, each with the number of its first row; and all rows.
 
-    A file longer than `WHOLE` rows is read in blocks, for which the rows of a query must stand
+    A file longer than `IN_MEMORY` rows is read in blocks, for which the rows of a query must stand
     together; `at_once` refuses such a file.
     """
     with reading(path):
@@ -115,11 +110,11 @@ def read(path: Path, at_once: bool) -> tuple[Iterator[tuple[int, Table]], int | 
         ids = [name for name in names if name in texts and is_text(schema.field(name).type)]
         file = pq.ParquetFile(path, read_dictionary=ids)
     rows = file.metadata.num_rows
-    if rows <= WHOLE:
+    if rows <= IN_MEMORY:
         return guarded(((0, file.read(columns=names)) for _ in range(min(rows, 1))), path), rows
     if at_once:
         raise UserError(
-            f"{path}: {rows:,} rows; judges are modelled for at most {WHOLE:,}: "
+            f"{path}: {rows:,} rows; judges are modelled for at most {IN_MEMORY:,}: "
             f"leave out rating.joint_judges, or rate a part of the queries"
         )
     return guarded(whole_queries(file, names, path), path), rows
@@ -171,6 +166,6 @@ def check_new(block: Table, seen: set[str], path: Path) -> None:
     if again is not None:
         raise UserError(
             f"{path}: the rows of query {again!r} do not stand together, which a file of more than "
-            f"{WHOLE:,} rows needs; sort it by query_id"
+            f"{IN_MEMORY:,} rows needs; sort it by query_id"
         )
     seen.update(ids)

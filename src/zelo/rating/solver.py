@@ -1,7 +1,7 @@
 """Maximum a posteriori Elos of many queries, and how sure they are.
 
-On a CPU the compiled `kernels.py` works, on a CUDA device the batched `batched.py`; both are tested
-against the readable `reference.py`.
+On a CPU the compiled functions of `kernels/` work, on a CUDA device the batched `batched.py`; both
+are tested against the readable `reference.py`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fit(
 
     Each Elo of a fit that converged is within `tolerance` of its standard error (see
     `standard_errors`) of the minimum's, and so within `tolerance / √prior`, or within what doubles
-    leave where that is more (`left_by_doubles`). `reference.error_bounds` has the proof. `start`
+    leave where that is more (`left_by_doubles`). `likelihood.error_bounds` has the proof. `start`
     (D,) is where to begin, by default a weighted least-squares fit to the preferences. `threads`
     are the CPU's, by default all there are.
 
@@ -158,7 +158,7 @@ def covariance(
 
     The standard error of `e_i − e_j` is `√(C_ii + C_jj − 2 C_ij)`; see `difference_errors`.
     """
-    from zelo.rating import reference
+    from zelo.rating import likelihood
 
     checked(model, prior)
     rows = comparisons.rows_of(query)
@@ -167,9 +167,9 @@ def covariance(
     i, j = comparisons.i[rows], comparisons.j[rows]
     p, weight = comparisons.p[rows], comparisons.weight[rows]
     known = comparisons.known[rows] if len(comparisons.known) else 0.0
-    _, _, matrix = reference.derivatives(elos, i, j, p, weight, model, prior, known)
+    _, _, matrix = likelihood.derivatives(elos, i, j, p, weight, model, prior, known)
     n = len(matrix)
-    # The constant vector is an eigenvector (eigenvalue: the prior); see kernels.standard_errors.
+    # The constant vector is an eigenvector (eigenvalue: the prior); see kernels/uncertainty.py.
     stiff = matrix.diagonal().max()
     inverse = np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff))
     return np.asarray((inverse + inverse.T) / 2)

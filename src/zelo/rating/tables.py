@@ -20,7 +20,7 @@ OPTIONAL = ("p", "score", "weight", "judge")
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedComparisons:
     """A table's comparisons; of its queries, those that have an answer are numbered."""
 
     query_ids: pa.Array  # of all queries, in order of first appearance
@@ -33,7 +33,7 @@ class Encoded:
     failed: Wholes  # (judges,) rows without an answer
 
 
-def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
+def encode(table: Table, vote: str, where: str, first_row: int = 0) -> EncodedComparisons:
     """Number queries and documents of a table with columns `query_id`, `doc_a`, `doc_b`, and either
     `p` in [0, 1], P(a ≻ b), or `score` in [−1, 1], −1 for `doc_a`; null: no answer.
 
@@ -85,7 +85,7 @@ def encode(table: Table, vote: str, where: str, first_row: int = 0) -> Encoded:
             f"{where}: row {first_row + rows[error.row]}, query "
             f"{query_ids[int(query[rows][error.row])].as_py()!r}: {error.problem}"
         ) from None
-    return Encoded(
+    return EncodedComparisons(
         query_ids=query_ids,
         answered=answered,
         unanswered=unanswered,

@@ -20,17 +20,17 @@ def targets(kind: str, model: str, elo: Reals, offsets: Wholes, bias: Reals | No
     preferred to a document of Elo 0. `minmax`, in [0, 1]: each query stretched to its own worst
     and best, ½ where all are equal.
 
-    With `bias` (Q,), the level of each query from cross-query comparisons (stage 6), all of them
-    are of `e_i + b_q`, on one scale for all queries, and `minmax` stretches to the worst and best
-    document of any query.
+    With `bias` (Q,), that of each query from cross-query comparisons (stage 6), all of them are of
+    `e_i + b_q`, on one scale for all queries, and `minmax` stretches to the worst and best document
+    of any query.
     """
-    level = elo if bias is None else elo + np.repeat(bias, np.diff(offsets))
+    absolute = elo if bias is None else elo + np.repeat(bias, np.diff(offsets))
     if kind == "centred":
-        return level.copy()
+        return absolute.copy()
     if kind == "cdf":
-        return CDF[model](level)
+        return CDF[model](absolute)
     if kind == "minmax":
-        return minmax(level, offsets if bias is None else np.array([0, len(level)]))
+        return minmax(absolute, offsets if bias is None else np.array([0, len(absolute)]))
     raise ValueError(f"target must be one of {', '.join(TARGETS)}, found {kind}")
 
 
@@ -41,15 +41,15 @@ CDF: dict[str, Callable[[Reals], Reals]] = {
 }
 
 
-def minmax(level: Reals, offsets: Wholes) -> Reals:
+def minmax(elo: Reals, offsets: Wholes) -> Reals:
     """Each run of values between `offsets` stretched to [0, 1]; ½ for all where they are equal."""
     sizes = np.diff(offsets)
-    if len(level) == 0:
-        return level.copy()
+    if len(elo) == 0:
+        return elo.copy()
     starts = offsets[:-1][sizes > 0]
-    low = np.repeat(np.minimum.reduceat(level, starts), sizes[sizes > 0])
-    spread = np.repeat(np.maximum.reduceat(level, starts), sizes[sizes > 0]) - low
-    return np.asarray(np.where(spread > 0, (level - low) / np.where(spread > 0, spread, 1.0), 0.5))
+    low = np.repeat(np.minimum.reduceat(elo, starts), sizes[sizes > 0])
+    spread = np.repeat(np.maximum.reduceat(elo, starts), sizes[sizes > 0]) - low
+    return np.asarray(np.where(spread > 0, (elo - low) / np.where(spread > 0, spread, 1.0), 0.5))
 
 
 def weights(elo: Reals, stderr: Reals) -> Reals:

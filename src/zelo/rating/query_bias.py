@@ -1,9 +1,9 @@
-"""Levels of queries: what makes Elos comparable across queries (METHOD, stage 6).
+"""The bias of each query: what makes Elos comparable across queries (METHOD, stage 6).
 
 Elos are only relative within a query. Cross-query comparisons ask whether `d` answers `q` better
-than `d'` answers `q'`; the level `b_q` of each query is fitted by the same likelihood, with the
-Elos given: `P = P(e_i + b_q − e_j − b_q')`. On this common scale a query that nothing answers is
-low.
+than `d'` answers `q'`; the bias `b_q` of each query is fitted by the same likelihood, with the Elos
+given: `P = P(e_i + b_q − e_j − b_q')`. On this common scale all documents of a query that nothing
+answers are low.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from numpy.typing import ArrayLike
 from zelo.rating.comparisons import Comparisons, Reals, Wholes, whole
 from zelo.rating.solver import fit, standard_errors
 
-DENSE = 4096  # queries up to which standard errors are exact
-PROBES = 64
+EXACT_UP_TO = 4096  # queries: standard errors of more are estimated
+PROBES = 64  # random vectors that they are estimated by
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Levels of `Q` queries on the scale of the Elos."""
+class QueryBiases:
+    """Biases of `Q` queries, on the scale of the Elos."""
 
     bias: Reals  # (Q,) float64, zero-sum
     stderr: Reals  # (Q,) float64, given the Elos
-    components: int  # of the graph of queries: levels compare only within one
+    components: int  # of the graph of queries: biases compare only within one
     converged: bool
 
 
-def fit_levels(
+def fit_query_biases(
     elo: Reals,
     offsets: Wholes,
     first: ArrayLike,
@@ -39,8 +39,8 @@ def fit_levels(
     weight: ArrayLike | None = None,
     model: str = "thurstone",
     prior: float = 0.05,
-) -> Levels:
-    """Levels `b_q` (Q,) from cross-query comparisons.
+) -> QueryBiases:
+    """Biases `b_q` (Q,) from cross-query comparisons.
 
     `elo` (D,) are the Elos within queries, `offsets` (Q + 1,) where each query begins; `first` and
     `second` (M,) are places of the compared documents in `elo`, of different queries; `p` (M,) in
@@ -76,13 +76,15 @@ def fit_levels(
     fitted = fit(comparisons, model, prior)
     stderr = (
         standard_errors(comparisons, fitted.elo, model, prior)
-        if queries <= DENSE
+        if queries <= EXACT_UP_TO
         else _probed_errors(comparisons, fitted.elo, model, prior)
     )
-    return Levels(fitted.elo, stderr, int(comparisons.components[0]), bool(fitted.converged[0]))
+    return QueryBiases(
+        fitted.elo, stderr, int(comparisons.components[0]), bool(fitted.converged[0])
+    )
 
 
-def _probed_errors(comparisons: Comparisons, level: Reals, model: str, prior: float) -> Reals:
+def _probed_errors(comparisons: Comparisons, bias: Reals, model: str, prior: float) -> Reals:
     """Standard errors (Q,) without a dense matrix: the inverse's diagonal, estimated by probes.
 
     For a vector z of random signs, `z ⊙ H⁻¹z` has the diagonal of the inverse as its expectation
@@ -91,11 +93,11 @@ def _probed_errors(comparisons: Comparisons, level: Reals, model: str, prior: fl
     from scipy.sparse import coo_matrix, diags
     from scipy.sparse.linalg import cg
 
-    from zelo.rating.reference import LIKELIHOODS
+    from zelo.rating.likelihood import LIKELIHOODS
 
-    n = len(level)
+    n = len(bias)
     curvature = (
-        comparisons.weight * LIKELIHOODS[model](comparisons.differences(level), comparisons.p)[2]
+        comparisons.weight * LIKELIHOODS[model](comparisons.differences(bias), comparisons.p)[2]
     )
     i, j = comparisons.i, comparisons.j
     half = coo_matrix((curvature, (i, j)), (n, n))

@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.crossquery import cross_pairs
-from zelo.rating.levels import across, leveled
+from zelo.rating.common_scale import on_common_scale, preferences_across
 from zelo.rating.rate import Rating, rate
 
 
@@ -32,25 +32,25 @@ def test_answers_across_queries_are_averaged_however_they_were_shown() -> None:
             ("q", "b", "r", "a", "x", None),
         ]
     )
-    found = across(said, "soft")
+    found = preferences_across(said, "soft")
     assert found == {
         (("q", "a"), ("r", "b")): pytest.approx((1 + 0.75) / 2),
         (("q", "a"), ("r", "a")): pytest.approx(0.4),
     }
-    assert across(said, "sign")[("q", "a"), ("r", "b")] == 1.0
+    assert preferences_across(said, "sign")[("q", "a"), ("r", "b")] == 1.0
 
 
-def test_planted_levels_come_back_as_targets() -> None:
+def test_planted_biases_come_back_as_targets() -> None:
     rng = np.random.default_rng(0)
     queries, n = 40, 6
     elo = rng.normal(0, 0.7, (queries, n))
     elo -= elo.mean(1, keepdims=True)
-    level = rng.normal(0, 0.5, queries)
-    level -= level.mean()
+    bias = rng.normal(0, 0.5, queries)
+    bias -= bias.mean()
     offsets = np.arange(queries + 1) * n
     first, second = cross_pairs(offsets, 8, rng, 3)
     flat, of = elo.ravel(), np.repeat(np.arange(queries), n)
-    gap = flat[first] + level[of[first]] - flat[second] - level[of[second]]
+    gap = flat[first] + bias[of[first]] - flat[second] - bias[of[second]]
     said = judgments(
         [
             (f"q{of[i]}", f"d{i % n}", f"q{of[j]}", f"d{j % n}", "x", float(-erf(g)))
@@ -66,18 +66,19 @@ def test_planted_levels_come_back_as_targets() -> None:
         stderr=np.full(len(flat), 0.1),
         target=flat,
     )
-    leveled_ratings, levels, counts = leveled(ratings, said, Rating(prior=1e-6), "soft")
-    np.testing.assert_allclose(levels["level"].to_numpy(), level, atol=2e-3)
-    target = leveled_ratings["target"].to_numpy()
-    np.testing.assert_allclose(target, flat + np.repeat(level, n), atol=2e-3)
-    assert leveled_ratings["elo"].equals(ratings["elo"])
+    options: dict[str, Any] = {"model": "thurstone", "prior": 1e-6}
+    moved, biases, counts = on_common_scale(ratings, said, "soft", **options, target="centred")
+    np.testing.assert_allclose(biases["bias"].to_numpy(), bias, atol=2e-3)
+    target = moved["target"].to_numpy()
+    np.testing.assert_allclose(target, flat + np.repeat(bias, n), atol=2e-3)
+    assert moved["elo"].equals(ratings["elo"])
     assert counts["cross_left_out"] == 1
     assert counts["cross_components"] == 1
-    as_chance, _, _ = leveled(ratings, said, Rating(prior=1e-6, target="cdf"), "soft")
+    as_chance, _, _ = on_common_scale(ratings, said, "soft", **options, target="cdf")
     np.testing.assert_allclose(as_chance["target"].to_numpy(), (1 + erf(target)) / 2, atol=1e-12)
 
 
-def test_the_stage_writes_levels_beside_elos_that_stay(tmp_path: Path) -> None:
+def test_the_stage_writes_biases_beside_elos_that_stay(tmp_path: Path) -> None:
     within = [
         (q, a, None, b, "x", s)
         for q in ("q", "r")
@@ -87,15 +88,15 @@ def test_the_stage_writes_levels_beside_elos_that_stay(tmp_path: Path) -> None:
     for name, rows in (("within", within), ("between", between)):
         (tmp_path / name).mkdir()
         write_table(tmp_path / name, "judgments", judgments(rows))
-    for name, cross in (("plain", None), ("leveled", tmp_path / "between")):
+    for name, cross in (("plain", None), ("moved", tmp_path / "between")):
         (tmp_path / name).mkdir()
         counts = rate(out=tmp_path / name, rating=Rating(), vote="soft", cross=cross,
                       judgments=tmp_path / "within")  # fmt: skip
     assert counts["cross_comparisons"] == 2
-    plain, found = (read_table(tmp_path / name, "ratings") for name in ("plain", "leveled"))
+    plain, found = (read_table(tmp_path / name, "ratings") for name in ("plain", "moved"))
     assert plain["elo"].equals(found["elo"])
-    written = read_table(tmp_path / "leveled", "levels")
-    level = dict(zip(written["query_id"].to_pylist(), written["level"].to_pylist(), strict=True))
-    assert level["q"] > 0.2 > -0.2 > level["r"]
-    lifted = np.where(np.array(found["query_id"].to_pylist()) == "q", level["q"], level["r"])
+    written = read_table(tmp_path / "moved", "query_biases")
+    bias = dict(zip(written["query_id"].to_pylist(), written["bias"].to_pylist(), strict=True))
+    assert bias["q"] > 0.2 > -0.2 > bias["r"]
+    lifted = np.where(np.array(found["query_id"].to_pylist()) == "q", bias["q"], bias["r"])
     np.testing.assert_allclose(found["target"].to_numpy(), plain["elo"].to_numpy() + lifted)
