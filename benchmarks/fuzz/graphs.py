@@ -77,7 +77,7 @@ def check_fusion(example: tuple[Any, ...]) -> None:
     rankings = []
     for places, scores in rows:
         hits = Hits.empty(1, 6)
-        hits.place_QK[0, : len(places)], hits.score_QK[0, : len(places)] = places, scores
+        hits.doc_QK[0, : len(places)], hits.score_QK[0, : len(places)] = places, scores
         rankings.append(hits)
     shares = (1 - weight, weight)
     for worth in ([reciprocal_ranks(h) for h in rankings], [unit_scores(h) for h in rankings]):
@@ -87,7 +87,7 @@ def check_fusion(example: tuple[Any, ...]) -> None:
         for (places, _), values, share in zip(rows, worth, shares, strict=True):
             for place, value in zip(places, values[0].tolist(), strict=False):
                 sums[place] = sums.get(place, 0.0) + share * value
-        found = [p for p in best.place_QK[0].tolist() if p >= 0]
+        found = [p for p in best.doc_QK[0].tolist() if p >= 0]
         expect(len(found) == min(k, len(sums)), "another number of hits", found, sums)
         score = best.score_QK[0, : len(found)].tolist()
         expect(score == sorted(sums.values(), reverse=True)[:k], "not the best sums", score, sums)
@@ -129,9 +129,7 @@ def check_bm25(example: tuple[list[str], list[str], float, float, str]) -> None:
                 if f := bag.count(word):
                     idf = math.log1p((len(bags) - n + 0.5) / (n + 0.5))
                     wanted[d] += idf * f / (f + k1 * (1 - b + b * len(bag) / mean))
-        found = {
-            int(p): s for p, s in zip(hits.place_QK[q], hits.score_QK[q], strict=True) if p >= 0
-        }
+        found = {int(p): s for p, s in zip(hits.doc_QK[q], hits.score_QK[q], strict=True) if p >= 0}
         scores = [found.get(d, 0.0) for d in range(len(bags))]
         expect(np.allclose(scores, wanted, rtol=1e-5), "not the formula's scores", scores, wanted)
 

@@ -15,7 +15,7 @@ from tests.conftest import write_beir
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import Data, load
-from zelo.data.log import Log, LoggedOrder
+from zelo.data.log import Log
 from zelo.data.texts import Corpus
 from zelo.errors import UserError
 from zelo.models.pretrained import PretrainedModel
@@ -23,12 +23,13 @@ from zelo.retrieval.bm25 import BM25, build_index
 from zelo.retrieval.dense import Dense, split
 from zelo.retrieval.fusion import Hybrid, fused, reciprocal_ranks, unit_scores
 from zelo.retrieval.languages import language_of
+from zelo.retrieval.logged import LoggedOrder
 from zelo.retrieval.ranking import (
     Hits,
     candidates_from,
     rankings_from,
     rankings_table,
-    top_places,
+    top_documents,
 )
 from zelo.retrieval.retrieve import Retriever, retrieve
 from zelo.retrieval.run_file import RunFile
@@ -104,21 +105,21 @@ def hits(*rows: list[tuple[int, float]], k: int = 3) -> Hits:
     found = Hits.empty(len(rows), k)
     for q, row in enumerate(rows):
         for rank, (place, score) in enumerate(row):
-            found.place_QK[q, rank], found.score_QK[q, rank] = place, score
+            found.doc_QK[q, rank], found.score_QK[q, rank] = place, score
     return found
 
 
 def test_rrf_is_the_sum_of_reciprocal_ranks() -> None:
     both = [hits([(0, 3.0), (1, 2.0), (2, 1.0)]), hits([(2, 0.9), (0, 0.8)])]
     found = fused(both, [reciprocal_ranks(h, 60) for h in both], (1.0, 1.0), 3)
-    assert found.place_QK.tolist() == [[0, 2, 1]]
+    assert found.doc_QK.tolist() == [[0, 2, 1]]
     assert found.score_QK[0] == pytest.approx([1 / 61 + 1 / 62, 1 / 63 + 1 / 61, 1 / 62])
 
 
 def test_scores_are_fused_by_their_place_between_worst_and_best() -> None:
     both = [hits([(0, 30.0), (1, 20.0), (2, 10.0)]), hits([(2, 0.9), (0, 0.8)])]
     found = fused(both, [unit_scores(h) for h in both], (0.25, 0.75), 2)
-    assert found.place_QK.tolist() == [[2, 0]]
+    assert found.doc_QK.tolist() == [[2, 0]]
     assert found.score_QK[0] == pytest.approx([0.75, 0.25])
     assert unit_scores(hits([(1, 5.0)], [])).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
@@ -208,7 +209,7 @@ class Parted(Corpus):
 def test_the_top_is_a_stable_sort(scores: list[float], k: int) -> None:
     score_N = np.array(scores, dtype=np.float32)
     expected = [i for i in np.argsort(-score_N, kind="stable") if score_N[i] > 0][:k]
-    assert top_places(score_N, k).tolist() == expected
+    assert top_documents(score_N, k).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,7 @@ def test_a_querys_own_text_is_no_result_of_a_run_or_a_log(tmp_path: Path) -> Non
 def test_own_texts_are_taken_out_and_the_rest_moves_up() -> None:
     both = hits([(4, 3.0), (2, 2.0), (7, 1.0)], [(2, 1.0)])
     found = both.without(np.array([2, -1]))
-    assert found.place_QK.tolist() == [[4, 7, -1], [2, -1, -1]]
+    assert found.doc_QK.tolist() == [[4, 7, -1], [2, -1, -1]]
     assert found.score_QK.tolist() == [[3.0, 1.0, -np.inf], [1.0, -np.inf, -np.inf]]
 
 

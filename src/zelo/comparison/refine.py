@@ -1,5 +1,4 @@
-"""Stage `refine`: where the trained model fails on known relevant documents, what to ask about
-(METHOD, stage 8)."""
+"""Stage `refine`: pairs to ask about where the trained model fails (METHOD, stage 8)."""
 
 from __future__ import annotations
 
@@ -13,11 +12,16 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.comparison.compare import in_random_order
 from zelo.comparison.sampler import OneRoundSampler
 from zelo.config import Component, option
-from zelo.data.texts import document_texts, documents_there, identical_queries, query_texts
+from zelo.data.texts import (
+    document_texts,
+    documents_there,
+    identical_queries,
+    labelled_queries,
+    query_texts,
+)
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.evaluation.evaluate import labelled_queries, rerank
-from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.ranking import candidates_from, rank_by_score
 from zelo.seeding import stream
 from zelo.store import stage
 from zelo.training.trainable import MODEL, TrainableModel
@@ -64,7 +68,7 @@ def refine(
     asked = {query_id: queries[query_id] for query_id in pool}
     scores = model.score(trained / MODEL, asked, texts, pool, out, trainer, tokens)
     rows: list[tuple[str, str, str]] = []
-    for query_id, ranking in rerank(pool, scores).items():
+    for query_id, ranking in rank_by_score(pool, scores).items():
         pairs = failures([doc_id for doc_id, _ in ranking], known[query_id], threshold)
         rng = stream(seed, "refine", query_id)
         edges = in_random_order(np.arange(2 * len(pairs)).reshape(-1, 2), rng)
@@ -82,19 +86,17 @@ def refine(
 
 
 def known_to_refine(data: Path) -> dict[str, list[str]]:
-    """Training query → documents of its highest grade, of those that are there and are not its own
-    text; `UserError` where no query has any."""
+    """Training query → documents of its highest grade that are in the collection and are not its
+    own text; `UserError` where no query has any."""
     labels = labelled_queries(data, "train")
-    there = documents_there(data, {doc_id for row in labels.values() for doc_id in row})
-    own = set(identical_queries(data))
-    grades = {
-        query_id: known
-        for query_id, row in labels.items()
-        if (known := {
-            doc_id: grade for doc_id, grade in row.items()
-            if doc_id in there and grade > 0 and not (doc_id == query_id and query_id in own)
-        })
-    }  # fmt: skip
+    existing = documents_there(data, {doc_id for row in labels.values() for doc_id in row})
+    identical = set(identical_queries(data))
+    grades: dict[str, dict[str, int]] = {}
+    for query_id, row in labels.items():
+        for doc_id, grade in row.items():
+            own_text = doc_id == query_id and query_id in identical
+            if doc_id in existing and grade > 0 and not own_text:
+                grades.setdefault(query_id, {})[doc_id] = grade
     if not grades:
         raise UserError(
             "refine: no training query has a known relevant document; give qrels/train.tsv, or "

@@ -74,18 +74,18 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
     `identical` are the queries whose own text stands in the corpus under their id.
     """
     collection = source.load()
-    own: list[str] = []
-    documents = write_parts(out, "documents", noting(collection, own))
+    identical: list[str] = []
+    documents = write_parts(out, "documents", note_identical(collection, identical))
     ids = pq.read_table(out / "documents.parquet", columns=["doc_id"])["doc_id"]
     validate(collection, ids)
-    unknown = Unknown.among(collection, ids)
+    unknown = UnknownDocuments.among(collection, ids)
     write_table(out, "queries", collection.queries)
     write_table(out, "qrels", collection.qrels)
     if collection.privileged is not None:
         write_table(out, "privileged", collection.privileged)
-    if own and collection.drop_identical:
-        write_table(out, "identical", table("identical", query_id=own))
-    for note in notes_of(collection, unknown, own):
+    if identical and collection.drop_identical:
+        write_table(out, "identical", table("identical", query_id=identical))
+    for note in notes_of(collection, unknown, identical):
         say(note)
     splits = Counter(collection.queries["split"].to_pylist())
     return {
@@ -94,18 +94,18 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
         "labels": collection.qrels.num_rows,
         "labels_of_unknown_documents": unknown.labels,
         "labels_of_unknown_queries": collection.labels_left_out,
-        "queries_that_are_documents": len(own),
+        "queries_that_are_documents": len(identical),
     }
 
 
-def noting(collection: Collection, own: list[str]) -> Iterator[Table]:
-    """The documents' parts; the queries whose own text is among them are put into `own`."""
+def note_identical(collection: Collection, identical: list[str]) -> Iterator[Table]:
+    """The documents' parts; the queries whose own text is among them are put into `identical`."""
     names = ("query_id", "text")
     texts = dict(zip(*(collection.queries[name].to_pylist() for name in names), strict=True))
     for part in collection.documents:
         for row, doc_id in enumerate(part["doc_id"].to_pylist()):
             if doc_id in texts and is_text_of(texts[doc_id], *part.slice(row, 1).to_pylist()):
-                own.append(doc_id)
+                identical.append(doc_id)
         yield part
 
 
@@ -134,18 +134,18 @@ def validate(collection: Collection, doc_ids: Any) -> None:
             counts = pc.value_counts(ids)
             twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
             raise UserError(f"{collection.name}: {column} {twice.as_py()!r} occurs more than once")
-    strangers = those_not_in(collection.qrels, "query_id", query_ids)
-    if len(strangers):
-        first = strangers["query_id"][0].as_py()
+    unknown_queries = labels_not_in(collection.qrels, "query_id", query_ids)
+    if len(unknown_queries):
+        first = unknown_queries["query_id"][0].as_py()
         raise UserError(f"{collection.name}: qrels name an unknown query_id {first!r}")
 
 
-def those_not_in(qrels: Table, column: str, ids: Any) -> Table:
+def labels_not_in(qrels: Table, column: str, ids: Any) -> Table:
     """Labels that name an id which is not among `ids`, an Arrow array."""
     return qrels.filter(pc.invert(pc.is_in(qrels[column], ids.combine_chunks())))
 
 
-class Unknown(NamedTuple):
+class UnknownDocuments(NamedTuple):
     """Labels that name documents that are not there."""
 
     labels: int
@@ -153,15 +153,17 @@ class Unknown(NamedTuple):
     first: str
 
     @classmethod
-    def among(cls, collection: Collection, doc_ids: Any) -> Unknown:
+    def among(cls, collection: Collection, doc_ids: Any) -> UnknownDocuments:
         """Count them; `doc_ids` is an Arrow array of the ids that are there."""
-        rows = those_not_in(collection.qrels, "doc_id", doc_ids)
+        rows = labels_not_in(collection.qrels, "doc_id", doc_ids)
         first = rows.slice(0, 1).to_pylist()
         where = f"{first[0]['doc_id']!r} of query {first[0]['query_id']!r}" if first else ""
         return cls(len(rows), pc.count_distinct(rows["doc_id"]).as_py(), where)
 
 
-def notes_of(collection: Collection, unknown: Unknown, own: Sequence[str]) -> list[str]:
+def notes_of(
+    collection: Collection, unknown: UnknownDocuments, identical: Sequence[str]
+) -> list[str]:
     """What a reader should know of a collection's source, a line each."""
     notes = list(collection.notes)
     if unknown.labels:
@@ -170,12 +172,12 @@ def notes_of(collection: Collection, unknown: Unknown, own: Sequence[str]) -> li
             f"the first {unknown.first}: they count as documents that no ranking has, as in "
             f"trec_eval (data.strict=true refuses them)"
         )
-    if own:
+    if identical:
         done = "are left out of their candidates" if collection.drop_identical else "stay"
         switch = "false keeps them" if collection.drop_identical else "true leaves them out"
         notes.append(
-            f"{len(own):,} queries are documents too, the first {own[0]!r}: documents that have a "
-            f"query's id and text {done} (data.drop_identical={switch})"
+            f"{len(identical):,} queries are documents too, the first {identical[0]!r}: documents "
+            f"that have a query's id and text {done} (data.drop_identical={switch})"
         )
     return notes
 
@@ -238,7 +240,7 @@ class LabelledSource(Component):
         grades: dict[tuple[str, str], int] = {}
         split_of: dict[str, str] = {}
         named: dict[str, str] = {}  # document → where it was named first
-        strangers: dict[str, str] = {}  # query that is not there → where it was named first
+        unknown_queries: dict[str, str] = {}  # query that is not there → where it was named first
         left_out = 0
         for split, rows in labels.items():
             for query_id, doc_id, relevance, where in rows:
@@ -247,7 +249,7 @@ class LabelledSource(Component):
                 if query_id not in query_ids:
                     if self.strict:
                         raise UserError(f"{where}: query {query_id!r} is not in {sources[1]}")
-                    strangers.setdefault(query_id, where)
+                    unknown_queries.setdefault(query_id, where)
                     left_out += 1
                     continue
                 if (query_id, doc_id) in grades:
@@ -262,8 +264,8 @@ class LabelledSource(Component):
                     )
                 grades[query_id, doc_id] = relevance
                 named.setdefault(doc_id, where)
-        if strangers:
-            first, where = next(iter(strangers.items()))
+        if unknown_queries:
+            first, where = next(iter(unknown_queries.items()))
             if not grades:
                 raise UserError(
                     f"{where}: query {first!r} is not in {sources[1]}, nor is any other that has "
@@ -271,8 +273,8 @@ class LabelledSource(Component):
                 )
             notes = [
                 *notes,
-                f"{left_out:,} labels are left out: their {len(strangers):,} queries are not in "
-                f"{sources[1]}, the first {first!r} ({where}; data.strict=true refuses them)",
+                f"{left_out:,} labels are left out: their {len(unknown_queries):,} queries are not "
+                f"in {sources[1]}, the first {first!r} ({where}; data.strict=true refuses them)",
             ]
         kept: list[tuple[str, str, str]] = []
         trained = 0
@@ -341,5 +343,5 @@ def parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def hash_share(query_id: str) -> float:
-    """Place of an id in [0, 1), the same on every machine."""
+    """A number in [0, 1) by the hash of an id, the same on every machine."""
     return int.from_bytes(hashlib.sha256(query_id.encode()).digest()[:8], "big") / 2**64

@@ -16,9 +16,9 @@ from zelo.data.collection import (
     SPLITS,
     Collection,
     Data,
-    Unknown,
+    UnknownDocuments,
+    note_identical,
     notes_of,
-    noting,
     validate,
 )
 from zelo.judging.prompt import tokens
@@ -42,11 +42,11 @@ class Description:
 def describe(source: Data) -> Description:
     """Read a collection once, in parts."""
     collection = source.load()
-    own: list[str] = []
+    identical: list[str] = []
     ids: list[Any] = []
     lengths, texts = array("q"), array("q")  # of each document: tokens, a hash
     empty = 0
-    for part in noting(collection, own):
+    for part in note_identical(collection, identical):
         ids.append(part["doc_id"])
         rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
         for title, text in rows:
@@ -72,7 +72,7 @@ def describe(source: Data) -> Description:
     doc_ids = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
     validate(collection, doc_ids)
     found.warnings = [
-        *notes_of(collection, Unknown.among(collection, doc_ids), own),
+        *notes_of(collection, UnknownDocuments.among(collection, doc_ids), identical),
         *warnings(collection, found, empty, len(texts) - len(np.unique(np.array(texts)))),
     ]
     return found

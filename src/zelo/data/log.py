@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from zelo.config import Component, option
+from zelo.config import option
 from zelo.data.collection import Collection, Document, LabelledSource
 from zelo.data.lines import json_objects, text_field, title_field
-from zelo.data.texts import Corpus
 from zelo.errors import UserError
-from zelo.retrieval.ranking import Hits
 from zelo.store import digest_files
 
 
 @dataclass(frozen=True)
-class Logged:
+class LogLine:
     """One line of a log."""
 
     query_id: str
@@ -36,7 +30,7 @@ class Logged:
 
 
 class Log(LabelledSource):
-    """A sample of the queries of a log as a collection, and their rankings as a first stage."""
+    """A sample of the queries of a log as a collection."""
 
     path: Path = option(help="JSON lines", exclude=True)
     sample: int = option(200, "queries, drawn by a hash of their place", ge=1)
@@ -48,16 +42,19 @@ class Log(LabelledSource):
             raise UserError(f"{self.path}: not found; a log in JSON lines is needed")
         return digest_files([self.path.expanduser()])
 
-    def lines(self) -> list[Logged]:
-        """The drawn lines, in their order; documents that differ by query are named by it."""
-        drawn = heapq.nsmallest(self.sample, read_log(self.path.expanduser()), key=self._lot)
+    def lines(self) -> list[LogLine]:
+        """The drawn lines, in their order.
+
+        Where an id means different texts for different queries, it gets the query's in front.
+        """
+        drawn = heapq.nsmallest(self.sample, read_log(self.path.expanduser()), key=self._draw_order)
         drawn.sort(key=lambda item: item[0])
         texts: dict[str, set[tuple[str, str]]] = {}
         for _, line in drawn:
             for doc in line.results:
                 texts.setdefault(doc.doc_id, set()).add((doc.title, doc.text))
         return [
-            Logged(
+            LogLine(
                 line.query_id,
                 line.query,
                 [
@@ -70,7 +67,8 @@ class Log(LabelledSource):
             for _, line in drawn
         ]
 
-    def _lot(self, item: tuple[int, Logged]) -> bytes:
+    def _draw_order(self, item: tuple[int, LogLine]) -> bytes:
+        """The lines of lowest digest are the sample."""
         return hashlib.sha256(f"{self.draw}\x1f{item[0]}".encode()).digest()
 
     def load(self) -> Collection:
@@ -93,24 +91,7 @@ class Log(LabelledSource):
         )
 
 
-class LoggedOrder(Component):
-    """The order in which a log's results were returned."""
-
-    log: Log = option(help="the log")
-
-    def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
-        """What was returned for each query, at most `k`; the score is the negative rank."""
-        lines = {line.query_id: line.results for line in self.log.lines()}
-        hits = Hits.empty(len(queries), k)
-        for q, query_id in enumerate(queries):
-            ids = pa.array([doc.doc_id for doc in lines[query_id]][:k], pa.string())
-            found = pc.index_in(ids, corpus.ids).to_numpy(zero_copy_only=False)
-            hits.place_QK[q, : len(found)] = found
-            hits.score_QK[q, : len(found)] = -np.arange(1, len(found) + 1)
-        return {"logged": hits}
-
-
-def read_log(path: Path) -> Iterator[tuple[int, Logged]]:
+def read_log(path: Path) -> Iterator[tuple[int, LogLine]]:
     """Lines of a log with their numbers; `UserError` names file and line."""
     seen: dict[str, int] = {}
     for number, record in json_objects(path):
@@ -129,4 +110,4 @@ def read_log(path: Path) -> Iterator[tuple[int, Logged]]:
             if doc.doc_id in results:
                 raise UserError(f"{where}: result {doc.doc_id!r} was returned twice")
             results[doc.doc_id] = doc
-        yield number, Logged(query_id, text_field(record, "query", where), list(results.values()))
+        yield number, LogLine(query_id, text_field(record, "query", where), list(results.values()))

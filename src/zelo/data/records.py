@@ -36,7 +36,7 @@ SPLIT_NAMES = {
 TAB, BLANK = "\t", None
 BEIR = ((TAB, 3), (TAB, 4), (BLANK, 4), (BLANK, 3))
 TREC = ((BLANK, 4), (TAB, 4), (TAB, 3), (BLANK, 3))
-PLACES = {3: (0, 1, 2), 4: (0, 2, 3)}  # of query, document and grade
+COLUMNS = {3: (0, 1, 2), 4: (0, 2, 3)}  # of query, document and grade
 
 
 def split_named(name: str) -> str | None:
@@ -47,15 +47,15 @@ def split_named(name: str) -> str | None:
 def header_of(fields: Sequence[str], *wanted: Sequence[str]) -> list[int] | None:
     """Where each of the wanted columns stands, if the first line of a file names all that it has;
     None where it is a row like those below it."""
-    places = [place_of(fields, names) for names in wanted]
-    found = [place for place in places if place is not None]
+    columns = [column_of(fields, names) for names in wanted]
+    found = [column for column in columns if column is not None]
     return found if len(found) == len(wanted) == len(fields) == len(set(found)) else None
 
 
-def place_of(names: Sequence[str], wanted: Sequence[str]) -> int | None:
+def column_of(names: Sequence[str], wanted: Sequence[str]) -> int | None:
     """Where the first of the `wanted` names stands among those of a header or record."""
-    places = {plain(name): place for place, name in reversed([*enumerate(names)])}
-    return next((places[name] for name in wanted if name in places), None)
+    columns = {plain(name): column for column, name in reversed([*enumerate(names)])}
+    return next((columns[name] for name in wanted if name in columns), None)
 
 
 def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> str:
@@ -63,11 +63,11 @@ def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> st
     if wanted[0] in record:  # as in most
         return wanted[0]
     names = list(record)
-    place = place_of(names, wanted)
-    if place is None:
+    column = column_of(names, wanted)
+    if column is None:
         there = ", ".join(names) or "none"
         raise UserError(f"{where}: no field {' or '.join(wanted[:2])}; there are {there}")
-    return names[place]
+    return names[column]
 
 
 def query_of(record: dict[str, Any], where: str) -> tuple[str, str]:
@@ -93,11 +93,11 @@ def label_of(record: dict[str, Any], where: str) -> Label:
         for names in (LABEL_QUERY, LABEL_DOC)
     )
     names = list(record)
-    place = place_of(names, GRADE)
-    return labelled(query_id, doc_id, 1 if place is None else record[names[place]], where)
+    column = column_of(names, GRADE)
+    return make_label(query_id, doc_id, 1 if column is None else record[names[column]], where)
 
 
-def labelled(query_id: str, doc_id: str, relevance: object, where: str) -> Label:
+def make_label(query_id: str, doc_id: str, relevance: object, where: str) -> Label:
     """A label of fields as they stand in a file."""
     if not query_id or not doc_id:
         raise UserError(f"{where}: an id is empty")
@@ -143,11 +143,11 @@ def read_qrels(path: Path, forms: Sequence[tuple[str | None, int]] = BEIR) -> It
 def rows_of_qrels(path: Path, forms: Sequence[tuple[str | None, int]]) -> Iterator[Label]:
     """Labels of lines; see `read_qrels`."""
     separator: str | None = BLANK
-    count, places = 0, None
+    count, columns = 0, None
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
-        if places is None:
-            separator, count, places, named = columns_of(line, forms, where)
+        if columns is None:
+            separator, count, columns, named = columns_of(line, forms, where)
             if named:
                 continue
         fields = line.split(separator)
@@ -157,20 +157,20 @@ def rows_of_qrels(path: Path, forms: Sequence[tuple[str | None, int]]) -> Iterat
                 f"{where}: expected {count} fields separated by {by} as on the first line, found "
                 f"{len(fields)}"
             )
-        query, document, relevance = places
+        query, document, relevance = columns
         found = "1" if relevance is None else fields[relevance]
-        yield labelled(fields[query], fields[document], found, where)
+        yield make_label(fields[query], fields[document], found, where)
 
 
 def columns_of(
     line: str, forms: Sequence[tuple[str | None, int]], where: str
 ) -> tuple[str | None, int, tuple[int, int, int | None], bool]:
-    """Separator, number and places of the columns by a file's first line, and whether it names
+    """Separator, number and order of the columns by a file's first line, and whether it names
     them."""
     for separator in (TAB, BLANK):
         fields = line.split(separator)
         query, document, relevance = (
-            place_of(fields, names) for names in (LABEL_QUERY, LABEL_DOC, GRADE)
+            column_of(fields, names) for names in (LABEL_QUERY, LABEL_DOC, GRADE)
         )
         graded = relevance is not None or len(fields) == 2  # two columns: all are of grade 1
         if query is not None and document is not None and graded:
@@ -178,10 +178,10 @@ def columns_of(
     for separator, count in forms:
         fields = line.split(separator)
         if len(fields) == count:
-            places = PLACES[count]
+            columns = COLUMNS[count]
             # Names that are not known: a row has a grade, a header has no digit.
             named = math.isnan(as_float(fields[-1])) and not any(map(str.isdigit, line))
-            return separator, count, places, named
+            return separator, count, columns, named
     raise UserError(
         f"{where}: expected 3 fields separated by tabs (query-id, corpus-id, score) or TREC's 4 "
         f"(qid 0 docid relevance), found {len(line.split())}"

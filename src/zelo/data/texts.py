@@ -22,22 +22,22 @@ PART = 10_000  # documents that are held at once
 class Corpus:
     """All documents of a collection, in its order, read in parts: never all of them at once.
 
-    `identical` has the places of documents that are a query's own text: not to be found for it.
+    `identical` has the index of each document that is a query's own text: not to be found for it.
     """
 
     ids: pa.Array  # strings
     source: Path | Table
-    identical: Mapping[str, int] = field(default_factory=dict)  # query id → place
+    identical: Mapping[str, int] = field(default_factory=dict)  # query id → index
 
     @classmethod
     def at(cls, data: Path) -> Corpus:
         """The documents of the loaded collection in a folder."""
         path = data / "documents.parquet"
         ids = [batch["doc_id"] for batch in parquet_batches(path, PART, ["doc_id"])]
-        whole = pa.chunked_array(ids, pa.string()).combine_chunks()
-        own = identical_queries(data)
-        places = pc.index_in(pa.array(own, pa.string()), whole).to_pylist()
-        return cls(whole, path, dict(zip(own, places, strict=True)))
+        doc_ids = pa.chunked_array(ids, pa.string()).combine_chunks()
+        queries = identical_queries(data)
+        indices = pc.index_in(pa.array(queries, pa.string()), doc_ids).to_pylist()
+        return cls(doc_ids, path, dict(zip(queries, indices, strict=True)))
 
     @classmethod
     def of(cls, documents: Mapping[str, str]) -> Corpus:
@@ -54,7 +54,7 @@ class Corpus:
         return len(self.ids)
 
     def sample(self, n: int) -> list[str]:
-        """About `n` texts from places all over the collection."""
+        """About `n` texts from all over the collection."""
         if not isinstance(self.source, Path):
             chosen = range(0, len(self), max(len(self) // n, 1))
             return joined(self.source.take(pa.array(list(chosen)[:n], pa.int64())))
@@ -139,3 +139,9 @@ def relevance_grades(data: Path, split: str | None = None) -> dict[str, dict[str
         if query_id in wanted:
             grades.setdefault(query_id, {})[doc_id] = relevance
     return grades
+
+
+def labelled_queries(data: Path, split: str) -> dict[str, dict[str, int]]:
+    """The grades of a split's queries that have a relevant document."""
+    grades = relevance_grades(data, split)
+    return {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}

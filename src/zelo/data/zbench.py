@@ -194,14 +194,14 @@ def export_zbench(run: Path, out: Path) -> dict[str, int]:
     """
     done = FinishedRun.at(run)
     data, ratings = done.last("load"), done.last("rate")
-    judgments = done.inputs("rate", "judgments")
-    said = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
+    folders = done.inputs("rate", "judgments")
+    judgments = pa.concat_tables([read_table(folder, "judgments") for folder in folders])
     rated: dict[str, dict[str, float]] = {}
     for row in read_table(ratings, "ratings").to_pylist():
         rated.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
     queries = query_texts(data)
     documents = document_texts(data, {doc_id for elos in rated.values() for doc_id in elos})
-    pairs, left_out = scored_pairs(said, queries, documents)
+    pairs, left_out = scored_pairs(judgments, queries, documents)
 
     def line(query_id: str, elos: Mapping[str, float] | None) -> dict[str, Any]:
         docs = [
@@ -228,20 +228,20 @@ def export_zbench(run: Path, out: Path) -> dict[str, int]:
 
 
 def scored_pairs(
-    said: Table, queries: Mapping[str, str], documents: Mapping[str, str]
+    judgments: Table, queries: Mapping[str, str], documents: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], int]:
     """What judges said, pair by pair, in zbench's shape; and how many pairs had no answer."""
-    places = place_of(said["judge"].unique().to_pylist())
+    field_of = field_of_judge(judgments["judge"].unique().to_pylist())
     answers: dict[Pair, dict[str, list[tuple[float, str]]]] = {}
     names = ("query_id", "doc_a", "doc_b", "judge", "score", "reasons")
     for query_id, a, b, judge, score, reasons in zip(
-        *(said[name].to_pylist() for name in names), strict=True
+        *(judgments[name].to_pylist() for name in names), strict=True
     ):
         turned = (query_id, b, a) in answers
         kept = answers[query_id, b, a] if turned else answers.setdefault((query_id, a, b), {})
         if score is not None:
             thought = f"{SWAPPED if turned else ''}{reasons}"
-            kept.setdefault(places[judge], []).append((-score if turned else score, thought))
+            kept.setdefault(field_of[judge], []).append((-score if turned else score, thought))
     pairs, left_out = [], 0
     for (query_id, a, b), by_field in answers.items():
         if not by_field:
@@ -269,16 +269,16 @@ def scored_pairs(
     return pairs, left_out
 
 
-def place_of(judges: Sequence[str]) -> dict[str, str]:
+def field_of_judge(judges: Sequence[str]) -> dict[str, str]:
     """Judge → one of zbench's three fields; `UserError` where there are more than three."""
     if len(judges) > len(FIELDS):
         raise UserError(
             f"export: zbench has room for three judges, and there are {len(judges)}: "
             f"{', '.join(judges)}"
         )
-    places = {judge: FIELDS[judge] for judge in judges if judge in FIELDS}
-    free = iter(field for field in FIELDS.values() if field not in places.values())
-    return places | {judge: next(free) for judge in judges if judge not in places}
+    fields = {judge: FIELDS[judge] for judge in judges if judge in FIELDS}
+    free = iter(field for field in FIELDS.values() if field not in fields.values())
+    return fields | {judge: next(free) for judge in judges if judge not in fields}
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from zelo.comparison.rounds import count, in_rounds
 from zelo.comparison.sampler import DrawingSampler
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import load
-from zelo.data.log import Log, LoggedOrder
+from zelo.data.log import Log
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG, elo_values
@@ -29,6 +29,7 @@ from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
 from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
+from zelo.retrieval.logged import LoggedOrder
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import retrieve
 from zelo.seeding import stream

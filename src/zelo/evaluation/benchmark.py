@@ -15,7 +15,7 @@ from pydantic import field_validator, model_validator
 from zelo.artifacts import Table, read_table, write_json, write_table
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import Data, load
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, labelled_queries, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.calibration import draw as draw_reliability
@@ -31,9 +31,7 @@ from zelo.evaluation.evaluate import (
     Evaluation,
     best_order,
     grades_to_evaluate,
-    labelled_queries,
     measure,
-    rerank,
     summarise,
     values_by_system,
     write_runs,
@@ -42,7 +40,13 @@ from zelo.evaluation.rerankers import Pool, Reranker
 from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
 from zelo.models.pretrained import PretrainedModel
-from zelo.retrieval.ranking import Ranking, candidates_from, rankings_from, rankings_table
+from zelo.retrieval.ranking import (
+    Ranking,
+    candidates_from,
+    rank_by_score,
+    rankings_from,
+    rankings_table,
+)
 from zelo.retrieval.retrieve import Retriever, first_stage_of, retrieve
 from zelo.store import Store, stage
 
@@ -73,7 +77,9 @@ def rank(
     for query_id, row in scores.items():
         if not np.isfinite(row).all():
             raise UserError(f"{type(reranker).__name__}: query {query_id!r}: a score is no number")
-    write_table(out, "rankings", rankings_table("rankings", {"reranker": rerank(pool, scores)}))
+    write_table(
+        out, "rankings", rankings_table("rankings", {"reranker": rank_by_score(pool, scores)})
+    )
     return {
         "queries": len(pool),
         "pairs": sum(map(len, pool.values())),
@@ -172,15 +178,17 @@ class Benchmark(Component):
 
         ranked_from = {"data": data, "candidates": candidates}
 
-        def how(reranker: Reranker, split: str) -> dict[str, Any]:
+        def rank_options(reranker: Reranker, split: str) -> dict[str, Any]:
             """Options of the stage `rank`."""
             unlabelled = self.truth is not None
             return {"reranker": reranker, "split": split, "depth": depth, "unlabelled": unlabelled}
 
-        due = [
-            r for r in self.rerankers.values() if store.pending(rank, ranked_from, how(r, split))
+        to_run = [
+            r
+            for r in self.rerankers.values()
+            if store.pending(rank, ranked_from, rank_options(r, split))
         ]
-        check(self.truth, *due)  # before any of them is paid for
+        check(self.truth, *to_run)  # before any of them is paid for
 
         def ranked(split: str, query_ids: Iterable[str]) -> dict[str, Ranking]:
             """System → ranking of some queries; rerankers have what they did not read below."""
@@ -189,15 +197,15 @@ class Benchmark(Component):
                 for system, ranking in first_stage.items()
             }
             for name, reranker in self.rerankers.items():
-                made = store.run(
+                ranked_by = store.run(
                     rank,
                     ranked_from,
-                    how(reranker, split),
+                    rank_options(reranker, split),
                     label=f"rank ({name}{'' if split == self.evaluation.split else ', ' + split})",
                 )
-                ranking = rankings_from(read_table(made.path, "rankings")).get("reranker", {})
+                ranking = rankings_from(read_table(ranked_by.path, "rankings")).get("reranker", {})
                 found[name] = with_rest(ranking, found[last])
-                records.setdefault(name, made.record["counts"])
+                records.setdefault(name, ranked_by.record["counts"])
             return found
 
         rankings = ranked(split, asked)

@@ -110,7 +110,9 @@ def reliability(pairs: Pairs, probability: Probability, bins: int = BINS) -> Rel
     return Reliability(
         pairs=len(p),
         rate=rate,
-        error=float(np.average([abs(said - seen) for said, seen in curve], weights=sizes)),
+        error=float(
+            np.average([abs(predicted - observed) for predicted, observed in curve], weights=sizes)
+        ),
         brier=float(((p - relevant) ** 2).mean()),
         brier_of_rate=rate * (1 - rate),
         auc=auc(pairs.score, relevant),
@@ -210,8 +212,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for row in rows:
         if "reason" in row:
             continue
-        said, seen = zip(*row["reliability"]["curve"], strict=True)
-        axes.plot(said, seen, marker="o", markersize=3, label=row["system"])
+        predicted, observed = zip(*row["reliability"]["curve"], strict=True)
+        axes.plot(predicted, observed, marker="o", markersize=3, label=row["system"])
     axes.set(xlabel="predicted probability of relevance", ylabel="share relevant")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)

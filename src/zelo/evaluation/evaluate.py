@@ -10,12 +10,12 @@ import numpy as np
 
 from zelo.artifacts import Table, read_table, table, write_json, write_table
 from zelo.config import Component, option
-from zelo.data.texts import document_texts, query_texts, relevance_grades
+from zelo.data.texts import document_texts, labelled_queries, query_texts
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
 from zelo.evaluation.significance import against
-from zelo.retrieval.ranking import Ranking, candidates_from, rankings_table
+from zelo.retrieval.ranking import Ranking, candidates_from, rank_by_score, rankings_table
 from zelo.retrieval.retrieve import first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
@@ -63,7 +63,7 @@ def evaluate(
     }
     for system, folder in ((START, None), (TRAINED, trained / MODEL)):
         scores = model.score(folder, judged, documents, pool, out, trainer, tokens)
-        rankings[system] = rerank(pool, scores)
+        rankings[system] = rank_by_score(pool, scores)
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}
@@ -91,12 +91,6 @@ def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:
     return grades
 
 
-def labelled_queries(data: Path, split: str) -> dict[str, dict[str, int]]:
-    """The same, empty where there is none."""
-    grades = relevance_grades(data, split)
-    return {query_id: row for query_id, row in grades.items() if max(row.values()) > 0}
-
-
 def best_order(
     pool: Mapping[str, Sequence[str]], grades: Mapping[str, Mapping[str, int]]
 ) -> Ranking:
@@ -105,16 +99,6 @@ def best_order(
         query_id: sorted(
             ((doc_id, float(grades[query_id].get(doc_id, 0))) for doc_id in docs),
             key=lambda item: -item[1],
-        )
-        for query_id, docs in pool.items()
-    }
-
-
-def rerank(pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> Ranking:
-    """Sort candidates by score, best first; equal scores keep the order of the first stage."""
-    return {
-        query_id: sorted(
-            zip(docs, scores[query_id], strict=True), key=lambda item: item[1], reverse=True
         )
         for query_id, docs in pool.items()
     }

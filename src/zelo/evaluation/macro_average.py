@@ -103,18 +103,18 @@ def shared_systems(evaluated: Sequence[Evaluated]) -> list[str]:
 
 def unlike(evaluated: Sequence[Evaluated]) -> list[str]:
     """What a reader should know: systems left out, and what was evaluated in another way."""
-    shared, said = set(shared_systems(evaluated)), []
+    shared, notes = set(shared_systems(evaluated)), []
     left_out = sorted({system for e in evaluated for system in e.values} - shared)
     if left_out:
-        said.append(f"{', '.join(left_out)}: not in every evaluation, and left out")
+        notes.append(f"{', '.join(left_out)}: not in every evaluation, and left out")
     for key in evaluated[0].how:
         by_value: dict[Any, list[str]] = {}
         for e in evaluated:
             by_value.setdefault(e.how[key], []).append(e.name)
         if len(by_value) > 1:
             ways = "; ".join(f"{value} of {', '.join(names)}" for value, names in by_value.items())
-            said.append(f"{key.replace('_', ' ')} differs: {ways}")
-    return said
+            notes.append(f"{key.replace('_', ' ')} differs: {ways}")
+    return notes
 
 
 def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:

@@ -29,8 +29,8 @@ class Block:
         self, comparisons: Comparisons, queries: Wholes, model: str, prior: float, device: Any
     ) -> None:
         rows = np.concatenate([comparisons.rows_of(int(q)) for q in queries])
-        place = np.zeros(comparisons.queries, np.int64)
-        place[queries] = np.arange(len(queries))
+        index = np.zeros(comparisons.queries, np.int64)
+        index[queries] = np.arange(len(queries))
         self.width = int(comparisons.sizes[queries].max())
         self.likelihood, self.prior = LIKELIHOODS[model], prior
 
@@ -38,7 +38,7 @@ class Block:
             return torch.as_tensor(values).to(device)
 
         self.sizes = tensor(comparisons.sizes[queries])
-        self.query_M = tensor(place[comparisons.query[rows]])
+        self.query_M = tensor(index[comparisons.query[rows]])
         self.i_M = tensor(comparisons.i[rows])
         self.j_M = tensor(comparisons.j[rows])
         self.p_M = tensor(comparisons.p[rows])
@@ -49,7 +49,7 @@ class Block:
         self.real = torch.arange(self.width, device=device)[None, :] < self.sizes[:, None]
         # Where each document of the block lies in arrays of all documents.
         first = comparisons.offsets[queries]
-        self.places = np.concatenate(
+        self.documents = np.concatenate(
             [np.arange(a, a + n) for a, n in zip(first, comparisons.sizes[queries], strict=True)]
         )
         self.heaviest = self.per_document(self.weight_M, self.weight_M).amax(1)
@@ -118,10 +118,10 @@ def fit(
     for queries, block in blocks(comparisons, model, prior, comparisons.device):
         elo = torch.zeros(block.real.shape, dtype=torch.float64, device=comparisons.device)
         if start is not None:
-            elo[block.real] = torch.as_tensor(start[block.places]).to(elo.device)
+            elo[block.real] = torch.as_tensor(start[block.documents]).to(elo.device)
             elo = centred(elo, block)
         elo, steps, error = newton(elo, block, tolerance)
-        elos[block.places] = elo[block.real].cpu().numpy()
+        elos[block.documents] = elo[block.real].cpu().numpy()
         iterations[queries], errors[queries] = steps.cpu().numpy(), error.cpu().numpy()
         heaviest[queries] = block.heaviest.cpu().numpy()
     return elos, iterations, errors, heaviest
@@ -181,7 +181,7 @@ def standard_errors(comparisons: Comparisons, elos: Reals, model: str, prior: fl
     stderr = np.zeros(int(comparisons.offsets[-1]))
     for _, block in blocks(comparisons, model, prior, comparisons.device):
         elo = torch.zeros(block.real.shape, dtype=torch.float64, device=comparisons.device)
-        elo[block.real] = torch.as_tensor(elos[block.places]).to(elo.device)
+        elo[block.real] = torch.as_tensor(elos[block.documents]).to(elo.device)
         _, hessian = block.derivatives(elo)
         ones, n = block.real.double(), block.sizes.double()[:, None, None]
         constant = ones.unsqueeze(2) * ones.unsqueeze(1) / n
@@ -189,5 +189,5 @@ def standard_errors(comparisons: Comparisons, elos: Reals, model: str, prior: fl
         factor = torch.linalg.cholesky_ex(hessian + stiff * constant)[0]
         inverse = torch.cholesky_inverse(factor) - constant / (prior + stiff)
         variance = inverse.diagonal(dim1=1, dim2=2).clamp_min(0.0)
-        stderr[block.places] = variance.sqrt()[block.real].cpu().numpy()
+        stderr[block.documents] = variance.sqrt()[block.real].cpu().numpy()
     return stderr

@@ -101,7 +101,7 @@ class Comparisons:
 
     @cached_property
     def offsets(self) -> Wholes:
-        """(Q + 1,) place of each query's first document in arrays of all documents."""
+        """(Q + 1,) index of each query's first document in arrays of all documents."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
 
     @cached_property
@@ -111,7 +111,7 @@ class Comparisons:
 
     @cached_property
     def row_offsets(self) -> Wholes:
-        """(Q + 1,) place of each query's first row in `order`."""
+        """(Q + 1,) index of each query's first row in `order`."""
         counts = np.bincount(self.query, minlength=self.queries)
         return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -122,8 +122,8 @@ class Comparisons:
         from scipy.sparse.csgraph import connected_components
 
         total = int(self.offsets[-1])
-        heard = self.weight > 0
-        ends = ((self.base + self.i)[heard], (self.base + self.j)[heard])
+        counted = self.weight > 0
+        ends = ((self.base + self.i)[counted], (self.base + self.j)[counted])
         edges = (np.ones(len(ends[0]), np.bool_), ends)
         count, label = connected_components(coo_matrix(edges, (total, total)), directed=False)
         first = np.zeros(count, np.int64)
@@ -146,7 +146,7 @@ class Comparisons:
 
     @cached_property
     def base(self) -> Wholes:
-        """(M,) place of the first document of each comparison's query."""
+        """(M,) index of the first document of each comparison's query."""
         return self.offsets[self.query]
 
     def elos(self, elo: ArrayLike) -> Reals:

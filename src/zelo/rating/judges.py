@@ -166,8 +166,8 @@ def _inverse(data: _Data, q: int, curvature: Reals, prior: float) -> Reals:
     """Inverse Hessian (n, n) of the Elos of query `q`, on the zero-sum subspace."""
     low, high = data.rows[q], data.rows[q + 1]
     n = int(data.offsets[q + 1] - data.offsets[q])
-    place = data.i[low:high] * n + data.j[low:high]
-    adjacency = np.bincount(place, curvature[low:high], n * n).reshape(n, n)
+    cell = data.i[low:high] * n + data.j[low:high]
+    adjacency = np.bincount(cell, curvature[low:high], n * n).reshape(n, n)
     adjacency += adjacency.T
     matrix = np.diag(adjacency.sum(1) + prior) - adjacency
     stiff = matrix.diagonal().max()  # see kernels/uncertainty.py

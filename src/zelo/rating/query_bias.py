@@ -43,7 +43,7 @@ def fit_query_biases(
     """Biases `b_q` (Q,) from cross-query comparisons.
 
     `elo` (D,) are the Elos within queries, `offsets` (Q + 1,) where each query begins; `first` and
-    `second` (M,) are places of the compared documents in `elo`, of different queries; `p` (M,) in
+    `second` (M,) are indices of the compared documents in `elo`, of different queries; `p` (M,) in
     [0, 1] is the preference for `first`. Standard errors take the Elos as given: exact up to 4,096
     queries, and by 64 random probes (about 10 % of their size) beyond.
 

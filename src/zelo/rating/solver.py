@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from zelo.rating.comparisons import Comparisons, Reals, Wholes
 
-MODELS = ("thurstone", "bradley_terry")  # their places are the kernel's numbers for them
+MODELS = ("thurstone", "bradley_terry")  # their order is that of the kernels' numbers for them
 WEAKEST = 1e-12  # prior that doubles can tell from none beside one comparison
 ROUNDING = 1e-15  # of a sum, relative to its largest terms
 CHUNK = 32_768  # comparisons that a thread takes at once
@@ -87,13 +87,13 @@ def fit(
         error, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
         curvature_at, slope_at = saturated(model)
 
-        def part(first: int, last: int, *arrays: Any) -> None:
+        def solve_chunk(first: int, last: int, *arrays: Any) -> None:
             kernels.solve(
                 first, last, *arrays, prior, tolerance, start is not None,
                 curvature_at, slope_at, elo, iterations, error, heaviest,
             )  # fmt: skip
 
-        in_parallel(part, comparisons, model, threads)
+        in_parallel(solve_chunk, comparisons, model, threads)
     left = left_by_doubles(elo, comparisons.offsets, heaviest, prior)
     converged = error <= np.maximum(tolerance, left)
     found = (elo, iterations, converged, error + left, comparisons.offsets)
@@ -140,10 +140,10 @@ def standard_errors(
 
     stderr = np.zeros(int(comparisons.offsets[-1]))
 
-    def part(first: int, last: int, *arrays: Any) -> None:
+    def solve_chunk(first: int, last: int, *arrays: Any) -> None:
         kernels.standard_errors(first, last, *arrays, prior, elos, stderr)
 
-    in_parallel(part, comparisons, model, threads)
+    in_parallel(solve_chunk, comparisons, model, threads)
     return like(comparisons, stderr)
 
 
@@ -202,9 +202,9 @@ def dispersion(comparisons: Comparisons, elo: ArrayLike, model: str = "thurstone
 
 
 def in_parallel(
-    part: Callable[..., None], comparisons: Comparisons, model: str, threads: int | None
+    solve_chunk: Callable[..., None], comparisons: Comparisons, model: str, threads: int | None
 ) -> None:
-    """Call `part(first, last, model, row_offsets, offsets, *packed)` for all queries."""
+    """Call `solve_chunk(first, last, model, row_offsets, offsets, *packed)` for all queries."""
     arrays = (
         MODELS.index(model),
         comparisons.row_offsets,
@@ -215,10 +215,10 @@ def in_parallel(
     threads = min(threads or len(os.sched_getaffinity(0)), len(chunks))
     if threads <= 1:
         for first, last in chunks:
-            part(first, last, *arrays)
+            solve_chunk(first, last, *arrays)
         return
     with ThreadPoolExecutor(threads) as pool:  # the kernels release the interpreter lock
-        list(pool.map(lambda chunk: part(*chunk, *arrays), chunks))
+        list(pool.map(lambda chunk: solve_chunk(*chunk, *arrays), chunks))
 
 
 def chunked(comparisons: Comparisons) -> Iterator[tuple[int, int]]:
@@ -236,7 +236,7 @@ def saturated(model: str) -> tuple[Reals, Reals]:
     """Curvature and slope at 0 of the parabola that best stands for a comparison, over p in [0, 1].
 
     The parabola has its minimum at the difference `d*` with `P(d*) = p` and the loss's curvature
-    there; p is kept within [0.02, 0.98], where `d*` is moderate. 257 places to interpolate between.
+    there; p is kept within [0.02, 0.98], where `d*` is moderate. 257 points to interpolate between.
     """
     from scipy.special import logit, ndtri
 

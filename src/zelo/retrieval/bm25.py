@@ -23,7 +23,7 @@ from pydantic import field_validator
 from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.retrieval.languages import SAMPLE, language_of, stop_words
-from zelo.retrieval.ranking import Hits, top_places
+from zelo.retrieval.ranking import Hits, top_documents
 
 # Marks that join a letter (vowel signs, accents that stand alone) belong to its word. A character
 # of a script without spaces is a word by itself.
@@ -70,9 +70,9 @@ class BM25(Component):
         score_N = np.zeros(len(corpus), dtype=np.float32)
         for q, text in enumerate(track(list(queries.values()), "BM25")):
             index.add(words(text), score_N)
-            places = top_places(score_N, k)
-            hits.place_QK[q, : len(places)] = places
-            hits.score_QK[q, : len(places)] = score_N[places]
+            best = top_documents(score_N, k)
+            hits.doc_QK[q, : len(best)] = best
+            hits.score_QK[q, : len(best)] = score_N[best]
             score_N[:] = 0
         return {"bm25": hits}
 
@@ -124,11 +124,11 @@ def pairs_of_characters(word: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Index:
-    """Scores by word: those of word `v` are `place` and `score` from `start_V[v]` on."""
+    """Scores by word: those of word `v` are of `document`, and `score`, from `start_V[v]` on."""
 
     vocabulary: Mapping[str, int]
     start_V: NDArray[np.int64]  # (words + 1,)
-    place: NDArray[np.int32]
+    document: NDArray[np.int32]
     score: NDArray[np.float32]
 
     def add(self, words: Iterable[str], score_N: NDArray[np.float32]) -> None:
@@ -137,7 +137,7 @@ class Index:
             v = self.vocabulary.get(word)
             if v is not None:
                 here = slice(self.start_V[v], self.start_V[v + 1])
-                score_N[self.place[here]] += self.score[here]
+                score_N[self.document[here]] += self.score[here]
 
 
 def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
@@ -175,7 +175,7 @@ def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
     idf_V = np.log1p((len(corpus) - n_V + 0.5) / (n_V + 0.5))
     distinct_N, length_N = np.array(distinct), np.array(length)
     norm_N = k1 * (1 - b + b * length_N / max(length_N.mean(), 1e-9))
-    place, score = np.empty(start_V[-1], np.int32), np.empty(start_V[-1], np.float32)
+    document, score = np.empty(start_V[-1], np.int32), np.empty(start_V[-1], np.float32)
     free_V = start_V[:-1].copy()  # where a word's next document goes
     first = 0
     while terms:
@@ -186,8 +186,8 @@ def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
         word_M, doc_M, frequency_M = word_M[order], doc_M[order], frequency_M[order]
         found, begin, count = np.unique(word_M, return_index=True, return_counts=True)
         at_M = free_V[word_M] + np.arange(len(word_M)) - np.repeat(begin, count)
-        place[at_M] = doc_M
+        document[at_M] = doc_M
         score[at_M] = idf_V[word_M] * frequency_M / (frequency_M + norm_N[doc_M])
         free_V[found] += count
         first = last
-    return Index(dict(numbers), start_V, place, score)
+    return Index(dict(numbers), start_V, document, score)

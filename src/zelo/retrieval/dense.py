@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-PASSAGED = 1000  # documents of a part whose passages are held at once
+PASSAGE_PART = 1000  # documents of a part whose passages are held at once
 BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
 TRAINED_ON = 100_000  # embeddings that a FAISS index learns its cells and codes from
 
@@ -54,7 +54,7 @@ class Dense(Component):
         best = Hits.empty(len(queries), k)
         first = 0
         q = q.to(model.device)
-        for part in corpus.parts(PASSAGED if self.passages else PART):
+        for part in corpus.parts(PASSAGE_PART if self.passages else PART):
             d, owner = self._embed(model, part)
             best = merged(best, nearest(q, d, owner, len(part), k), first, k)
             first += len(part)
@@ -68,10 +68,10 @@ class Dense(Component):
 
         owner = np.arange(len(texts))
         if self.passages:
-            room = model.max_seq_length - tokens_of_prompt(model)
-            pieces = [split(model.tokenizer, text, room) for text in texts]
-            owner = np.repeat(owner, [len(of) for of in pieces])
-            texts = [passage for of in pieces for passage in of]
+            length = model.max_seq_length - tokens_of_prompt(model)
+            passages = [split(model.tokenizer, text, length) for text in texts]
+            owner = np.repeat(owner, [len(of_text) for of_text in passages])
+            texts = [passage for of_text in passages for passage in of_text]
         return embed(model, texts, self.batch_size, "document", "documents"), owner
 
     def _by_faiss(
@@ -90,8 +90,8 @@ class Dense(Component):
             index = faiss.index_factory(q.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
             return self._search_faiss(faiss, index, model, q, corpus, k)
         except RuntimeError as error:  # what FAISS raises of its own
-            said = str(error).strip().splitlines()[-1]
-            raise UserError(f"retriever.faiss={factory}: {said}") from None
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"retriever.faiss={factory}: {reason}") from None
 
     def _search_faiss(
         self, faiss: Any, index: Any, model: SentenceTransformer, q: torch.Tensor,
@@ -109,8 +109,10 @@ class Dense(Component):
             waiting.clear()
         if "IVF" in str(self.faiss):
             faiss.extract_index_ivf(index).nprobe = self.faiss_probes
-        score, place = index.search(q.numpy(), k)
-        return Hits(place.astype(np.int64), np.where(place < 0, -np.inf, score.astype(np.float64)))
+        score, document = index.search(q.numpy(), k)
+        return Hits(
+            document.astype(np.int64), np.where(document < 0, -np.inf, score.astype(np.float64))
+        )
 
 
 def nearest(
@@ -127,7 +129,7 @@ def nearest(
     """
     import torch
 
-    places, scores = [], []
+    documents, scores = [], []
     d, owners = d.to(q.device), torch.from_numpy(owner).to(q.device)
     for start in range(0, len(q), BLOCK):
         similarity = q[start : start + BLOCK] @ d.T
@@ -136,19 +138,19 @@ def nearest(
             similarity = whole.scatter_reduce(
                 1, owners.expand(len(similarity), -1), similarity, "amax"
             )
-        score, place = similarity.topk(min(k, texts), dim=1)
-        places.append(place.cpu().numpy())
+        score, document = similarity.topk(min(k, texts), dim=1)
+        documents.append(document.cpu().numpy())
         scores.append(score.double().cpu().numpy())
-    return Hits(np.concatenate(places), np.concatenate(scores))
+    return Hits(np.concatenate(documents), np.concatenate(scores))
 
 
 def merged(best: Hits, part: Hits, first: int, k: int) -> Hits:
-    """The best `k` of two; `part` counts its places from `first`."""
-    place_QK = np.concatenate([best.place_QK, part.place_QK + first], axis=1)
+    """The best `k` of two; `part` numbers its documents from `first`."""
+    doc_QK = np.concatenate([best.doc_QK, part.doc_QK + first], axis=1)
     score_QK = np.concatenate([best.score_QK, part.score_QK], axis=1)
-    order = np.lexsort((place_QK, -score_QK), axis=1)[:, :k]  # equal scores: the collection's order
+    order = np.lexsort((doc_QK, -score_QK), axis=1)[:, :k]  # equal scores: the collection's order
     return Hits(
-        np.take_along_axis(place_QK, order, axis=1), np.take_along_axis(score_QK, order, axis=1)
+        np.take_along_axis(doc_QK, order, axis=1), np.take_along_axis(score_QK, order, axis=1)
     )
 
 
@@ -165,9 +167,9 @@ def split(tokenizer: Any, text: str, max_length: int) -> list[str]:
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
     )
     spans = encoded["offset_mapping"]
-    room = max(max_length - tokenizer.num_special_tokens_to_add(), 1)
-    if len(spans) <= room:
+    length = max(max_length - tokenizer.num_special_tokens_to_add(), 1)
+    if len(spans) <= length:
         return [text]
-    step = max(room - room // 4, 1)
-    starts = range(0, max(len(spans) - room // 4, 1), step)
-    return [text[spans[s][0] : spans[min(s + room, len(spans)) - 1][1]] for s in starts]
+    step = max(length - length // 4, 1)
+    starts = range(0, max(len(spans) - length // 4, 1), step)
+    return [text[spans[s][0] : spans[min(s + length, len(spans)) - 1][1]] for s in starts]

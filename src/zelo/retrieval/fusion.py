@@ -11,7 +11,7 @@ from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Hits, own_places
+from zelo.retrieval.ranking import Hits, identical_documents
 
 
 class Hybrid(Component):
@@ -34,34 +34,37 @@ class Hybrid(Component):
             **self.dense.search(queries, corpus, k),
         }
         # A query's own text is first in both, and would hold a rank of those below it.
-        own_Q = own_places(queries, corpus)
-        rankings = {name: hits.without(own_Q) for name, hits in found.items()}
-        worth = [
+        identical_Q = identical_documents(queries, corpus)
+        rankings = {name: hits.without(identical_Q) for name, hits in found.items()}
+        points = [
             reciprocal_ranks(hits, self.constant) if self.method == "rrf" else unit_scores(hits)
             for hits in rankings.values()
         ]
-        shares = (1 - self.weight, self.weight)
-        return {**rankings, "hybrid": fused(list(rankings.values()), worth, shares, k)}
+        weights = (1 - self.weight, self.weight)
+        return {**rankings, "hybrid": fused(list(rankings.values()), points, weights, k)}
 
 
 def fused(
-    rankings: Sequence[Hits], worth: Sequence[NDArray[np.float64]], shares: Sequence[float], k: int
+    rankings: Sequence[Hits],
+    points: Sequence[NDArray[np.float64]],
+    weights: Sequence[float],
+    k: int,
 ) -> Hits:
-    """The `k` documents with the highest weighted sum of their worth (Q, K) in each ranking.
+    """The `k` documents with the highest weighted sum of their points (Q, K) in each ranking.
 
-    What a ranking does not have is worth nothing there. Ties stand in order of entry: by the first
+    What a ranking does not have gets no points there. Ties stand in order of entry: by the first
     ranking, then by the second.
     """
-    queries = len(rankings[0].place_QK)
+    queries = len(rankings[0].doc_QK)
     best = Hits.empty(queries, k)
     for q in range(queries):
         sums: dict[int, float] = {}
-        for hits, worth_QK, share in zip(rankings, worth, shares, strict=True):
-            for place, value in zip(hits.place_QK[q].tolist(), worth_QK[q].tolist(), strict=True):
-                if place >= 0:
-                    sums[place] = sums.get(place, 0.0) + share * value
+        for hits, points_QK, weight in zip(rankings, points, weights, strict=True):
+            for doc, value in zip(hits.doc_QK[q].tolist(), points_QK[q].tolist(), strict=True):
+                if doc >= 0:
+                    sums[doc] = sums.get(doc, 0.0) + weight * value
         ranked = sorted(sums.items(), key=lambda item: -item[1])[:k]
-        best.place_QK[q, : len(ranked)] = [place for place, _ in ranked]
+        best.doc_QK[q, : len(ranked)] = [doc for doc, _ in ranked]
         best.score_QK[q, : len(ranked)] = [value for _, value in ranked]
     return best
 
@@ -71,13 +74,13 @@ def reciprocal_ranks(hits: Hits, constant: int = 60) -> NDArray[np.float64]:
 
     Source: Cormack, Clarke and Büttcher, *Reciprocal rank fusion*, SIGIR 2009.
     """
-    rank_K = np.arange(1, hits.place_QK.shape[1] + 1)
-    return np.broadcast_to(1.0 / (constant + rank_K), hits.place_QK.shape)
+    rank_K = np.arange(1, hits.doc_QK.shape[1] + 1)
+    return np.broadcast_to(1.0 / (constant + rank_K), hits.doc_QK.shape)
 
 
 def unit_scores(hits: Hits) -> NDArray[np.float64]:
     """Scores (Q, K) brought linearly to [0, 1] within each query: 1 the best, 0 the last found."""
-    found = hits.place_QK >= 0
+    found = hits.doc_QK >= 0
     low = np.min(hits.score_QK, 1, keepdims=True, where=found, initial=np.inf)
     span = np.max(hits.score_QK, 1, keepdims=True, where=found, initial=-np.inf) - low
     above = np.where(found, hits.score_QK - np.where(found, low, 0.0), 0.0)

@@ -18,12 +18,12 @@ Ranking = Mapping[str, Sequence[tuple[str, float]]]
 
 @dataclass(frozen=True)
 class Hits:
-    """The best documents of Q queries, best first, by their places in the collection.
+    """The best documents of Q queries, best first, by their index in the collection.
 
     Where a query has fewer than K the rest of its row is −1, with a score of −∞.
     """
 
-    place_QK: NDArray[np.int64]
+    doc_QK: NDArray[np.int64]
     score_QK: NDArray[np.float64]
 
     @classmethod
@@ -33,25 +33,25 @@ class Hits:
 
     def top(self, k: int) -> Hits:
         """The best `k` of each query."""
-        return Hits(self.place_QK[:, :k], self.score_QK[:, :k])
+        return Hits(self.doc_QK[:, :k], self.score_QK[:, :k])
 
-    def without(self, place_Q: NDArray[np.int64]) -> Hits:
-        """All but one document of each query, at a place in the collection or at none (−1)."""
-        if (place_Q < 0).all():
+    def without(self, doc_Q: NDArray[np.int64]) -> Hits:
+        """All but one document of each query, by its index in the collection; −1: all."""
+        if (doc_Q < 0).all():
             return self
-        found_QK = (self.place_QK >= 0) & (self.place_QK != place_Q[:, None])
+        found_QK = (self.doc_QK >= 0) & (self.doc_QK != doc_Q[:, None])
         order_QK = np.argsort(~found_QK, axis=1, kind="stable")
         return Hits(
-            np.take_along_axis(np.where(found_QK, self.place_QK, -1), order_QK, axis=1),
+            np.take_along_axis(np.where(found_QK, self.doc_QK, -1), order_QK, axis=1),
             np.take_along_axis(np.where(found_QK, self.score_QK, -np.inf), order_QK, axis=1),
         )
 
     def table(self, name: str, query_ids: Sequence[str], doc_ids: pa.Array) -> Table:
         """As a table of the schema called `name` but for its column `system`, if it has one."""
-        q, k = np.nonzero(self.place_QK >= 0)
+        q, k = np.nonzero(self.doc_QK >= 0)
         columns = {
             "query_id": pa.array(query_ids, pa.string()).take(pa.array(q)),
-            "doc_id": doc_ids.take(pa.array(self.place_QK[q, k])),
+            "doc_id": doc_ids.take(pa.array(self.doc_QK[q, k])),
             "rank": pa.array(k + 1, pa.int32()),
             "score": pa.array(self.score_QK[q, k], pa.float64()),
         }
@@ -68,13 +68,13 @@ class Hits:
         return found
 
 
-def own_places(query_ids: Iterable[str], corpus: Corpus) -> NDArray[np.int64]:
-    """Places (Q,) of the documents that are queries' own texts, −1 where there is none."""
+def identical_documents(query_ids: Iterable[str], corpus: Corpus) -> NDArray[np.int64]:
+    """Index (Q,) of the document that is the query's own text, −1 where there is none."""
     return np.array([corpus.identical.get(q, -1) for q in query_ids], dtype=np.int64)
 
 
-def top_places(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-    """Places (at most k,) of the highest positive scores (N,), best first, ties in their order."""
+def top_documents(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Indices (at most k,) of the highest positive scores (N,), best first, ties in their order."""
     found = np.flatnonzero(score_N > 0)
     if len(found) > k:
         scores = score_N[found]
@@ -82,6 +82,18 @@ def top_places(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:
         above = found[scores > least]
         found = np.sort(np.concatenate([above, found[scores == least][: k - len(above)]]))
     return found[np.argsort(-score_N[found], kind="stable")]
+
+
+def rank_by_score(
+    pool: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]
+) -> Ranking:
+    """Candidates by score, best first; equal scores keep the order of the first stage."""
+    return {
+        query_id: sorted(
+            zip(docs, scores[query_id], strict=True), key=lambda item: item[1], reverse=True
+        )
+        for query_id, docs in pool.items()
+    }
 
 
 def rankings_table(name: str, rankings: Mapping[str, Ranking]) -> Table:

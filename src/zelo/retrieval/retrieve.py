@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from zelo.artifacts import read_json, read_table, write_json, write_parts
 from zelo.data.texts import Corpus, query_texts
-from zelo.retrieval.ranking import Hits, Ranking, own_places, rankings_from
+from zelo.retrieval.ranking import Hits, Ranking, identical_documents, rankings_from
 from zelo.store import stage
 
 
@@ -38,9 +38,9 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
     """
     queries, corpus = query_texts(data), Corpus.at(data)
     query_ids, depth = list(queries), max(top_k, RANKED)
-    own_Q = own_places(queries, corpus)
+    identical_Q = identical_documents(queries, corpus)
     found = {
-        system: hits.without(own_Q).top(depth)
+        system: hits.without(identical_Q).top(depth)
         for system, hits in retriever.search(
             queries, corpus, depth + bool(corpus.identical)
         ).items()
@@ -48,10 +48,10 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
     write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
                                      for system, hits in found.items()))  # fmt: skip
     write_json(out / SYSTEMS, list(found))  # one that found nothing has no row
-    name, whole = list(found.items())[-1]
-    candidates = whole.top(top_k)
+    name, last = list(found.items())[-1]
+    candidates = last.top(top_k)
     rows = write_parts(out, "candidates", [candidates.table("candidates", query_ids, corpus.ids)])
-    sizes = (candidates.place_QK >= 0).sum(1)
+    sizes = (candidates.doc_QK >= 0).sum(1)
     return {
         "retriever": name,
         "candidates": rows,

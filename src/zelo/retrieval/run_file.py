@@ -54,18 +54,18 @@ class RunFile(Component):
                for q, query_id in enumerate(queries)]  # fmt: skip
         wanted = {doc_id for _, i in ids for doc_id, _ in run.get(i, [])[:k]}
         known = pa.array(sorted(wanted), pa.string())
-        places = dict(zip(known.to_pylist(), pc.index_in(known, corpus.ids).to_pylist(),
+        index_of = dict(zip(known.to_pylist(), pc.index_in(known, corpus.ids).to_pylist(),
                           strict=True))  # fmt: skip
         for q, query_id in ids:
             for rank, (doc_id, score) in enumerate(run.get(query_id, [])[:k]):
-                place = places[doc_id]
-                if place is None:  # as runs are written, without white space in ids
-                    place = corpus.ids.index(unquote(doc_id)).as_py()
-                if place is None or place < 0:
+                index = index_of[doc_id]
+                if index is None:  # as runs are written, without white space in ids
+                    index = corpus.ids.index(unquote(doc_id)).as_py()
+                if index is None or index < 0:
                     raise UserError(
                         f"{path}: query {query_id!r}: document {doc_id!r} is not in the collection"
                     )
-                hits.place_QK[q, rank], hits.score_QK[q, rank] = place, score
+                hits.doc_QK[q, rank], hits.score_QK[q, rank] = index, score
         if queries and not wanted:
             raise UserError(f"{path}: has none of the collection's queries")
         return {self.name: hits}
