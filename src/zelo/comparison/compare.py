@@ -36,14 +36,16 @@ def compare(
     """Draw pairs among the top `depth` candidates of every training query.
 
     `judgments` are the folders of earlier rounds, none in the first; `vote` says how their answers
-    are averaged. With `queries` so many are taken, by a hash of their texts. Which document of a
-    pair is shown first is drawn at random, so that a judge's preference for a position cancels. A
-    query with fewer than two candidates has nothing to compare; it is counted, and not rated.
+    are averaged. With `queries` only so many are compared, chosen by a hash of their texts. Which
+    document of a pair is shown first is drawn at random, so that a judge's preference for a
+    position cancels. A query with fewer than two candidates has nothing to compare; it is counted,
+    and not rated.
     """
     recorded = checked_pairs(sampler.recorded_pairs(), data) if sampler.recorded else None
     ranked = candidates_from(read_table(candidates, "candidates"))
-    before = answers(judgments.values(), vote)
-    last = set(answers([*judgments.values()][-1:], vote))  # the others have had enough
+    before = answers_so_far(judgments.values(), vote)
+    # A query that the last round did not ask about needs no more.
+    going_on = set(answers_so_far([*judgments.values()][-1:], vote))
     query_ids: list[str] = []
     pairs: list[tuple[str, str]] = []  # of documents, the one shown first in front
     too_few = 0
@@ -61,7 +63,7 @@ def compare(
         rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
         if not judgments:
             edges = sampler.edges(len(documents), rng)
-        elif query_id in last:
+        elif query_id in going_on:
             index = {doc_id: i for i, doc_id in enumerate(documents)}
             asked = [(index[a], index[b]) for a, b, _ in before[query_id]]
             p = np.array([p for _, _, p in before[query_id]])
@@ -116,8 +118,9 @@ def checked_pairs(
     return pairs
 
 
-def answers(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str, float]]]:
-    """What was asked of each query so far: `doc_a`, `doc_b`, P(a ≻ b); NaN: no judge answered."""
+def answers_so_far(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str, float]]]:
+    """Query → `doc_a`, `doc_b` and P(a ≻ b) of each comparison that judges were asked about; NaN
+    where no judge answered."""
     found: dict[str, list[tuple[str, str, float]]] = {}
     for folder in folders:
         mean = average(read_table(folder, "judgments"), vote)

@@ -111,14 +111,14 @@ def rate_judgments(judgments: Table, rating: Rating, vote: str) -> Rated:
 
 
 class Rated:
-    """What came of rating some queries."""
+    """Ratings of some queries, how each fit went, and their judges where these were modelled."""
 
     def __init__(self, ratings: Table, fits: Table, judges: JudgeFit | None = None) -> None:
         self.ratings, self.fits, self.judges = ratings, fits, judges
 
     @property
     def counts(self) -> dict[str, int]:
-        """What is worth recording."""
+        """Counts for the record of the stage."""
         fits = self.fits
         return {
             "queries": len(fits),
@@ -179,7 +179,7 @@ def rate_encoded(encoded: EncodedComparisons, rating: Rating) -> Rated:
 
 
 class JudgeTally:
-    """What each judge is like, added up over blocks of queries.
+    """Counts of each judge's answers, added up over blocks of queries.
 
     `first` is the share of decided answers that prefer the document shown first, `agreement` the
     share that prefer the document of higher Elo. `bias` and `scale` are those of
