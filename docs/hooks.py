@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 from omegaconf import OmegaConf
@@ -74,7 +75,7 @@ def configuration() -> str:
         seen: dict[tuple[str, ...], tuple[str, dict[str, Any]]] = {}
         for path in sorted((CONF / group).glob("*.yaml")):
             parts += [f"\n### {group}={path.stem}\n", f"{comment(path)}\n", includes(group, path)]
-            values = dict(settings(OmegaConf.load(path)))
+            values = dict(settings(whole(path)))
             shape = tuple(sorted(map(generic, values)))
             if shape in seen and len(shape) > 3:
                 like, others = seen[shape]
@@ -94,7 +95,7 @@ def includes(group: str, path: Path) -> str:
     found = []
     for entry in OmegaConf.load(path).get("defaults", []):
         key, name = next(iter(entry.items())) if isinstance(entry, Mapping) else (group, entry)
-        if name == "_self_" or key.startswith("override "):
+        if name == "_self_" or key.startswith("override ") or is_base(entry):
             continue
         named, _, part = name.partition("@") if key == group else (name, *key.partition("@")[1:])
         of = key.partition("@")[0]
@@ -128,6 +129,21 @@ def comment(path: Path) -> str:
     return text if not text or text.endswith((".", ")")) else f"{text}."
 
 
+def is_base(entry: Any) -> bool:
+    """Whether an entry of a defaults list is a file to inherit from, which is no choice."""
+    return isinstance(entry, str) and entry.startswith("_base/")
+
+
+def whole(path: Path) -> Any:
+    """What a file says, with what it inherits from other files of its group."""
+    config = OmegaConf.load(path)
+    if not any(map(is_base, config.get("defaults", []))):
+        return config
+    group = path.parent.name
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(f"{group}/{path.stem}")[group]
+
+
 def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Key → value of every option of a file, those of nested components by their path."""
     plain = OmegaConf.to_container(config, resolve=False) if not prefix else config
@@ -142,7 +158,7 @@ def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def table_of(group: str, path: Path, only: set[str] | None = None) -> list[str]:
     """A table of a file's options with default, range and meaning."""
-    config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    config = OmegaConf.to_container(whole(path) if group else OmegaConf.load(path), resolve=False)
     rows = [
         row
         for key, value in settings(OmegaConf.create(config))

@@ -23,7 +23,7 @@ from zelo.renamed import RENAMED, renamed
 CHOICES = sorted(
     (path.parent.relative_to(conf_folder()).as_posix(), path.stem)
     for path in conf_folder().glob("*/**/*.yaml")
-    if not path.is_relative_to(conf_folder() / "hydra")
+    if not path.is_relative_to(conf_folder() / "hydra") and path.parent.name != "_base"
 )
 
 NEEDED = {

@@ -1,0 +1,82 @@
+"""Files of conf/judge inherit from conf/judge/_base, and say nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tests.test_config import components, differences
+
+from zelo.config import conf_folder
+
+JUDGES = conf_folder() / "judge"
+CHOICES = sorted(JUDGES.glob("*.yaml"))
+BASES = sorted((JUDGES / "_base").glob("*.yaml"))
+
+
+def plain(path: Path) -> dict[str, Any]:
+    found = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of everything that a file says."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        elif key != "defaults":
+            yield f"{path}{key}", value
+
+
+def inherited(path: Path, package: str = "") -> Iterator[tuple[str, Any]]:
+    """Path and value of everything that a file takes from those of `_base`."""
+    for name in plain(path).get("defaults", []):
+        if "@" in name:
+            base, _, where = name.partition("@")
+            file = JUDGES / "_base" / f"{Path(base).name}.yaml"
+            below = package if where == "_here_" else f"{package}{where}."
+            yield from inherited(file, below)
+            yield from leaves(plain(file), below)
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: str(path.stem))
+def test_what_is_inherited_states_the_defaults_of_its_class(path: Path) -> None:
+    for where, node in components(plain(path)):
+        assert differences(node) == {}, f"{path}{where}"
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: str(path.stem))
+def test_a_choice_says_nothing_that_it_inherits(path: Path) -> None:
+    before = dict(inherited(path))
+    assert before or path.stem == "paper"  # of three choices
+    twice = [key for key, value in leaves(plain(path)) if key in before and before[key] == value]
+    assert [key for key in twice if before[key] != "???"] == []
+
+
+def test_every_base_is_inherited_and_none_is_offered_as_a_choice() -> None:
+    used = {name.partition("@")[0] for path in (*CHOICES, *BASES)
+            for name in plain(path).get("defaults", []) if "@" in name}  # fmt: skip
+    assert {Path(name).name for name in used} == {path.stem for path in BASES}
+    with (
+        initialize_config_dir(str(conf_folder()), version_base="1.3"),
+        pytest.raises(Exception, match="Available options in 'judge'") as caught,
+    ):
+        compose("config", overrides=["judge=nobody"])
+    offered = {line.strip() for line in str(caught.value).splitlines() if line.startswith("\t")}
+    assert {path.stem for path in CHOICES} <= offered
+    assert not any("_base" in name for name in offered)
+
+
+def test_what_is_inherited_can_be_set_and_choices_can_be_combined() -> None:
+    timeout = "judge.judges.openai.provider.timeout=60"
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("config", overrides=["judge=openai", timeout])
+        assert config.judge.judges.openai.provider.timeout == 60
+        config = compose("config", overrides=["judge=[vllm,bi_encoder]"])
+    assert list(config.judge.judges) == ["vllm", "bi_encoder"]
+    assert (config.judge.vote, config.judge.probe) == ("soft", 40)  # the last one's, as ever
