@@ -39,16 +39,17 @@ from machine import machine, save
 from tests.judging.endpoint import Running, running
 
 from zelo.judging import prompt
-from zelo.judging.api import ApiJudge, PreparedApi, Provider
+from zelo.judging.api import ApiJudge, ApiSession
 from zelo.judging.asking import ask_all
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import Question
+from zelo.judging.provider import Provider
+from zelo.judging.question import Question
 from zelo.judging.spending import Budget, Spending
 
 LATENCY, IN_FLIGHT, ROUNDS = 0.05, (16, 64, 256), 3
 TURNS, WARM_UP, MOST = 150, 512, 16000  # questions: per place in flight; before; at most
 
-Client = Callable[[PreparedApi, list[Question]], None]
+Client = Callable[[ApiSession, list[Question]], None]
 
 
 def questions(n: int) -> list[Question]:
@@ -67,14 +68,14 @@ def questions(n: int) -> list[Question]:
     ]
 
 
-def zelo(judge: PreparedApi, asked: list[Question]) -> None:
+def zelo(judge: ApiSession, asked: list[Question]) -> None:
     """This project."""
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
         found = ask_all({"j": judge}, {"j": asked}, ledger, Spending(Budget()), "benchmark")
         assert None not in found.answers["j"]
 
 
-def sdk(judge: PreparedApi, asked: list[Question]) -> None:
+def sdk(judge: ApiSession, asked: list[Question]) -> None:
     """The SDK in a semaphore."""
 
     async def all_of_them() -> None:
@@ -95,7 +96,7 @@ def sdk(judge: PreparedApi, asked: list[Question]) -> None:
     asyncio.run(all_of_them())
 
 
-def bare(judge: PreparedApi, asked: list[Question]) -> None:
+def bare(judge: ApiSession, asked: list[Question]) -> None:
     """Bytes over HTTP and nothing else."""
     provider = judge.judge.provider
     body = json.dumps(judge.judge.body(prompt.messages(asked[0], 1000))).encode()

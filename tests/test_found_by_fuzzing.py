@@ -19,8 +19,9 @@ from zelo.data.log import Log
 from zelo.data.trec import read_run, read_topics, write_run
 from zelo.data.zbench import import_zbench
 from zelo.errors import UserError
-from zelo.judging.limits import retry_after
-from zelo.judging.protocol import Question, filed
+from zelo.judging.endpoint import retry_after
+from zelo.judging.ledger import ledger_question
+from zelo.judging.question import Question
 from zelo.judging.recorded import read_preferences
 from zelo.judging.reply import read_reply
 from zelo.launch import composed
@@ -112,11 +113,8 @@ def test_an_answer_of_two_scores_is_none() -> None:
 
 
 def test_keys_of_other_texts_are_other_keys() -> None:
-    class ById:
-        goes_by_ids = True
-
     def key(query_id: str, query: str, doc: str, text: str) -> tuple[str, str]:
-        q = filed(ById(), Question(query_id, doc, "b", 0, query, text, "y"))  # type: ignore[arg-type]
+        q = ledger_question(Question(query_id, doc, "b", 0, query, text, "y"), depends_on_ids=True)
         return q.query, q.text_a
 
     assert key("a", "b\0c", "d", "t")[0] != key("a\0b", "c", "d", "t")[0]

@@ -21,7 +21,7 @@ from tests.end_to_end.test_run import run_folder
 
 from zelo.data.trec import read_topics
 from zelo.errors import UserError, shown
-from zelo.judging.api import Provider
+from zelo.judging.provider import Provider
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.publish import publish

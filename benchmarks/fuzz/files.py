@@ -26,7 +26,7 @@ from zelo.data.trec import TrecFiles, encoded, read_run, single, write_run
 from zelo.data.zbench import import_zbench
 from zelo.errors import UserError
 from zelo.evaluation.compare_runs import read_grades
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.judging.recorded import Recorded
 from zelo.models.rerank_file import documents_of, is_cross_encoder
 from zelo.rating.rate import Rating

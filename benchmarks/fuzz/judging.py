@@ -13,10 +13,12 @@ from typing import Any
 
 from benchmarks.fuzz.inputs import FOLDER, ODD, expect, mutated, odd_text
 
-from zelo.judging.ledger import Ledger
-from zelo.judging.limits import Bucket, retry_after
-from zelo.judging.prompt import CONTROL, UNSEEN, messages, shown, tokens
-from zelo.judging.protocol import Question, filed
+from zelo.data.token_estimate import estimated_tokens
+from zelo.judging.endpoint import retry_after
+from zelo.judging.ledger import Ledger, ledger_question
+from zelo.judging.limits import Bucket
+from zelo.judging.prompt import CONTROL, UNSEEN, messages, shown
+from zelo.judging.question import Question
 from zelo.judging.reply import Reply, read_reply
 from zelo.judging.spending import Price
 from zelo.judging.wire import Wire
@@ -132,13 +134,13 @@ def draw_question(rng: random.Random) -> Question:
 
 
 def draw_questions(rng: random.Random) -> tuple[Question, Question, bool]:
-    """Two questions, often alike, and whether their judge goes by ids."""
+    """Two questions, often alike, and whether their judge's answers depend on ids."""
     first, second = draw_question(rng), draw_question(rng)
     kept = rng.sample(("query_id", "doc_a", "doc_b", "repeat", "query", "text_a", "text_b"), 5)
     if rng.random() < 0.7:
         second = replace(second, **{name: getattr(first, name) for name in kept})
     if rng.random() < 0.5:
-        second = replace(second, query_b=first.query_b, other=first.other)
+        second = replace(second, query_b=first.query_b, query_b_text=first.query_b_text)
     return first, second, rng.random() < 0.5
 
 
@@ -151,12 +153,11 @@ def ledger() -> Ledger:
 def check_keys(example: tuple[Question, Question, bool]) -> None:
     """Two questions have one key exactly where the same was asked."""
     first, second, by_ids = example
-    judge: Any = SimpleNamespace(fingerprint="f", goes_by_ids=by_ids)
     ledger()._hashes.clear()
-    keys = [ledger()._key("f", filed(judge, q)) for q in (first, second)]
+    keys = [ledger()._key("f", ledger_question(q, by_ids)) for q in (first, second)]
 
     def asked(q: Question) -> tuple[Any, ...]:
-        across = None if q.query_b is None else q.other
+        across = None if q.query_b is None else q.query_b_text
         ids = (q.query_id, q.doc_a, q.doc_b, q.query_b) if by_ids else ()
         return (q.query, across, q.text_a, q.text_b, q.repeat, *ids)
 
@@ -179,9 +180,9 @@ def check_prompt(example: tuple[Question, int, str]) -> None:
     question, limit, code = example
     said = messages(question, limit, code, "compare" if question.query_b is None else "cross")
     expect([m["role"] for m in said] == ["system", "user"], "not two messages", said)
-    for text in (question.query, question.other, question.text_a, question.text_b):
+    for text in (question.query, question.query_b_text, question.text_a, question.text_b):
         part, note = shown(text, limit)
-        expect(tokens(part) <= limit, "longer than the limit", part, limit)
+        expect(estimated_tokens(part) <= limit, "longer than the limit", part, limit)
         expect(not UNSEEN.search(part), "unseen characters", part)
         expect(not CONTROL.search(part), "a control token", part)
         expect(part in said[1]["content"] and note in said[1]["content"], "not in the prompt", part)
@@ -211,9 +212,9 @@ def check_wire(example: tuple[bytes, int, str]) -> None:
     headers = {"Retry-After": wait, "retry-after-ms": wait}
     wire = Wire.__new__(Wire)
     wire.key, wire.url, wire.price = "secret-key", "", Price(input=1, output=1)
-    wire.judge = SimpleNamespace(provider=SimpleNamespace(timeout=1))  # type: ignore[assignment]
+    wire.provider = SimpleNamespace(timeout=1)  # type: ignore[assignment]
     answer = Response(raw, status, headers)
-    wire.session = SimpleNamespace(post=lambda *_, **__: answer)  # type: ignore[assignment]
+    wire.http = SimpleNamespace(post=lambda *_, **__: answer)  # type: ignore[assignment]
     try:
         wire._post(b"").send(None)
     except StopIteration as end:

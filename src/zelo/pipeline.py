@@ -96,7 +96,7 @@ class Run(Component):
         if self.cross is not None and (names := self.judge.of_one_query):
             raise ValueError(
                 f"judge {names[0]}: it compares documents of one query only; choose cross=off, or "
-                f"another judge (one of your own that can says so: across = True)"
+                f"another judge (one of your own that can says so: compares_queries = True)"
             )
         if self.cross is not None and self.objective.shift_invariant:
             raise ValueError(
@@ -258,7 +258,7 @@ class Way:
     ) -> Artifact:
         """What judges say of pairs; `earlier` are those that they were asked about before."""
         inputs = {"data": self.data, "comparisons": comparisons, **earlier}
-        options = {"judge": judges, **self.seed}
+        options = {"ensemble": judges, **self.seed}
         if self.store.pending(judge, inputs, options):
             self.try_the_rest()
         return self.store.run(judge, inputs, options, self.paid, label=f"judge{about}")

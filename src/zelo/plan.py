@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,19 +14,14 @@ from omegaconf import OmegaConf
 from zelo.config import conf_folder
 from zelo.data.collection import NO_TRAINING
 from zelo.data.planned import Planned
+from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
-from zelo.judging import prompt
-from zelo.judging.api import ApiJudge
-from zelo.judging.language_model import LanguageModel
-from zelo.judging.ledger import Ledger
-from zelo.judging.prices import entry_of
-from zelo.judging.scorer import Scorer
+from zelo.judging.estimate import JudgeEstimate, TextLengths
 from zelo.retrieval.dense import Dense
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 
 if TYPE_CHECKING:
-    from zelo.judging.ensemble import Ensemble
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
     from zelo.pipeline import Run
@@ -44,28 +38,7 @@ class Size:
     name: str
     queries: int  # of the training split
     documents: int
-    query_tokens: float
-    document_tokens: np.ndarray[Any, np.dtype[np.float64]]  # of a sample
-
-    def cut(self, limit: float) -> float:
-        """Mean tokens of a document of which at most `limit` are read."""
-        return float(np.minimum(self.document_tokens, limit).mean())
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What one judge will be asked: the least, and the most where answers may be added."""
-
-    judge: str
-    model: str
-    provider: str  # judges of one provider share its limits
-    calls: tuple[float, float]
-    tokens_in: float | None  # of one call; None: this judge is not paid by them
-    tokens_out: float | None
-    usd: tuple[float, float] | None  # None: the price is not known
-    hours: float | None  # least time at the configured limits; None: there are none
-    measured: int  # answers in the ledger that the tokens were taken from; 0: estimated
-    doubts: str | None = None  # what speaks against the listed price
+    lengths: TextLengths
 
 
 @dataclass(frozen=True)
@@ -144,7 +117,7 @@ class Plan:
 
     size: Size
     comparisons: dict[str, float]  # by stage
-    asked: list[Asked]
+    asked: list[JudgeEstimate]
     work: list[Work]
 
 
@@ -180,7 +153,7 @@ def plan(run: Run, today: date | None = None) -> Plan:
     return Plan(
         size,
         comparisons,
-        list(asked_of(run.judge, for_ensemble, size, ledger, today or date.today())),
+        list(run.judge.estimates(for_ensemble, size.lengths, ledger, today or date.today())),
         list(work_of(run, for_ensemble, learned, total, size)),
     )
 
@@ -190,7 +163,8 @@ def measure(run: Run) -> Size:
     data = run.data
     if isinstance(data, Planned):
         lengths = np.array([data.document_tokens])
-        return Size(data.name, data.train_queries, data.documents, data.query_tokens, lengths)
+        texts = TextLengths(data.query_tokens, lengths)
+        return Size(data.name, data.train_queries, data.documents, texts)
     collection = data.load()
     queries = [
         text
@@ -208,7 +182,7 @@ def measure(run: Run) -> Size:
         number += len(part)
         # Each document draws a lot, and the lowest are the sample.
         lots = np.concatenate([lots, rng.random(len(part))])
-        new = [prompt.tokens(f"{title} {text}".strip()) for title, text in rows]
+        new = [estimated_tokens(f"{title} {text}".strip()) for title, text in rows]
         lengths = np.concatenate([lengths, new])
         drawn = np.argsort(lots)[:SAMPLE]
         lots, lengths = lots[drawn], lengths[drawn]
@@ -216,93 +190,28 @@ def measure(run: Run) -> Size:
         collection.name,
         len(queries),
         number,
-        float(np.mean([prompt.tokens(text) for text in queries[:SAMPLE]])),
-        lengths,
+        TextLengths(float(np.mean([estimated_tokens(text) for text in queries[:SAMPLE]])), lengths),
     )
-
-
-def asked_of(
-    ensemble: Ensemble, comparisons: float, size: Size, ledger: Path, today: date
-) -> Iterator[Asked]:
-    """What each judge that is paid, or may be, will be asked."""
-    least, most = (n / len(ensemble.judges) for n in (ensemble.least, ensemble.most))
-    for name, judge in ensemble.judges.items():
-        calls = (comparisons * least, comparisons * most)
-        if not isinstance(judge, ApiJudge):
-            each: float | None = getattr(judge, "usd_per_answer", None)
-            if each != 0:
-                total = None if each is None else (calls[0] * each, calls[1] * each)
-                kind = type(judge).__name__
-                yield Asked(name, kind, name, calls, None, None, total, None, 0)
-            continue
-        if ensemble.probed(comparisons) and not ensemble.both_orders:
-            calls = (calls[0] + ensemble.probe, calls[1] + ensemble.probe)
-        parts = prompt.sections("compare")
-        frame = prompt.tokens(parts["system"]) + prompt.tokens(parts["user"])
-        tokens_in = frame + size.query_tokens + 2 * size.cut(judge.document_tokens)
-        tokens_out = float(judge.expected_output_tokens)
-        measured = 0
-        if ledger.is_file():
-            fingerprint = judge.prepare(Path(), {}, 0).fingerprint
-            with Ledger(ledger) as kept:
-                measured, mean_in, mean_out = kept.mean_tokens(fingerprint)
-            if measured:
-                tokens_in, tokens_out = mean_in, mean_out
-        price = judge.price_or_none()
-        usd = price.of(tokens_in, tokens_out) if price else None
-        provider = judge.provider
-        limits = [
-            calls[0] * amount / limit / 60
-            for amount, limit in (
-                (1.0, provider.requests_per_minute),
-                (tokens_in + tokens_out, provider.tokens_per_minute),
-            )
-            if limit
-        ]
-        yield Asked(
-            name,
-            judge.model,
-            provider.name,
-            calls,
-            tokens_in,
-            tokens_out,
-            None if usd is None else (calls[0] * usd, calls[1] * usd),
-            max(limits, default=None),
-            measured,
-            doubts_of(judge, today),
-        )
-
-
-def doubts_of(judge: ApiJudge, today: date) -> str | None:
-    """What speaks against the listed price of a judge, if that is what it has."""
-    entry = None if judge.price is not None else entry_of(f"{judge.provider.name}/{judge.model}")
-    return None if entry is None else entry.doubts(today)
 
 
 def work_of(
     run: Run, for_ensemble: float, learned: float, total: float, size: Size
 ) -> Iterator[Work]:
     """What the stages compute here, all passes together, as far as it is worth counting."""
+    lengths = size.lengths
     passes = 1 if run.refine is None else run.refine.passes
     dense = getattr(run.retriever, "dense", run.retriever)
     if isinstance(dense, Dense):
-        read = size.cut(dense.max_length) * size.documents
+        read = lengths.truncated(dense.max_length) * size.documents
         yield reading("retrieve (embedding)", read, dense.pretrained)
     for name, judge in run.judge.judges.items():
-        tokens = size.query_tokens
-        if isinstance(judge, LanguageModel):
-            frame = prompt.tokens(" ".join(prompt.sections("choose").values()))
-            tokens += frame + 2 * size.cut(judge.document_tokens)
-            tokens *= 2 if judge.both_orders else 1
-        elif isinstance(judge, Scorer):
-            tokens = 2 * (size.query_tokens + size.cut(judge.max_length))
-        else:
-            continue
-        yield reading(f"judge ({name})", for_ensemble * tokens, judge.pretrained)
+        local = judge.local_reading(lengths)
+        if local is not None:
+            yield reading(f"judge ({name})", for_ensemble * local.tokens, local.pretrained)
     if run.distil is not None:
         model = run.distil.model
-        room = (model.max_length - min(size.query_tokens, model.max_query_length)) / 2
-        triple = min(size.query_tokens, model.max_query_length) + 2 * size.cut(room)
+        room = (model.max_length - min(lengths.query_tokens, model.max_query_length)) / 2
+        triple = min(lengths.query_tokens, model.max_query_length) + 2 * lengths.truncated(room)
         read = run.distil.training.reads(learned) * triple
         yield learning("distil", passes * read, model, run.distil.training)
         both = passes * 2 * total * triple  # orders
@@ -310,7 +219,11 @@ def work_of(
     if isinstance(run.model, BiEncoder | CrossEncoder):
         length = float(getattr(run.model, "train_max_length", None) or run.model.max_length)
         each = min(run.depth, run.top_k, run.training.docs_per_query or run.depth, size.documents)
-        tokens = run.training.reads(size.queries) * each * (size.query_tokens + size.cut(length))
+        tokens = (
+            run.training.reads(size.queries)
+            * each
+            * (lengths.query_tokens + lengths.truncated(length))
+        )
         yield learning("train", passes * tokens, run.model, run.training)
 
 
@@ -354,8 +267,8 @@ def show(run: Run, made: Plan) -> None:
     kind = "as planned" if isinstance(run.data, Planned) else "as its files say"
     console.print(
         f"{size.name}, {kind}: {size.queries:,} training queries of about "
-        f"{size.query_tokens:.0f} tokens, {size.documents:,} documents of about "
-        f"{size.document_tokens.mean():.0f}"
+        f"{size.lengths.query_tokens:.0f} tokens, {size.documents:,} documents of about "
+        f"{size.lengths.document_tokens.mean():.0f}"
     )
     for stage, count in made.comparisons.items():
         console.print(f"{stage}: {count:,.0f} comparisons")
@@ -400,10 +313,10 @@ def show(run: Run, made: Plan) -> None:
             f"again."
         )
         for asked in made.asked:
-            if asked.doubts:
+            if asked.price_doubts:
                 console.print(
-                    f"! the price of {asked.provider}/{asked.model} {asked.doubts}: look it up, "
-                    f"and set judge.judges.{asked.judge}.price"
+                    f"! the price of {asked.provider}/{asked.model} {asked.price_doubts}: look it "
+                    f"up, and set judge.judges.{asked.judge}.price"
                 )
             elif asked.usd is None and asked.tokens_in is None:
                 console.print(
@@ -452,7 +365,7 @@ def millions(calls: float, tokens: float | None) -> str:
     return "-" if tokens is None else f"{calls * tokens / 1e6:,.2f} M"
 
 
-def by_provider(asked: Iterable[Asked]) -> dict[str, float]:
+def by_provider(asked: Iterable[JudgeEstimate]) -> dict[str, float]:
     """Least hours of each provider's judges together."""
     hours: dict[str, float] = {}
     for one in asked:

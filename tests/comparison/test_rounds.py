@@ -15,17 +15,18 @@ from tests.judging.endpoint import running
 
 from zelo.artifacts import read_json
 from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
-from zelo.config import Component, build_from, conf_folder
+from zelo.config import build_from, conf_folder
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
+from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.protocol import FAILED, Answer, Question
+from zelo.judging.question import FAILED, Answer, Question
 
 DOCUMENTS = {f"d{i}": str(i) for i in range(12)}
 
 
 @dataclass(frozen=True)
-class Reads:
+class Reads(LocalSession):
     fingerprint: str = "larger"
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
@@ -37,7 +38,7 @@ class Reads:
         return found
 
 
-class Larger(Component):
+class Larger(BaseJudge):
     """Prefers the larger number; fails on 0 against 1."""
 
     def prepare(self, data: Path, pairs: object, seed: int) -> Reads:

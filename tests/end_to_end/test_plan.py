@@ -16,8 +16,9 @@ from tests.judging.endpoint import running
 from torch.utils.flop_counter import FlopCounterMode
 
 from zelo.artifacts import read_json
-from zelo.config import Component, build_from, conf_folder
+from zelo.config import build_from, conf_folder
 from zelo.errors import UserError
+from zelo.judging.base import BaseJudge
 from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
 from zelo.models.pretrained import PretrainedModel
@@ -221,17 +222,17 @@ def test_prices_that_are_old_or_end_are_doubted() -> None:
 def test_a_plan_says_which_price_is_doubted(cli: Cli) -> None:
     old = ["judge=together", "judge.judges.together.model=Qwen/Qwen3-235B-A22B-Instruct-2507-tput"]
     made = planned(*old, *SMALL)
-    assert made.asked[0].doubts == "is of 2025-11-15, more than six months ago"
+    assert made.asked[0].price_doubts == "is of 2025-11-15, more than six months ago"
     own = "judge.judges.together.price={_target_: zelo.judging.spending.Price, input: 1, output: 1}"
-    assert planned(*old, own, *SMALL).asked[0].doubts is None
-    assert planned(*old, *SMALL, today=date(2026, 1, 1)).asked[0].doubts is None
+    assert planned(*old, own, *SMALL).asked[0].price_doubts is None
+    assert planned(*old, *SMALL, today=date(2026, 1, 1)).asked[0].price_doubts is None
     done = cli("plan", *old, *SMALL)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "Qwen3-235B-A22B-Instruct-2507-tput is of 2025-11-15, more than six months ago" in text
 
 
-class Free(Component):
+class Free(BaseJudge):
     """A judge of one's own that costs nothing, and says so."""
 
     usd_per_answer: ClassVar[float] = 0.0
@@ -243,11 +244,11 @@ class Free(Component):
 class Crowd(Free):
     """People, paid by the answer."""
 
-    across: ClassVar[bool] = True
+    compares_queries: ClassVar[bool] = True
     usd_per_answer: ClassVar[float] = 0.05
 
 
-class Silent(Component):
+class Silent(BaseJudge):
     """One that says nothing."""
 
     def prepare(self, data: Path, pairs: object, seed: int) -> Any:

@@ -9,36 +9,36 @@ from tests.conftest import Cli, write_beir
 from tests.judging.endpoint import running
 
 from zelo.artifacts import read_table
+from zelo.judging.ledger import ledger_question
 from zelo.judging.prompt import messages
-from zelo.judging.protocol import Question, filed, turned
-from zelo.judging.simulated import Noise, PreparedSimulated
+from zelo.judging.question import Question, swapped
+from zelo.judging.simulated import Noise, SimulatedSession
 
 ONE = Question("q", "a", "b", 0, "the query", "text a", "text b")
 TWO = Question("q", "a", "b", 0, "the query", "text a", "text b", "r", "another query")
 
 
-def test_turned_twice_is_the_same_and_a_query_goes_with_its_document() -> None:
-    assert turned(TWO) == Question(
+def test_swapped_twice_is_the_same_and_a_query_goes_with_its_document() -> None:
+    assert swapped(TWO) == Question(
         "r", "b", "a", 0, "another query", "text b", "text a", "q", "the query"
     )
     for question in (ONE, TWO):
-        assert turned(turned(question)) == question
-        assert turned(question).pairs == question.pairs[::-1]
-        assert turned(question).ids == question.ids[::-1]
+        assert swapped(swapped(question)) == question
+        assert swapped(question).pairs == question.pairs[::-1]
+        assert swapped(question).ids == question.ids[::-1]
     assert ONE.pairs[1] == ("the query", "text b")
     assert TWO.pairs[1] == ("another query", "text b")
 
 
 def test_the_ledger_knows_them_apart() -> None:
-    judge = PreparedSimulated("x", {}, Noise(), 0)
-    for one in (judge, object()):
-        assert filed(one, ONE).query != filed(one, TWO).query  # type: ignore[arg-type]
+    for by_ids in (True, False):
+        assert ledger_question(ONE, by_ids).query != ledger_question(TWO, by_ids).query
 
 
 def test_a_simulated_judge_compares_them_by_their_own_scores() -> None:
     scores = {("q", "a"): 3.0, ("r", "b"): -3.0, ("q", "b"): 9.0}
-    judge = PreparedSimulated("x", scores, Noise(spread=0, guess=0), 0)
-    told, back = judge.answer([TWO, turned(TWO)])
+    judge = SimulatedSession("x", scores, Noise(spread=0, guess=0), 0)
+    told, back = judge.answer([TWO, swapped(TWO)])
     assert told.score is not None
     assert back.score is not None
     assert told.score < -0.9

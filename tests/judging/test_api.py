@@ -16,17 +16,19 @@ from tests.judging.endpoint import CONTENT, WIRE, Running, running, score
 from zelo.config import describe
 from zelo.errors import UserError
 from zelo.judging import prompt
-from zelo.judging.api import ApiJudge, PreparedApi, Provider
-from zelo.judging.asking import Asked, ask_all
+from zelo.judging.api import ApiJudge, ApiSession
+from zelo.judging.asking import AskOutcome, ask_all
+from zelo.judging.base import LocalSession, RequestContext
+from zelo.judging.endpoint import redact
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import Answer, Asking, Question
+from zelo.judging.provider import Provider
+from zelo.judging.question import Answer, Question
 from zelo.judging.spending import Budget, Price, Spending
-from zelo.judging.wire import redact
 
 RUN = "run"
 
 
-def judge(endpoint: Running | str, model: str = "m", **options: Any) -> PreparedApi:
+def judge(endpoint: Running | str, model: str = "m", **options: Any) -> ApiSession:
     base_url = endpoint if isinstance(endpoint, str) else endpoint.base_url
     provider = {"name": "fake", "timeout": 0.5, "in_flight": 8, "base_url": base_url}
     provider |= options.pop("provider", {})
@@ -50,13 +52,13 @@ def expected(question: Question) -> float:
 
 
 def ask(
-    judges: PreparedApi | Mapping[str, PreparedApi],
+    judges: ApiSession | Mapping[str, ApiSession],
     asked: list[Question],
     folder: Path,
     retry: int = 0,
     **limits: Any,
-) -> tuple[Asked, Spending]:
-    named = {"judge": judges} if isinstance(judges, PreparedApi) else judges
+) -> tuple[AskOutcome, Spending]:
+    named = {"judge": judges} if isinstance(judges, ApiSession) else judges
     with Ledger(folder / "ledger.sqlite") as ledger:
         spending = Spending(Budget(**limits), *ledger.spent(RUN))
         result = ask_all(named, dict.fromkeys(named, asked), ledger, spending, RUN, retry)
@@ -81,7 +83,7 @@ def test_each_question_is_asked_once_and_its_answer_kept(tmp_path: Path) -> None
     assert set(counts["answered"].values()) == {1}
     assert counts["requests"] == 100
     assert counts["most_in_flight"] <= 8
-    assert (again.new, again.answers) == (0, first.answers)
+    assert (again.new_answers, again.answers) == (0, first.answers)
 
 
 @pytest.mark.parametrize("kind", [*WIRE, *CONTENT])
@@ -94,7 +96,7 @@ def test_what_may_help_is_tried_again(kind: str, tmp_path: Path) -> None:
         counts = endpoint.counts()
     assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
     assert counts["faults"][kind] > 0
-    assert found.trouble["judge"][kind] == counts["faults"][kind]
+    assert found.failed_attempts["judge"][kind] == counts["faults"][kind]
     assert set(counts["answered"].values()) == {1}
     if kind in CONTENT and kind not in ("empty", "cut_off"):  # told what was wrong
         assert counts["corrected"] > 0
@@ -116,7 +118,7 @@ def test_what_does_not_help_is_a_failed_answer_and_no_tie(
     assert all(isinstance(answer, Answer) for answer in answers)
     assert [(a.score, a.status) for a in answers if a] == [(None, kind)] * 3
     assert counts["requests"] == 3 * requests  # one corrective request, where it may help
-    assert again.new == 0  # and never again
+    assert again.new_answers == 0  # and never again
     if kind not in ("too_long",):
         assert spending.usd == pytest.approx(3 * requests * 0.0015)  # paid for all the same
 
@@ -158,7 +160,7 @@ def test_a_judge_of_no_use_is_given_up_and_asked_again_when_mended(
         found, _ = ask(judge(endpoint, provider={"in_flight": 64}), asked, tmp_path)
         assert endpoint.counts()["requests"] <= 2 * 39  # 20, and 19 that were in flight by then
     assert found.answers["judge"] == [None] * 150
-    assert re.search(advice, found.down["judge"])
+    assert re.search(advice, found.given_up["judge"])
     with running() as mended:
         found, _ = ask(judge(mended), asked, tmp_path)
         assert mended.counts()["requests"] == 150
@@ -171,11 +173,11 @@ def test_failures_after_an_answer_are_kept_and_asked_again_on_demand(tmp_path: P
     with running(faults=0.3, kinds="refused", seed=1) as endpoint:
         first, _ = ask(judge(endpoint), asked, tmp_path)
         again, _ = ask(judge(endpoint), asked, tmp_path)
-        assert again.new == 0
+        assert again.new_answers == 0
         failed = [i for i, a in enumerate(first.answers["judge"]) if a and a.score is None]
         assert 5 < len(failed) < 40
         second, _ = ask(judge(endpoint), asked, tmp_path, retry=1)
-        assert second.new == len(failed)
+        assert second.new_answers == len(failed)
         still = [i for i in failed if second.answers["judge"][i].score is None]
         assert 0 < len(still) < len(failed)
     with running() as mended:
@@ -183,7 +185,7 @@ def test_failures_after_an_answer_are_kept_and_asked_again_on_demand(tmp_path: P
         assert mended.counts()["requests"] == len(still)
         once_more, _ = ask(judge(mended), asked, tmp_path, retry=2)
     assert [a.score for a in third.answers["judge"] if a] == [expected(q) for q in asked]
-    assert once_more.new == 0
+    assert once_more.new_answers == 0
     assert once_more.answers == third.answers
 
 
@@ -245,7 +247,7 @@ def test_a_question_alone_that_is_rejected_is_a_failed_answer(tmp_path: Path) ->
     assert [a.status for a in failed] == ["rejected"] * rejected != []
     assert "Invalid value in this one" in failed[0].reasons
     assert None not in found.answers["judge"]
-    assert found.down == {}
+    assert found.given_up == {}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_what_endpoints_do_against_the_rules(kind: str, status: str, tmp_path: P
         found, _ = ask(judge(endpoint), questions(3), tmp_path)
         again, _ = ask(judge(endpoint), questions(3), tmp_path)
     assert [a.status for a in found.answers["judge"] if a] == [status] * 3
-    assert again.new == 0
+    assert again.new_answers == 0
     if kind == "surrogate":
         assert {a.reasons for a in found.answers["judge"] if a} == {"half a ?"}
 
@@ -280,7 +282,7 @@ def test_a_wait_that_is_none_is_no_licence(
     with running(always="rate_limited", retry_after=retry_after) as endpoint:
         found, _ = ask(judge(endpoint, provider=provider), questions(20), tmp_path)
         assert endpoint.counts()["requests"] < 80
-    assert "rate_limited" in found.down["judge"]
+    assert "rate_limited" in found.given_up["judge"]
 
 
 @pytest.mark.parametrize("kind", ["unauthorised", "rejected", "server_error", "timeout"])
@@ -293,21 +295,21 @@ def test_a_judge_that_is_down_is_given_up_and_the_others_go_on(kind: str, tmp_pa
         assert broken.counts()["requests"] < 25
         assert found.answers["down"] == [None] * 40
         assert [a.score for a in found.answers["up"] if a] == [expected(q) for q in asked]
-        assert list(found.down) == ["down"]
-        assert kind in found.down["down"]
+        assert list(found.given_up) == ["down"]
+        assert kind in found.given_up["down"]
     with running() as mended:
         both["down"] = judge(mended, "a", provider=provider)
         found, _ = ask(both, asked, tmp_path)
         assert mended.counts()["requests"] == 40  # the next run asks for what is missing alone
     assert None not in found.answers["down"]
-    assert found.new == 40
+    assert found.new_answers == 40
 
 
 def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
     provider = {"attempts": 2}
     found, spending = ask(judge("http://127.0.0.1:9/v1", provider=provider), questions(9), tmp_path)
     assert found.answers["judge"] == [None] * 9
-    assert "connection" in found.down["judge"]
+    assert "connection" in found.given_up["judge"]
     assert spending.usd == pytest.approx(0.0)
 
 
@@ -379,7 +381,7 @@ def test_a_key_comes_from_the_environment_alone(
     assert None not in found.answers["judge"]
     monkeypatch.delenv("SOME_KEY")  # nothing is missing, so no key is needed
     found, _ = ask(keyed, questions(2), tmp_path)
-    assert found.new == 0
+    assert found.new_answers == 0
 
 
 @pytest.mark.parametrize(
@@ -397,7 +399,7 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(
 ) -> None:
     from zelo.config import build
 
-    node = {"_target_": "zelo.judging.api.Provider", "name": "x", "base_url": "http://h/v1"}
+    node = {"_target_": "zelo.judging.provider.Provider", "name": "x", "base_url": "http://h/v1"}
     with pytest.raises(UserError, match=message) as error:
         build({**node, **options}, "provider")
     assert "secret" not in str(error.value)
@@ -407,7 +409,7 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(
 def test_a_key_that_is_said_back_is_taken_out() -> None:
     assert redact("Bearer abc123xyz failed", "abc123xyz") == "Bearer *** failed"
     assert redact("Incorrect key: sk-planted***9999", "other-key") == "Incorrect key: ***"
-    assert redact("none at all", "none") == "none at all"
+    assert redact("none at all", "") == "none at all"
     assert redact("key AIzaSyD0123456789abc no", "other") == "key *** no"
     assert redact("407 http://me:secret@proxy:8080 no", "other") == "407 http://***@proxy:8080 no"
 
@@ -419,8 +421,8 @@ def test_nor_is_its_beginning_left_where_a_text_is_cut(
     with running(always="listed") as endpoint:
         keyed = judge(endpoint, provider={"key_variable": "SOME_KEY"})
         found, _ = ask(keyed, questions(9), tmp_path)
-    assert "Listed trouble" in found.down["judge"]
-    assert "plain" not in found.down["judge"]
+    assert "Listed trouble" in found.given_up["judge"]
+    assert "plain" not in found.given_up["judge"]
 
 
 def test_the_schema_and_the_limit_are_sent_as_the_endpoint_wants_them(tmp_path: Path) -> None:
@@ -439,7 +441,9 @@ def test_a_model_without_a_system_role(tmp_path: Path) -> None:
     asked = questions(8)
     with running(no_system=True) as endpoint:
         found, _ = ask(judge(endpoint), asked, tmp_path)
-        assert "System role not supported; judge.judges.NAME.system=false" in found.down["judge"]
+        assert (
+            "System role not supported; judge.judges.NAME.system=false" in found.given_up["judge"]
+        )
         merged = judge(endpoint, system=False)
         assert merged.fingerprint != judge(endpoint).fingerprint
         found, _ = ask(merged, asked, tmp_path)
@@ -451,7 +455,7 @@ def test_a_model_without_a_system_role(tmp_path: Path) -> None:
 def test_an_address_where_nothing_is_served_says_what_to_look_at(tmp_path: Path) -> None:
     with running() as endpoint:
         found, _ = ask(judge(endpoint.base_url.removesuffix("/v1")), questions(3), tmp_path)
-    assert "does provider.base_url end in /v1" in found.down["judge"]
+    assert "does provider.base_url end in /v1" in found.given_up["judge"]
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "n", "messages"])
@@ -460,7 +464,7 @@ def test_the_budget_is_not_undone_by_more_fields(field: str) -> None:
         judge("http://one/v1", extra={field: 5})
 
 
-class Broken:
+class Broken(LocalSession):
     """A judge that computes here and breaks."""
 
     fingerprint = "broken"
@@ -484,7 +488,7 @@ def test_a_judge_that_breaks_leaves_the_others_alone(tmp_path: Path) -> None:
         found, _ = ask({"here": Broken(), "there": judge(endpoint)}, asked, tmp_path)
     assert None not in found.answers["there"]
     assert found.answers["here"] == [None] * 30
-    assert found.down == {"here": "RuntimeError: CUDA out of memory"}
+    assert found.given_up == {"here": "RuntimeError: CUDA out of memory"}
     with pytest.raises(RuntimeError, match="CUDA"):  # nobody is left: it is our own mistake
         ask({"here": Broken()}, asked, tmp_path)
 
@@ -500,11 +504,12 @@ def test_a_score_that_is_none_is_a_failed_answer(tmp_path: Path) -> None:
 
 def test_who_waits_looks_whether_there_is_still_a_reason_to() -> None:
     async def waiting() -> float:
-        asking = Asking(print, print, Spending(Budget()), {}, asyncio.Event(), asyncio.Event().wait)
+        stop = asyncio.Event()
+        context = RequestContext(print, print, Spending(Budget()), {}, stop, asyncio.Event().wait)
         start = time.monotonic()
-        rest = asyncio.create_task(asking.rest(60))
+        rest = asyncio.create_task(context.sleep(60))
         await asyncio.sleep(0.1)
-        asking.down = "gone"
+        context.given_up = "gone"
         assert await rest
         return time.monotonic() - start
 

@@ -9,12 +9,12 @@ import torch
 
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.judging.distilled import Distilled, PreparedDistilled
-from zelo.judging.protocol import Question
+from zelo.judging.distilled import Distilled, DistilledSession
+from zelo.judging.question import Question
 from zelo.models.pairwise import PairwiseCrossEncoder
 
 
-def prepared(folder: Path, trainer: LightningTrainer) -> PreparedDistilled:
+def prepared(folder: Path, trainer: LightningTrainer) -> DistilledSession:
     """The judge with the model in `folder`."""
     return Distilled(folder=folder, trainer=trainer).prepare(folder, {}, seed=0)
 
@@ -22,7 +22,7 @@ def prepared(folder: Path, trainer: LightningTrainer) -> PreparedDistilled:
 def test_devices_answer_as_one_does(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zelo.judging.distilled.LOT", 7)
+    monkeypatch.setattr("zelo.judging.distilled.QUESTIONS_PER_DEVICE", 7)
     torch.manual_seed(0)
     model = PairwiseCrossEncoder(tiny_model, 16, 96)
     torch.nn.init.normal_(model.head.weight, std=2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
 from zelo.errors import UserError
 from zelo.judging.agreement import judge_counts
-from zelo.judging.api import ApiJudge, Provider
+from zelo.judging.api import ApiJudge
+from zelo.judging.base import LocalSession
 from zelo.judging.ensemble import Ensemble, average
-from zelo.judging.judge import Poll, judge, wave
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.judge import judge
+from zelo.judging.provider import Provider
+from zelo.judging.question import Answer, Question
 from zelo.judging.simulated import Noise, Simulated
 from zelo.judging.views import Planted
+from zelo.judging.votes import ComparisonVotes, VoteCollector
 
 QUESTION = Question("q", "a", "b", 0, "what", "text of a", "text of b")
 
@@ -68,12 +72,32 @@ def asked(tmp_path: Path) -> Mapping[str, Path]:
     return {name: found[name] for name in ("data", "comparisons")}
 
 
-def say(due: Mapping[str, list[tuple[Poll, Question]]], scores: Mapping[str, float]) -> None:
+Due = Mapping[str, list[tuple[ComparisonVotes, Question]]]  # what to ask next, by judge
+
+
+def say(due: Due, scores: Mapping[str, float]) -> None:
     """Answer what is due as the judges of `scores` would, whatever is shown first."""
     for name, asked in due.items():
-        for poll, question in asked:
-            sign = 1 if question.doc_a == poll.question.doc_a else -1
-            poll.said.append((name, question, Answer(sign * scores[name])))
+        for comparison, question in asked:
+            sign = 1 if question.doc_a == comparison.question.doc_a else -1
+            comparison.answers.append((name, question, Answer(sign * scores[name])))
+
+
+class AsShown(LocalSession):
+    """Of a judge that is never asked here."""
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        raise NotImplementedError
+
+
+def due_of(
+    votes: Sequence[ComparisonVotes], judges: Ensemble, given_up: Mapping[str, str] | None = None
+) -> Due:
+    """The questions to ask next."""
+    nothing: Any = None
+    sessions = {name: AsShown() for name in judges.judges}
+    collector = VoteCollector(judges, sessions, nothing, nothing, "run", given_up=given_up or {})
+    return collector.next_questions(votes)
 
 
 def ensemble(planted: Path, **options: object) -> Ensemble:
@@ -82,18 +106,18 @@ def ensemble(planted: Path, **options: object) -> Ensemble:
 
 
 def test_without_a_wanted_error_each_judge_is_asked_once(planted: Path) -> None:
-    polls = [Poll(QUESTION)]
-    due = wave(polls, ensemble(planted), {}, {})
+    votes = [ComparisonVotes(QUESTION)]
+    due = due_of(votes, ensemble(planted))
     assert {name: len(asked) for name, asked in due.items()} == {"one": 1, "two": 1, "three": 1}
     say(due, {"one": 1.0, "two": -1.0, "three": 1.0})
-    assert wave(polls, ensemble(planted), {}, {}) == {}
+    assert due_of(votes, ensemble(planted)) == {}
 
 
 def test_answers_that_differ_are_followed_by_more_in_turn_up_to_the_cap(planted: Path) -> None:
     judges = ensemble(planted, vote="sign", stderr=0.1, cap=7)
-    polls = [Poll(QUESTION)]
+    votes = [ComparisonVotes(QUESTION)]
     order = []
-    while due := wave(polls, judges, {}, {}):
+    while due := due_of(votes, judges):
         order.append([(name, q.repeat) for name, asked in due.items() for _, q in asked])
         say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
     assert order[0] == [("one", 0), ("two", 0), ("three", 0)]
@@ -104,9 +128,9 @@ def test_what_is_shown_first_is_turned_from_judge_to_judge_and_from_repeat_to_re
     planted: Path,
 ) -> None:
     judges = ensemble(planted, vote="sign", stderr=0.1, cap=6)
-    polls = [Poll(QUESTION)]
+    votes = [ComparisonVotes(QUESTION)]
     first = {}
-    while due := wave(polls, judges, {}, {}):
+    while due := due_of(votes, judges):
         for name, asked in due.items():
             for _, q in asked:
                 first[name, q.repeat] = q.doc_a
@@ -123,8 +147,8 @@ def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
     """The standard error is that of what is averaged: of signs, or of strengths."""
     for vote, rounds in (("sign", 1), ("soft", 7)):
         judges = ensemble(planted, vote=vote, stderr=0.01, cap=9)
-        polls, n = [Poll(QUESTION)], 0
-        while due := wave(polls, judges, {}, {}):
+        votes, n = [ComparisonVotes(QUESTION)], 0
+        while due := due_of(votes, judges):
             n += 1
             say(due, {"one": 0.9, "two": 0.2, "three": 0.5})
         assert n == rounds
@@ -151,31 +175,31 @@ def test_settled_is_the_standard_error_of_the_mean(
 
 
 def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path) -> None:
-    polls = [Poll(QUESTION)]
-    due = wave(polls, ensemble(planted, stderr=0.1), {"two": "gone"}, {})
+    votes = [ComparisonVotes(QUESTION)]
+    due = due_of(votes, ensemble(planted, stderr=0.1), {"two": "gone"})
     assert set(due) == {"one", "three"}
-    assert [(name, answer) for name, _, answer in polls[0].said] == [("two", None)]
+    assert [(name, answer) for name, _, answer in votes[0].answers] == [("two", None)]
 
 
 def test_one_that_goes_down_later_is_missing_where_its_turn_comes(planted: Path) -> None:
     """Answers that differ have the second judge asked again, who is gone by then."""
-    polls = [Poll(QUESTION)]
+    votes = [ComparisonVotes(QUESTION)]
     judges = ensemble(planted, vote="sign", stderr=0.1, cap=9)
-    say(wave(polls, judges, {}, {}), {"one": 1.0, "two": -1.0, "three": 1.0})
-    say(wave(polls, judges, {}, {}), {"one": 1.0})
-    assert wave(polls, judges, {"two": "gone"}, {}) == {}
-    assert [(name, answer) for name, _, answer in polls[0].said if answer is None] == [
+    say(due_of(votes, judges), {"one": 1.0, "two": -1.0, "three": 1.0})
+    say(due_of(votes, judges), {"one": 1.0})
+    assert due_of(votes, judges, {"two": "gone"}) == {}
+    assert [(name, answer) for name, _, answer in votes[0].answers if answer is None] == [
         ("two", None)
     ]
-    assert wave(polls, judges, {"two": "gone"}, {}) == {}
+    assert due_of(votes, judges, {"two": "gone"}) == {}
 
 
 def test_the_cap_counts_answers_in_both_orders(planted: Path) -> None:
-    polls = [Poll(QUESTION)]
+    votes = [ComparisonVotes(QUESTION)]
     judges = ensemble(planted, vote="sign", stderr=0.01, cap=9, both_orders=True)
-    while due := wave(polls, judges, {}, {}):
+    while due := due_of(votes, judges):
         say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
-    assert len(polls[0].said) == 8  # two more would be ten
+    assert len(votes[0].answers) == 8  # two more would be ten
     with pytest.raises(ValidationError, match=r"cap=5 is less than the 6 answers"):
         ensemble(planted, stderr=0.1, cap=5, both_orders=True)
 
@@ -186,7 +210,7 @@ def test_a_judge_under_two_names_is_refused(tmp_path: Path, asked: Mapping[str, 
     twins = {name: ApiJudge(provider=provider, model="m") for name in ("one", "two")}
     out, ledger = tmp_path / "out", tmp_path / "ledger.sqlite"
     with pytest.raises(UserError, match="one and two are the same judge"):
-        judge(out=out, judge=Ensemble(judges=twins), ledger=ledger, seed=0, **asked)
+        judge(out=out, ensemble=Ensemble(judges=twins), ledger=ledger, seed=0, **asked)
 
 
 def test_a_cap_below_the_number_of_judges_is_a_mistake(planted: Path) -> None:
@@ -201,7 +225,7 @@ def test_noisy_judges_are_asked_again_only_where_they_differ(
     judges = Ensemble(judges={"one": member, "two": member}, vote="sign", stderr=0.1, cap=8)
     out = tmp_path / "out"
     out.mkdir()
-    record = judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+    record = judge(out=out, ensemble=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
     rows = read_table(out, "judgments").to_pylist()
     said: dict[tuple[str, str], list[float]] = {}
     for row in rows:
@@ -225,7 +249,7 @@ def test_a_leaning_that_judges_share_cancels_between_them(
         out = tmp_path / f"{len(names)}"
         out.mkdir()
         judges = Ensemble(judges=dict.fromkeys(names, leaning))
-        judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+        judge(out=out, ensemble=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
         said = average(read_table(out, "judgments"), "soft")
         gap = [int(b[1:]) - int(a[1:]) for a, b in zip(said.doc_a, said.doc_b, strict=True)]
         found[len(names)] = np.mean(
@@ -246,7 +270,7 @@ def test_both_orders_is_a_choice_and_takes_out_a_bias(
         )
         out = tmp_path / f"out{both}"
         out.mkdir()
-        judge(out=out, judge=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
+        judge(out=out, ensemble=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)
         found[both] = read_table(out, "judgments")
     assert len(found[True]) == 2 * len(found[False]) == 480
     (single,), (double,) = judge_counts(found[False]), judge_counts(found[True])

@@ -6,25 +6,19 @@ from pathlib import Path
 import pytest
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.config import Component
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
+from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.ensemble import Ensemble, average
 from zelo.judging.judge import judge
-from zelo.judging.protocol import FAILED, Answer, Question
+from zelo.judging.question import FAILED, Answer, Question
 
 
-class Counting(Component):
-    """Prefers the shorter id, fails on ties, and counts what it is asked."""
+class CountingSession(LocalSession):
+    fingerprint = "counting"
 
-    asked: list[Question] = []  # noqa: RUF012
-
-    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> Counting:
-        return self
-
-    @property
-    def fingerprint(self) -> str:
-        return "counting"
+    def __init__(self, asked: list[Question]) -> None:
+        self.asked = asked
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         self.asked.extend(questions)
@@ -34,6 +28,15 @@ class Counting(Component):
             else Answer(None, FAILED)
             for q in questions
         ]
+
+
+class Counting(BaseJudge):
+    """Prefers the shorter id, fails on ties, and counts what it is asked."""
+
+    asked: list[Question] = []  # noqa: RUF012
+
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> CountingSession:
+        return CountingSession(self.asked)
 
 
 def test_nothing_is_asked_twice(beir_folder: Path, tmp_path: Path) -> None:
@@ -49,7 +52,7 @@ def test_nothing_is_asked_twice(beir_folder: Path, tmp_path: Path) -> None:
     write_table(comparisons, "comparisons", table("comparisons", **dict(columns)))
     member = Counting()
     ensemble = Ensemble(judges={"counting": member})
-    asked = {"data": data, "comparisons": comparisons, "judge": ensemble, "seed": 0}
+    asked = {"data": data, "comparisons": comparisons, "ensemble": ensemble, "seed": 0}
     first = judge(out=tmp_path / "1", ledger=tmp_path / "ledger.sqlite", **asked)
     again = judge(out=tmp_path / "2", ledger=tmp_path / "ledger.sqlite", **asked)
     assert (first["asked_now"], again["asked_now"]) == (2, 0)

@@ -12,7 +12,7 @@ import pytest
 
 from zelo.errors import UserError
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import FAILED, Answer, Question
+from zelo.judging.question import FAILED, Answer, Question
 
 QUESTIONS = [
     Question("q", str(i), "b", r, "what", f"text {i}", "other") for i in range(3) for r in (0, 1)
@@ -57,7 +57,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.question import Answer, Question
 with Ledger(Path(sys.argv[1])) as ledger:
     for n in range(10**6):
         ledger.keep([("judge", Question("q", str(n), "b", 0, "q", f"t{n}", "o"), Answer(0.25))])

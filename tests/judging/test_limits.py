@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zelo.judging.limits import Bucket, Limiter, backoff, retry_after
+from zelo.judging.endpoint import backoff, retry_after
+from zelo.judging.limits import Bucket, Limiter
 
 
 @settings(max_examples=50)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from zelo.errors import UserError
-from zelo.judging.language_model import LanguageModel, PreparedLanguageModel
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.language_model import LanguageModel, LanguageModelSession
+from zelo.judging.question import Answer, Question
 from zelo.judging.scorer import Scorer
 from zelo.models.pretrained import PretrainedModel
 
@@ -66,14 +66,14 @@ def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
-def language_model(folder: Path, **options: object) -> PreparedLanguageModel:
+def language_model(folder: Path, **options: object) -> LanguageModelSession:
     judge = LanguageModel(
         pretrained=PretrainedModel(name="tiny/causal", path=str(folder)), **options
     )
     return judge.prepare(Path(), {}, 0)
 
 
-def by_hand(judge: PreparedLanguageModel, q: Question, turned: bool) -> float:
+def by_hand(judge: LanguageModelSession, q: Question, turned: bool) -> float:
     """P(A) by one unpadded pass and the whole softmax."""
     ids = torch.tensor([judge.prompt_of(q, turned)])
     with torch.inference_mode():
@@ -142,7 +142,7 @@ def test_a_vocabulary_without_the_answers_is_named(causal: Path, tiny_model: Pat
     judge = language_model(causal)
     judge.tokenizer.encode = lambda text, **_: [0, 0]  # both letters in pieces
     with pytest.raises(UserError, match="tiny/causal: its vocabulary has no token 'A'"):
-        PreparedLanguageModel("f", judge.judge, judge.model, judge.tokenizer)
+        LanguageModelSession("f", judge.judge, judge.model, judge.tokenizer)
 
 
 @pytest.fixture(scope="module")

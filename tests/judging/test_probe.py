@@ -14,11 +14,11 @@ from tests.judging.test_local import by_hand, causal, language_model  # noqa: F4
 
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.judge import Poll, hold_polls
 from zelo.judging.ledger import Ledger
 from zelo.judging.probe import chosen, consistency
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.judging.spending import Budget, Spending
+from zelo.judging.votes import ComparisonVotes, VoteCollector
 
 JUDGED = "stages=[load,retrieve,compare,judge]"
 
@@ -101,11 +101,11 @@ def test_a_language_model_here_is_looked_at_in_one_order(
     )
     same = sum(a == -b for a, b in zip(shown, back, strict=True))
     ensemble = Ensemble(judges={"local": judge.judge})
-    polls = [Poll(question) for question in asked]
+    votes = [ComparisonVotes(question) for question in asked]
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        arguments = (polls, ensemble, {"local": judge}, ledger, Spending(Budget()), "run")
+        collector = VoteCollector(ensemble, {"local": judge}, ledger, Spending(Budget()), "run")
         with pytest.raises(UserError, match=rf"judge local: .* in {same} of the 40 without"):
-            hold_polls(*arguments)
+            collector.collect(votes)
 
 
 def test_what_a_coin_and_a_reader_would_say() -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo.judging.prompt import clean, messages, prompt_hash, sections, shown, tokens
-from zelo.judging.protocol import Question
+from zelo.data.token_estimate import estimated_tokens
+from zelo.judging.prompt import clean, messages, prompt_hash, sections, shown
+from zelo.judging.question import Question
 
 CODE = "0123456789ab"
 HOSTILE = [
@@ -92,7 +93,7 @@ def test_a_long_query_is_cut_too() -> None:
 def test_a_long_document_is_cut_and_the_prompt_says_so() -> None:
     text = " ".join(f"word{n}" for n in range(2000))
     cut, note = shown(text, 100)
-    assert tokens(cut) <= 100 < tokens(text)
+    assert estimated_tokens(cut) <= 100 < estimated_tokens(text)
     assert text.startswith(cut)
     assert not cut.endswith("wor")
     assert re.fullmatch(r", cut: the first 100 of about [\d,]+ tokens", note)
@@ -107,8 +108,8 @@ def test_a_long_document_is_cut_and_the_prompt_says_so() -> None:
 def test_a_cut_keeps_to_its_limit(text: str, limit: int) -> None:
     cut, note = shown(text, limit)
     assert clean(text).startswith(cut)
-    assert tokens(cut) <= limit
-    assert bool(note) == (cut != clean(text)) == (tokens(clean(text)) > limit)
+    assert estimated_tokens(cut) <= limit
+    assert bool(note) == (cut != clean(text)) == (estimated_tokens(clean(text)) > limit)
 
 
 def test_tokens_are_estimated_within_a_third() -> None:
@@ -121,7 +122,7 @@ def test_tokens_are_estimated_within_a_third() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     text = sections("compare")["system"]
     real = len(tokenizer.encode(text, add_special_tokens=False))
-    assert real == pytest.approx(tokens(text), rel=1 / 3)
+    assert real == pytest.approx(estimated_tokens(text), rel=1 / 3)
 
 
 def test_the_hash_is_that_of_the_file() -> None:

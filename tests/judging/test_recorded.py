@@ -14,7 +14,7 @@ from zelo.comparison.recorded import RecordedPairs
 from zelo.errors import UserError
 from zelo.judging.asking import ask_all
 from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question
+from zelo.judging.question import ANSWERED, FAILED, Answer, Question
 from zelo.judging.recorded import NOT_RECORDED, Recorded
 from zelo.judging.spending import Budget, Spending
 from zelo.judging.views import Planted
@@ -59,7 +59,7 @@ def test_it_is_known_in_which_order_an_answer_was_given(tmp_path: Path) -> None:
     path = lines(tmp_path / "p.jsonl", ROWS)
     judge = Recorded(path=path).prepare(Path(), {}, 0)
     for a, b, first in (("a", "b", "a"), ("b", "a", "a"), ("b", "c", "c"), ("x", "y", "x")):
-        assert judge.as_shown(Question("q", a, b, 0, "", a, b)).text_a == first
+        assert judge.in_its_order(Question("q", a, b, 0, "", a, b)).text_a == first
 
 
 def test_documents_of_equal_text_keep_their_own_answers(tmp_path: Path) -> None:

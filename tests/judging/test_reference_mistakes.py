@@ -65,7 +65,7 @@ def test_answers_are_kept_as_they_come(tmp_path: Path) -> None:
         assert spending.exhausted
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
             kept = ledger.find(judge(endpoint).fingerprint, asked)
-        assert sum(answer is not None for answer in kept) == result.new == 7
+        assert sum(answer is not None for answer in kept) == result.new_answers == 7
 
 
 def test_strengths_are_kept_beside_signs() -> None:

@@ -8,15 +8,15 @@ from scipy.integrate import quad
 from scipy.special import expit
 from scipy.stats import norm
 
-from zelo.judging.protocol import FAILED, Question
-from zelo.judging.simulated import Noise, PreparedSimulated
+from zelo.judging.question import FAILED, Question
+from zelo.judging.simulated import Noise, SimulatedSession
 
 N = 20_000
 
 
 def asked(noise: Noise, gap: float, seed: int = 0) -> list[float | None]:
     scores = {(f"q{n}", doc_id): s for n in range(N) for doc_id, s in (("a", gap), ("b", 0.0))}
-    judge = PreparedSimulated("f", scores, noise, seed)
+    judge = SimulatedSession("f", scores, noise, seed)
     questions = [Question(f"q{n}", "a", "b", 0, "", "", "") for n in range(N)]
     return [answer.score for answer in judge.answer(questions)]
 
@@ -51,7 +51,7 @@ def test_a_failure_is_not_a_tie() -> None:
 
 def test_an_answer_depends_on_its_question_alone() -> None:
     scores = {("q", doc_id): float(i) for i, doc_id in enumerate("abc")}
-    judge = PreparedSimulated("f", scores, Noise(failure_rate=0.3), 7)
+    judge = SimulatedSession("f", scores, Noise(failure_rate=0.3), 7)
     questions = [
         Question("q", a, b, r, "", "", "") for a in "abc" for b in "abc" if a != b for r in (0, 1)
     ]

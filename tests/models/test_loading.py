@@ -16,7 +16,7 @@ from tests.models.test_export import CANDIDATES, DOCUMENTS, QUERIES, predictions
 from zelo.errors import UserError
 from zelo.evaluation.rerankers import CrossEncoderReranker, EmbeddingReranker, Pool
 from zelo.judging.language_model import LanguageModel
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.judging.scorer import Scorer
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import load_embedding_model

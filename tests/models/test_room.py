@@ -17,7 +17,7 @@ from tests.conftest import write_beir
 from zelo.config import build_from, conf_folder
 from zelo.distributed.trainer import LightningTrainer
 from zelo.judging.distilled import Distilled
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.models.batching import by_room
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel

@@ -16,7 +16,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 
 from zelo.errors import UserError
 from zelo.evaluation.rerankers import CrossEncoderReranker, Pool
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.judging.scorer import Scorer
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.pretrained import PretrainedModel

@@ -19,7 +19,7 @@ from zelo.artifacts import read_table
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.distilled import Distilled
-from zelo.judging.protocol import Question
+from zelo.judging.question import Question
 from zelo.models.pairwise import PairwiseCrossEncoder
 
 pytestmark = pytest.mark.gpu

@@ -21,7 +21,7 @@ from zelo.data.collection import (
     notes_of,
     validate,
 )
-from zelo.judging.prompt import tokens
+from zelo.data.token_estimate import estimated_tokens
 
 SHORT = 3  # tokens: a document below tells little
 LONG = 20_000
@@ -51,7 +51,7 @@ def describe(source: Data) -> Description:
         rows = zip(part["title"].to_pylist(), part["text"].to_pylist(), strict=True)
         for title, text in rows:
             whole = f"{title} {text}".strip()
-            lengths.append(tokens(whole))
+            lengths.append(estimated_tokens(whole))
             empty += not whole
             texts.append(hash(whole))
     found = Description(
@@ -61,7 +61,7 @@ def describe(source: Data) -> Description:
     split_of = dict(zip(collection.queries["query_id"].to_pylist(),
                         collection.queries["split"].to_pylist(), strict=True))  # fmt: skip
     for text, split in zip(collection.queries["text"].to_pylist(), split_of.values(), strict=True):
-        found.query_tokens.setdefault(split, []).append(tokens(text))
+        found.query_tokens.setdefault(split, []).append(estimated_tokens(text))
     relevant: Counter[str] = Counter()
     labelled: set[str] = set()
     for row in collection.qrels.to_pylist():

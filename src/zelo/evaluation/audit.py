@@ -79,7 +79,7 @@ class Audit(Component):
             lambda comparisons, earlier, which: store.run(
                 judge,
                 {"data": data, "comparisons": comparisons, **earlier},
-                {"judge": self.judge, **seed},
+                {"ensemble": self.judge, **seed},
                 paid,
                 label=f"judge{which}",
             ),

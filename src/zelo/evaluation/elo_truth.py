@@ -16,7 +16,7 @@ from zelo.artifacts import SCHEMAS, Table, table
 from zelo.config import option
 from zelo.data.texts import document_texts
 from zelo.evaluation.metrics import dcg
-from zelo.evaluation.pair_judging import Judged, PairJudging
+from zelo.evaluation.pair_judging import PairJudging, PoolElos
 from zelo.retrieval.ranking import Ranking
 
 ROUNDING = 1e-9
@@ -33,7 +33,7 @@ class EloTruth(PairJudging):
 
     def rate(
         self, data: Path, queries: Mapping[str, str], rankings: Mapping[str, Ranking]
-    ) -> Judged:
+    ) -> PoolElos:
         """Elos of the pooled documents, of the queries about which something was answered."""
         pool = {
             query_id: list(

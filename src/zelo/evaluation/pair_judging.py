@@ -13,16 +13,15 @@ from zelo.comparison.sampler import DrawingSampler, Edges
 from zelo.config import Component, describe, option
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.judge import Poll, hold_polls, prepare_judges
-from zelo.judging.ledger import Ledger
-from zelo.judging.protocol import Question
-from zelo.judging.spending import Budget, Spending
+from zelo.judging.question import Question
+from zelo.judging.spending import Budget
+from zelo.judging.votes import ComparisonVotes, vote_collector
 from zelo.rating.rate import compiled
 from zelo.seeding import stream
 from zelo.store import digest
 
 
-class Judged(NamedTuple):
+class PoolElos(NamedTuple):
     """What judges made of a pool."""
 
     elos: dict[str, dict[str, float]]  # query id → document id → Elo
@@ -51,7 +50,7 @@ class PairJudging(Component):
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         pool: Mapping[str, Sequence[str]],
-    ) -> Judged:
+    ) -> PoolElos:
         """Compare the documents of `pool` and rate those that an answer is about.
 
         Every answer is in the ledger as it comes. Raises `UserError` where a judge was given up, or
@@ -60,66 +59,65 @@ class PairJudging(Component):
         from zelo.rating import Comparisons, fit
 
         compared = {query_id: docs for query_id, docs in pool.items() if len(docs) > 1}
-        judges = prepare_judges(self.judge, data, compared, self.seed)
         run = digest([describe(self), list(compared.items())])
-        polls: list[Poll] = []
+        votes: list[ComparisonVotes] = []
         places: list[tuple[int, int, int]] = []
         rounds = self.sampler.max_rounds
         going = dict(enumerate(compared.items()))  # queries that need more
-        with Ledger(self.ledger) as ledger:
-            spending = Spending(self.budget, *ledger.spent(run))
+        with vote_collector(
+            self.judge, data, compared, self.seed, self.ledger, self.budget, run
+        ) as collector:
             for number in range(1, rounds + 1):
-                drawn = self._draw(going, places, polls, number, rounds)
+                drawn = self._draw(going, places, votes, number, rounds)
                 going = {n: query for n, query in going.items() if len(drawn[n])}
                 if not going:
                     break
-                start = len(polls)
+                start = len(votes)
                 for n, (query_id, docs) in going.items():
                     for i, j in drawn[n].tolist():
                         texts = (documents[docs[i]], documents[docs[j]])
                         ids = (query_id, docs[i], docs[j])
-                        polls.append(Poll(Question(*ids, 0, queries[query_id], *texts)))
+                        question = Question(*ids, 0, queries[query_id], *texts)
+                        votes.append(ComparisonVotes(question))
                         places.append((n, i, j))
-                asked = hold_polls(polls[start:], self.judge, judges, ledger, spending, run)
-                for name, why in asked.down.items():
+                collector.collect(votes[start:])
+                for name, why in collector.given_up.items():
                     raise UserError(
                         f"{what}: judge {name} was given up ({why}); every answer so far is in "
                         f"{self.ledger}, and the same command asks for the rest"
                     )
-        votes = [self.judge.votes(poll.scores()) for poll in polls]
-        given = [(*place, (1 - vote.mean()) / 2)
-                 for place, vote in zip(places, votes, strict=True) if len(vote)]  # fmt: skip
+        preferences = [self.judge.preference(comparison.scores()) for comparison in votes]
+        rated = zip(places, preferences, strict=True)
+        given = [(*place, p) for place, p in rated if not np.isnan(p)]
         if not given:
             raise UserError(f"{what}: no comparison was answered")
         sizes = [len(docs) for docs in compared.values()]
         query, i, j, p = zip(*given, strict=True)
-        rated = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
+        elos_of = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
         known = {(q, place) for q, *pair, _ in given for place in pair}
         elos = {
             query_id: {
                 doc_id: float(elo)
-                for place, (doc_id, elo) in enumerate(zip(docs, rated.of(number), strict=True))
+                for place, (doc_id, elo) in enumerate(zip(docs, elos_of.of(number), strict=True))
                 if (number, place) in known
             }
             for number, (query_id, docs) in enumerate(compared.items())
         }
-        return Judged(elos, len(polls), len(polls) - len(given))
+        return PoolElos(elos, len(votes), len(votes) - len(given))
 
     def _draw(
         self,
         going: Mapping[int, tuple[str, Sequence[str]]],
         places: Sequence[tuple[int, int, int]],
-        polls: Sequence[Poll],
+        votes: Sequence[ComparisonVotes],
         number: int,
         rounds: int,
     ) -> dict[int, Edges]:
         """Pairs of each query for round `number`, as they are shown."""
         before: dict[int, list[tuple[int, int, float]]] = {n: [] for n in going}
-        for (n, i, j), poll in zip(places, polls, strict=True):
+        for (n, i, j), comparison in zip(places, votes, strict=True):
             if n in before:
-                votes = self.judge.votes(poll.scores())
-                p = (1 - votes.mean()) / 2 if len(votes) else np.nan
-                before[n].append((i, j, p))
+                before[n].append((i, j, self.judge.preference(comparison.scores())))
         drawn = {}
         for n, (query_id, docs) in going.items():
             rng = stream(self.seed, "pairwise", query_id, *[str(number)] * (number > 1))

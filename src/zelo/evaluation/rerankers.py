@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import os
 import re
 import threading
 import time
@@ -23,8 +22,7 @@ from zelo.artifacts import write_text
 from zelo.config import Component, option
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
-from zelo.judging.limits import backoff, retry_after
-from zelo.judging.wire import redact
+from zelo.judging.endpoint import redact, retry_after, secret, wait_before_retry
 from zelo.models.pretrained import PretrainedModel
 
 Scores = dict[str, list[float]]
@@ -205,12 +203,7 @@ class EndpointReranker(Component):
 
     def _key(self) -> str:
         """The key; `UserError` where its variable is not set."""
-        if self.key_variable is None:
-            return ""
-        key = os.environ.get(self.key_variable, "").strip()
-        if not key:
-            raise UserError(f"reranker: the environment variable {self.key_variable} is not set")
-        return key
+        return "" if self.key_variable is None else secret(self.key_variable, "reranker")
 
     def _ask(self, pool: Pool, query_id: str, key: str) -> list[float]:
         """Scores of a query's candidates."""
@@ -230,11 +223,11 @@ class EndpointReranker(Component):
                     return found
                 trouble = f"not a score for each of {len(texts)} documents"
             else:
-                trouble = redact(str(content), key or "none")[:200]
+                trouble = redact(str(content), key)[:200]
                 if status is not None and status not in (408, 425, 429) and status < 500:
                     break
             if attempt + 1 < self.attempts:
-                time.sleep(max(backoff(attempt), retry_after(headers) or 0.0))
+                time.sleep(wait_before_retry(attempt, retry_after(headers)))
         raise UserError(
             f"reranker {self.model}: query {query_id!r}: {status or 'no answer'} {trouble}; what "
             f"came is kept, and the same command goes on from there"

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zelo.artifacts import Table
-from zelo.judging.protocol import ANSWERED, MISSING
+from zelo.judging.question import ANSWERED, MISSING
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class JudgeCounts:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class JudgeAgreement:
     """How often two judges that both decided chose the same document."""
 
     judge: str
@@ -65,14 +65,14 @@ def choices(judgments: Table) -> tuple[list[str], NDArray[np.float64]]:
     """Judges (J), and the sign of each one's mean score for each pair (pairs, J): −1 the one
     document, +1 the other, 0 a tie, NaN no answer."""
     answered = judgments.filter(pc.is_valid(judgments["score"]))
-    turned = pc.greater(answered["doc_a"], answered["doc_b"])
+    swapped = pc.greater(answered["doc_a"], answered["doc_b"])
     keyed = pa.table(
         {
             "query_id": answered["query_id"],
-            "one": pc.if_else(turned, answered["doc_b"], answered["doc_a"]),
-            "other": pc.if_else(turned, answered["doc_a"], answered["doc_b"]),
+            "one": pc.if_else(swapped, answered["doc_b"], answered["doc_a"]),
+            "other": pc.if_else(swapped, answered["doc_a"], answered["doc_b"]),
             "judge": answered["judge"],
-            "score": pc.if_else(turned, pc.negate(answered["score"]), answered["score"]),
+            "score": pc.if_else(swapped, pc.negate(answered["score"]), answered["score"]),
         }
     )
     names = pc.unique(judgments["judge"]).to_pylist()
@@ -87,7 +87,7 @@ def choices(judgments: Table) -> tuple[list[str], NDArray[np.float64]]:
     return names, matrix
 
 
-def agreements(judgments: Table) -> list[Agreement]:
+def agreements(judgments: Table) -> list[JudgeAgreement]:
     """Agreement of every two judges, over the pairs that both of them decided."""
     names, sign = choices(judgments)
     found = []
@@ -97,7 +97,7 @@ def agreements(judgments: Table) -> list[Agreement]:
             decided &= (sign[:, i] != 0) & (sign[:, j] != 0)
             both = int(decided.sum())
             same = float((sign[decided, i] == sign[decided, j]).mean()) if both else float("nan")
-            found.append(Agreement(judge, names[j], both, same))
+            found.append(JudgeAgreement(judge, names[j], both, same))
     return found
 
 

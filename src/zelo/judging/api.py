@@ -13,32 +13,33 @@ posted by aiohttp: the SDK's own way to send one costs ten times its CPU time
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from zelo.config import Component, option
+from zelo.config import option
+from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError, in_words
 from zelo.judging import prompt
-from zelo.judging.limits import NO_WAIT, Limiter, backoff
-from zelo.judging.prices import price_of
-from zelo.judging.protocol import Answer, Asking, Question
+from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
+from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
+from zelo.judging.ledger import Ledger
+from zelo.judging.limits import Limiter
+from zelo.judging.prices import entry_of, price_of
+from zelo.judging.provider import Provider
+from zelo.judging.question import Answer, Question
 from zelo.judging.reply import read_reply
 from zelo.judging.spending import Price, Spending
-from zelo.judging.wire import Wire, account_headers, proxy_for
+from zelo.judging.wire import Wire
 from zelo.store import digest
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA = {
     "type": "json_schema",
@@ -58,8 +59,7 @@ SCHEMA = {
 }
 FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
 NOT_AGAIN = {"refused", "too_long"}
-VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
-SECRET = re.compile("key|token|secret|password|^sig", re.IGNORECASE)  # of an address's parameters
+SHORTEST_WAIT = 0.01  # seconds of the first backoff where the provider says how long to wait
 IN_A_ROW = 5  # questions without any answer before a judge is given up
 TRIAL = 20  # questions whose answers are all of no use before a judge is given up
 ADVICE = {  # by the commonest problem
@@ -86,116 +86,10 @@ OURS = {
 }
 
 
-class Provider(Component):
-    """An endpoint, its account and its limits. Nothing but its name changes an answer's key."""
-
-    name: str = option(help="who answers; part of the key of an answer")
-    base_url: str = option(
-        help="endpoint, up to and without /chat/completions", exclude=True, repr=False
-    )
-    key_variable: str | None = option(
-        None,
-        "environment variable that holds the key; null: none is needed",
-        exclude=True,
-        repr=False,
-    )
-    key_header: str = option(
-        "Authorization",
-        "header that carries the key: Authorization (as Bearer KEY), or api-key (Azure)",
-        pattern="^[A-Za-z0-9-]+$",
-        exclude=True,
-    )
-    headers: dict[str, str] = option(
-        {},
-        "more headers: each one's name, and the environment variable that holds its value",
-        exclude=True,
-        repr=False,
-    )
-    structured: str = option(
-        "none",
-        "how the endpoint is told to answer in JSON, if it can be",
-        pattern="^(json_schema|json_object|none)$",
-    )
-    token_limit_field: str = option(
-        "max_tokens",
-        "what the endpoint calls the limit of tokens written",
-        pattern="^(max_tokens|max_completion_tokens)$",
-        exclude=True,
-    )
-    in_flight: int = option(16, "requests at once", ge=1, le=4096, exclude=True)
-    requests_per_minute: float | None = option(None, "null: no limit", gt=0, exclude=True)
-    tokens_per_minute: float | None = option(
-        None, "read and written together; null: no limit", gt=0, exclude=True
-    )
-    timeout: float = option(120.0, "seconds for one request", gt=0, exclude=True)
-    attempts: int = option(
-        8, "requests for one question before it is left for the next run", ge=1, exclude=True
-    )
-    patience: float = option(
-        900.0, "seconds a question may wait on rate limits in all", ge=0, exclude=True
-    )
-
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("an http(s) address is needed")
-        if parts.username or parts.password:
-            raise ValueError("a password has no place in an address: name a key_variable")
-        if parts.fragment:
-            raise ValueError("an address ends before /chat/completions, without #")
-        if any(SECRET.search(name) for name, _ in parse_qsl(parts.query)):
-            raise ValueError("a key has no place in an address: name a key_variable, a key_header")
-        return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
-
-    @field_validator("key_variable")
-    @classmethod
-    def _variable(cls, name: str | None) -> str | None:
-        if name is not None and not VARIABLE.fullmatch(name):
-            raise ValueError("the NAME of an environment variable is needed, never the key itself")
-        return name
-
-    @field_validator("headers")
-    @classmethod
-    def _variables(cls, headers: dict[str, str]) -> dict[str, str]:
-        if not all(VARIABLE.fullmatch(name) for name in headers.values()):
-            raise ValueError("of each header the NAME of an environment variable is needed")
-        return headers
-
-    @property
-    def chat_url(self) -> str:
-        """Where requests go; what follows a ? in the address (api-version) stays there."""
-        parts = urlsplit(self.base_url)
-        return urlunsplit(parts._replace(path=f"{parts.path}/chat/completions"))
-
-    def key(self) -> str:
-        """The key; `UserError` where its variable is not set. Never kept in anything written."""
-        if self.key_variable is None:
-            return "none"
-        return self._from_environment(self.key_variable, "the provider's key")
-
-    def more_headers(self) -> dict[str, str]:
-        """Values of `headers`; `UserError` where a variable is not set. Never kept either."""
-        return {
-            name: self._from_environment(variable, f"the value of the header {name}")
-            for name, variable in self.headers.items()
-        }
-
-    def _from_environment(self, variable: str, what: str) -> str:
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            raise UserError(
-                f"judge {self.name}: the environment variable {variable} is not set; put {what} "
-                f"there, or choose another judge"
-            )
-        return value
-
-
-class ApiJudge(Component):
+class ApiJudge(BaseJudge):
     """One model of one provider, asked by the prompt in `prompts/compare.md`."""
 
-    across: ClassVar[bool] = True
+    compares_queries: ClassVar[bool] = True
     provider: Provider = option(help="where it is asked")
     model: str = option(help="its name there")
     document_tokens: int = option(
@@ -227,16 +121,67 @@ class ApiJudge(Component):
         """Digest of the prompt."""
         return prompt.prompt_hash()
 
-    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedApi:
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> ApiSession:
         """Nothing is loaded and no key is read before there is something to ask."""
+        return ApiSession(self.session_fingerprint(), self)
+
+    def session_fingerprint(self) -> str:
+        """Digest of all that an answer depends on besides the texts."""
         asked = [self.provider.name, self.model, prompt.prompt_hash(), self.document_tokens]
         how = [self.max_tokens, self.temperature, self.extra, self.provider.structured]
         how += [] if self.system else ["no system role"]
-        return PreparedApi(digest(["api", *asked, *how]), self)
+        return digest(["api", *asked, *how])
+
+    def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate:
+        """Paid by the token: as many as its answers in the ledger had, or else as estimated."""
+        least, most = (calls + workload.probe_calls for calls in workload.calls)
+        measured, tokens_in, tokens_out = 0, 0.0, 0.0
+        if workload.ledger.is_file():
+            with Ledger(workload.ledger) as ledger:
+                measured, tokens_in, tokens_out = ledger.mean_tokens(self.session_fingerprint())
+        if not measured:
+            parts = prompt.sections("compare")
+            frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
+            lengths = workload.lengths
+            tokens_in = frame + lengths.query_tokens + 2 * lengths.truncated(self.document_tokens)
+            tokens_out = float(self.expected_output_tokens)
+        price = self.price_or_none()
+        usd = price.of(tokens_in, tokens_out) if price else None
+        provider = self.provider
+        hours = [
+            least * amount / limit / 60
+            for amount, limit in (
+                (1.0, provider.requests_per_minute),
+                (tokens_in + tokens_out, provider.tokens_per_minute),
+            )
+            if limit
+        ]
+        return JudgeEstimate(
+            judge=name,
+            model=self.model,
+            provider=provider.name,
+            calls=(least, most),
+            tokens_in=tokens_in,
+            tokens_out=tokens_out,
+            usd=None if usd is None else (least * usd, most * usd),
+            hours=max(hours, default=None),
+            measured=measured,
+            price_doubts=self.price_doubts(workload.today),
+        )
+
+    @property
+    def listed_as(self) -> str:
+        """Its name in the price list."""
+        return f"{self.provider.name}/{self.model}"
 
     def price_or_none(self) -> Price | None:
         """What it costs, as configured or listed."""
-        return self.price or price_of(f"{self.provider.name}/{self.model}")
+        return self.price or price_of(self.listed_as)
+
+    def price_doubts(self, today: date) -> str | None:
+        """What speaks against its listed price, if that is the one it has."""
+        entry = None if self.price is not None else entry_of(self.listed_as)
+        return None if entry is None else entry.doubts(today)
 
     def body(self, messages: prompt.Messages) -> dict[str, Any]:
         """The request."""
@@ -266,8 +211,8 @@ class Tally:
 
 
 @dataclass
-class PreparedApi:
-    """A judge ready to be asked."""
+class ApiSession(RemoteSession):
+    """An API judge that is ready to be asked."""
 
     fingerprint: str
     judge: ApiJudge
@@ -278,7 +223,7 @@ class PreparedApi:
     _usable: bool = field(default=False, init=False)  # whether any answer was
     _proved: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
-    def ready(self, spending: Spending) -> None:
+    def check(self, spending: Spending) -> None:
         """`UserError` where key, packages or, under a budget in USD, the price are missing."""
         self.judge.provider.key()
         self.judge.provider.more_headers()
@@ -292,42 +237,44 @@ class PreparedApi:
             ) from None
         if self.judge.price_or_none() is None:
             if spending.budget.usd is None:
-                say_unpriced(f"{self.judge.provider.name}/{self.judge.model}")
+                say_unpriced(self.judge.listed_as)
                 return
             raise UserError(
-                f"budget.usd: the price of {self.judge.provider.name}/{self.judge.model} is not in "
-                f"conf/prices.yaml; set it with judge.judges.NAME.price="
+                f"budget.usd: the price of {self.judge.listed_as} is not in conf/prices.yaml; "
+                f"set it with judge.judges.NAME.price="
                 f"'{{_target_: zelo.judging.spending.Price, input: USD, output: USD}}' per million "
                 f"tokens"
             )
 
-    def documents_cut(self, texts: Sequence[str]) -> int:
+    def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
         limit = self.judge.document_tokens
         return sum(bool(prompt.shown(text, limit)[1]) for text in texts)
 
-    async def answer_each(self, questions: Sequence[Question], asking: Asking) -> None:
+    async def answer_each(self, questions: Sequence[Question], context: RequestContext) -> None:
         """Ask all of `questions`, as many at once as the provider allows."""
         import aiohttp
 
         provider = self.judge.provider
-        limiter = asking.limiters.get(provider.name)
+        limiter = context.limiters.get(provider.name)
         if limiter is None:
-            limiter = asking.limiters[provider.name] = Limiter(
+            limiter = context.limiters[provider.name] = Limiter(
                 provider.in_flight, provider.requests_per_minute, provider.tokens_per_minute
             )
         key = provider.key()
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=provider.timeout),
-            headers=account_headers(provider, key),
+            headers=provider.account_headers(key),
             cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=proxy_for(provider.base_url),
-        ) as session:
-            wire = Wire(self.judge, session, limiter, asking, key)
+            proxy=provider.proxy(),
+        ) as http:
+            judge = self.judge
+            price, shown = judge.price_or_none(), judge.document_tokens
+            wire = Wire(provider, price, judge.max_tokens, shown, http, limiter, context, key)
             supply = iter(questions)
             workers = min(provider.in_flight, len(questions))
-            self._usable = asking.usable
+            self._usable = context.has_usable_answer
             self._proved = asyncio.Event()  # set by an answer that is of use; more are asked then
             if self._usable:
                 self._proved.set()
@@ -336,54 +283,56 @@ class PreparedApi:
                     for number in range(workers):
                         late = number >= TRIAL
                         (group if late else first).create_task(
-                            self._work(supply, wire, asking, late)
+                            self._work(supply, wire, context, late)
                         )
                 self._proved.set()
-        if not asking.down:  # too few to say that none is of use
+        if not context.given_up:  # too few to say that none is of use
             for question, answer in self._failed:
-                asking.deliver(question, answer)
+                context.deliver(question, answer)
         self._failed.clear()
-        if self._answered and not asking.down:  # it is these questions, not the configuration
+        if self._answered and not context.given_up:  # it is these questions, not the configuration
             for question, answer in self._rejected:
-                asking.deliver(question, answer)
+                context.deliver(question, answer)
         self._rejected.clear()
 
     async def _work(
-        self, supply: Iterator[Question], wire: Wire, asking: Asking, late: bool
+        self, supply: Iterator[Question], wire: Wire, context: RequestContext, late: bool
     ) -> None:
         if late:
             await self._proved.wait()
         for question in supply:
-            if asking.stopping:
+            if context.stopping:
                 return
             try:
                 answer = await self._ask(question, wire)
             except Exception as error:  # the other requests come home all the same
-                asking.down = in_words(error)
+                context.given_up = in_words(error)
                 return
             if answer is not None:
                 self._in_a_row, self._answered = 0, self._answered + 1
-                self._take(question, answer, asking)
-            elif not asking.stopping:
+                self._take(question, answer, context)
+            elif not context.stopping:
                 self._in_a_row += 1
                 if self._in_a_row >= IN_A_ROW:
-                    asking.down = f"{IN_A_ROW} questions in a row without an answer: {wire.trouble}"
+                    context.given_up = (
+                        f"{IN_A_ROW} questions in a row without an answer: {wire.last_trouble}"
+                    )
 
-    def _take(self, question: Question, answer: Answer, asking: Asking) -> None:
+    def _take(self, question: Question, answer: Answer, context: RequestContext) -> None:
         """Hand an answer on; failures only after one that is of use, and the judge is given up
         where none comes: they then stay missing, and are asked again when it is mended."""
         if answer.score is not None and not self._usable:
             self._usable = True
             self._proved.set()
             for failed in self._failed:
-                asking.deliver(*failed)
+                context.deliver(*failed)
             self._failed.clear()
         if self._usable:
-            asking.deliver(question, answer)
+            context.deliver(question, answer)
             return
         self._failed.append((question, answer))
-        if len(self._failed) >= TRIAL and not asking.down:
-            asking.down = self._of_no_use()
+        if len(self._failed) >= TRIAL and not context.given_up:
+            context.given_up = self._of_no_use()
 
     def _of_no_use(self) -> str:
         """What is wrong with all answers so far, by the commonest problem."""
@@ -408,8 +357,8 @@ class PreparedApi:
         tally = Tally()
         corrected = False
         failures, limited, waited = 0, 0, 0.0
-        while not wire.asking.stopping:
-            outcome = await wire.request(conversation)
+        while not wire.context.stopping:
+            outcome = await wire.request(self.judge.body(conversation))
             if outcome is None:
                 return None  # the budget is reached, or the run is being stopped
             tally.tokens_in += outcome.tokens_in
@@ -430,7 +379,7 @@ class PreparedApi:
                 problem = reply.problem if outcome.kind == "reply" else "cut_off"
                 if problem == "empty" and (outcome.thoughts or reply.reasons):
                     problem = "thoughts_only"
-                wire.asking.trouble(problem)
+                wire.context.count_failure(problem)
                 if corrected:
                     return tally.answer(None, problem, outcome.text or outcome.thoughts)
                 corrected = True
@@ -441,9 +390,8 @@ class PreparedApi:
                 continue
             if outcome.kind == "rate_limited":
                 # After a wait that did not help comes a longer one, whatever the provider says.
-                pause = max(
-                    outcome.wait or 0.0, backoff(limited, NO_WAIT if outcome.wait else None)
-                )
+                first = SHORTEST_WAIT if outcome.wait else FIRST_WAIT
+                pause = wait_before_retry(limited, outcome.wait, first)
                 waited += pause
                 wire.limiter.pause(pause)
                 limited += 1
@@ -455,7 +403,7 @@ class PreparedApi:
             if failures >= self.judge.provider.attempts:
                 return None
             if outcome.kind != "rate_limited":
-                await wire.asking.rest(max(backoff(failures - 1), outcome.wait or 0.0))
+                await wire.context.sleep(wait_before_retry(failures - 1, outcome.wait))
         return None
 
 

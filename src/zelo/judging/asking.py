@@ -24,125 +24,126 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zelo.errors import UserError, in_words
-from zelo.judging.ledger import Ledger
+from zelo.judging.base import JudgeSession, LocalSession, RemoteSession, RequestContext
+from zelo.judging.ledger import Ledger, ledger_question
 from zelo.judging.limits import Limiter
-from zelo.judging.probe import Consistency
-from zelo.judging.protocol import (
-    Answer,
-    Asking,
-    Batched,
-    PreparedJudge,
-    Question,
-    Remote,
-    checked,
-    filed,
-)
+from zelo.judging.question import Answer, Question, checked
 from zelo.judging.spending import Spending
 from zelo.progress import Progress
 
-LOT = 1024  # questions that a judge here is asked at once: what a kill may cost
-POLL = 0.05  # seconds
-LEAST_ROOM = 4 * 2**20  # bytes on the ledger's disk below which nothing more is asked
+WRITE_EVERY = 0.05  # seconds: how often what came is written
+LEAST_FREE = 4 * 2**20  # bytes on the ledger's disk below which nothing more is asked
 PATIENCE = 120.0  # seconds that what is in flight is waited for when the ledger cannot be written
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
+TextKey = tuple[str, str, str, int]  # what tells one `ledger_question` of a judge from another
+
+
 @dataclass
-class Asked:
+class AskOutcome:
     """What became of the questions to all judges."""
 
     answers: dict[str, list[Answer | None]]  # by judge, in the order of its questions; None missing
-    new: int = 0
-    trouble: dict[str, Counter[str]] = field(default_factory=dict)  # failed attempts by kind
-    down: dict[str, str] = field(default_factory=dict)  # judges given up, and why
-    probed: dict[str, Consistency] = field(default_factory=dict)  # judges asked in both orders
+    new_answers: int = 0  # that the ledger did not have
+    failed_attempts: dict[str, Counter[str]] = field(default_factory=dict)  # by judge and kind
+    given_up: dict[str, str] = field(default_factory=dict)  # judges, and why
 
 
 def ask_all(
-    judges: Mapping[str, PreparedJudge],
+    sessions: Mapping[str, JudgeSession],
     questions: Mapping[str, Sequence[Question]],
     ledger: Ledger,
     spending: Spending,
     run: str,
     retry: int = 0,
-) -> Asked:
+) -> AskOutcome:
     """Answers to each judge's questions: from the ledger, and the rest asked for.
 
     A failure is an answer, and asked again only up to `retry` times. What is spent goes into the
-    ledger under `run`. On Ctrl-C what is in flight is finished and
-    written, then `KeyboardInterrupt` is raised.
+    ledger under `run`. On Ctrl-C what is in flight is finished and written, then
+    `KeyboardInterrupt` is raised.
     """
-    filings = {name: [filed(judges[name], q) for q in asked] for name, asked in questions.items()}
+    known = {
+        name: [ledger_question(q, sessions[name].depends_on_ids) for q in asked]
+        for name, asked in questions.items()
+    }
 
     def look(name: str) -> list[Answer | None]:
-        keys[name], answers = search(ledger, judges[name].fingerprint, filings[name], retry)
+        fingerprints[name], answers = find_answers(
+            ledger, sessions[name].fingerprint, known[name], retry
+        )
         return answers
 
-    keys: dict[str, list[str]] = {}
+    fingerprints: dict[str, list[str]] = {}
     found = {name: look(name) for name in questions}
-    result = Asked(found)
-    remote = [name for name in questions if isinstance(judges[name], Remote)]
+    outcome = AskOutcome(found)
+    remote = {
+        name: session for name in questions if isinstance(session := sessions[name], RemoteSession)
+    }
     with contextlib.ExitStack() as stack:
         if any(None in found[name] for name in remote):
             # Those that compute here cost nothing, and may be asked by two processes at once.
-            for fingerprint in sorted({judges[name].fingerprint for name in remote}):  # one order
+            one_order = sorted({session.fingerprint for session in remote.values()})
+            for fingerprint in one_order:
                 stack.enter_context(exclusively(ledger, fingerprint))
             for name in remote:
                 found[name] = look(name)
         missing = {
-            name: list(unanswered(questions[name], filings[name], answers))
+            name: list(unanswered(questions[name], known[name], answers))
             for name, answers in found.items()
             if None in answers
         }
-        for name in missing:
-            judge = judges[name]
-            if isinstance(judge, Remote):
-                judge.ready(spending)
+        for name, session in remote.items():
+            if name in missing:
+                session.check(spending)
         if missing:
             kept_under = {
-                name: {known_by(q): key for q, key in zip(filings[name], keys[name], strict=True)}
+                name: dict(zip(map(text_key, known[name]), fingerprints[name], strict=True))
                 for name in missing
             }
-            session = Session(judges, missing, kept_under, ledger, spending, run, result)
-            session.go()
+            asking = AskingRound(sessions, missing, kept_under, ledger, spending, run, outcome)
+            asking.go()
     for name in missing:
-        given = session.given[name]
+        given = asking.given[name]
         found[name] = [
-            given.get(known_by(q)) if answer is None else answer
-            for q, answer in zip(filings[name], found[name], strict=True)
+            given.get(text_key(q)) if answer is None else answer
+            for q, answer in zip(known[name], found[name], strict=True)
         ]
-    return result
+    return outcome
 
 
-def search(
-    ledger: Ledger, fingerprint: str, filings: Sequence[Question], retry: int
+def find_answers(
+    ledger: Ledger, fingerprint: str, questions: Sequence[Question], retry: int
 ) -> tuple[list[str], list[Answer | None]]:
-    """The key under which an answer to each question is kept, and the answer if there is one.
+    """The fingerprint under which the answer to each `ledger_question` is kept, and the answer if
+    there is one.
 
-    That to a question that failed and is asked again has a key of its own, so that what is paid
-    for is never written over, and a killed run asks nothing twice.
+    An answer to a question that failed and is asked again has a fingerprint of its own, so that
+    what is paid for is never written over, and a killed run asks nothing twice.
     """
-    keys, answers = [fingerprint] * len(filings), ledger.find(fingerprint, filings)
+    fingerprints, answers = [fingerprint] * len(questions), ledger.find(fingerprint, questions)
     for number in range(1, retry + 1):
         failed = [i for i, a in enumerate(answers) if a is not None and a.score is None]
         again = f"{fingerprint}+{number}"
-        for i, answer in zip(failed, ledger.find(again, [filings[i] for i in failed]), strict=True):
-            keys[i], answers[i] = again, answer
-    return keys, answers
+        found = ledger.find(again, [questions[i] for i in failed])
+        for i, answer in zip(failed, found, strict=True):
+            fingerprints[i], answers[i] = again, answer
+    return fingerprints, answers
 
 
-def known_by(filing: Question) -> tuple[str, str, str, int]:
-    """What tells one filed question of a judge from another."""
-    return filing.query, filing.text_a, filing.text_b, filing.repeat
+def text_key(q: Question) -> TextKey:
+    """Texts and repeat of a `ledger_question`."""
+    return q.query, q.text_a, q.text_b, q.repeat
 
 
 def unanswered(
-    questions: Sequence[Question], filings: Sequence[Question], answers: Sequence[Answer | None]
+    questions: Sequence[Question], known: Sequence[Question], answers: Sequence[Answer | None]
 ) -> Iterator[Question]:
-    """Questions without an answer, each once though it be asked of two pairs of equal texts."""
+    """Questions without an answer; of several with equal texts the first alone."""
     seen = set()
-    for question, filing, answer in zip(questions, filings, answers, strict=True):
-        if answer is None and (key := known_by(filing)) not in seen:
+    for question, as_known, answer in zip(questions, known, answers, strict=True):
+        if answer is None and (key := text_key(as_known)) not in seen:
             seen.add(key)
             yield question
 
@@ -162,33 +163,33 @@ def exclusively(ledger: Ledger, fingerprint: str) -> Iterator[None]:
         lock.release()
 
 
-class Session:
-    """One round of asking."""
+class AskingRound:
+    """Asks all judges the questions that the ledger has no answer to."""
 
     def __init__(
         self,
-        judges: Mapping[str, PreparedJudge],
+        sessions: Mapping[str, JudgeSession],
         missing: Mapping[str, Sequence[Question]],
-        keys: Mapping[str, Mapping[tuple[str, str, str, int], str]],
+        fingerprints: Mapping[str, Mapping[TextKey, str]],
         ledger: Ledger,
         spending: Spending,
         run: str,
-        result: Asked,
+        outcome: AskOutcome,
     ) -> None:
-        self.judges, self.missing, self.keys, self.ledger = judges, missing, keys, ledger
-        self.usable = {name for name in missing if ledger.has_usable(judges[name].fingerprint)}
-        self.spending, self.run, self.result = spending, run, result
+        self.sessions, self.missing, self.fingerprints = sessions, missing, fingerprints
+        self.ledger, self.spending, self.run, self.outcome = ledger, spending, run, outcome
+        self.usable = {name for name in missing if ledger.has_usable(sessions[name].fingerprint)}
         self.came: queue.SimpleQueue[list[tuple[str, Question, Answer]]] = queue.SimpleQueue()
-        self.given: dict[str, dict[tuple[str, str, str, int], Answer]] = {n: {} for n in missing}
+        self.given: dict[str, dict[TextKey, Answer]] = {n: {} for n in missing}
         self.unwritten: list[tuple[str, Question, Answer]] = []
-        self.uncovered: list[tuple[int, asyncio.Future[None]]] = []  # reservation, who waits for it
+        self.unrecorded: list[tuple[int, asyncio.Future[None]]] = []  # reservation, and its future
         self.failures: dict[str, BaseException] = {}  # by judge
         self.failure: BaseException | None = None
         self.interrupted = False
         self.spent = (run, spending.calls, spending.usd)  # as the ledger has it
         self.loop = asyncio.new_event_loop()
         self.stop = asyncio.Event()
-        result.trouble = {name: Counter() for name in missing}
+        outcome.failed_attempts = {name: Counter() for name in missing}
 
     def go(self) -> None:
         """Ask everything, write what comes, and return when nothing more will come."""
@@ -202,12 +203,12 @@ class Session:
                 alive = True
                 while alive or not self.came.empty():
                     alive = thread.is_alive()
-                    self._room()
+                    self._check_disk()
                     self._write()
-                    progress.show(self.result.new, self._note())
+                    progress.show(self.outcome.new_answers, self._note())
         except UserError as error:
             self._call(self.stop.set)
-            self._come_home(thread)
+            self._write_what_is_in_flight(thread)
             left = len(self.unwritten)
             lost = f"; {left:,} answers that were paid for are lost" if left else ""
             raise UserError(f"{error}; what was in flight was waited for{lost}") from None
@@ -226,15 +227,15 @@ class Session:
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def _room(self) -> None:
+    def _check_disk(self) -> None:
         """`UserError` where what is in flight may soon not fit on the disk."""
-        if (free := self.ledger.free()) < LEAST_ROOM:
+        if (free := self.ledger.free()) < LEAST_FREE:
             raise UserError(
                 f"{self.ledger.path}: only {free // 1024:,} KiB are left on its disk, and answers "
                 f"that are paid for must fit there; make room and run the same command again"
             )
 
-    def _come_home(self, thread: threading.Thread) -> None:
+    def _write_what_is_in_flight(self, thread: threading.Thread) -> None:
         """Write what is still in flight, as far as that can be done."""
         end, alive = time.monotonic() + PATIENCE, True
         while alive and time.monotonic() < end:
@@ -276,61 +277,66 @@ class Session:
     def _write(self) -> None:
         """Put all answers that came into the ledger, waiting for one if there is none."""
         with contextlib.suppress(queue.Empty):
-            came = self.came.get(timeout=POLL)
+            came = self.came.get(timeout=WRITE_EVERY)
             while True:
                 self.unwritten += came
                 came = self.came.get_nowait()
         rows = [
-            (name, filed(self.judges[name], question), checked(answer))
+            (name, self._as_known(name, question), checked(answer))
             for name, question, answer in self.unwritten
         ]
         spent = (self.run, self.spending.calls, self.spending.usd)
         if rows or spent != self.spent:
             self.ledger.keep(
-                [(self.keys[name][known_by(q)], q, answer) for name, q, answer in rows], spent
+                [(self.fingerprints[name][text_key(q)], q, answer) for name, q, answer in rows],
+                spent,
             )
             self.spent = spent
-            if self.uncovered:
+            if self.unrecorded:
                 self._call(self._release, spent[1])
         self.unwritten = []
         for name, q, answer in rows:  # in the ledger, so that they may be used
-            self.given[name][known_by(q)] = answer
-        self.result.new += len(rows)
+            self.given[name][text_key(q)] = answer
+        self.outcome.new_answers += len(rows)
 
-    async def _covered(self) -> None:
+    def _as_known(self, name: str, question: Question) -> Question:
+        return ledger_question(question, self.sessions[name].depends_on_ids)
+
+    async def _spending_recorded(self) -> None:
         """Wait until the ledger counts every request reserved so far, if there is a budget.
 
         A run that is killed then knows no less than it may have spent.
         """
         if self.spending.budget.limited:
             future = self.loop.create_future()
-            self.uncovered.append((self.spending.calls, future))
+            self.unrecorded.append((self.spending.calls, future))
             self.came.put([])
             await future
 
     def _release(self, calls: int) -> None:
         """Let those go on whose reservation is among the first `calls`."""
-        waiting, self.uncovered = self.uncovered, []
+        waiting, self.unrecorded = self.unrecorded, []
         for number, future in waiting:
             if number > calls:
-                self.uncovered.append((number, future))
+                self.unrecorded.append((number, future))
             elif not future.done():
                 future.set_result(None)
 
     def _note(self) -> str:
         """Money spent and failed attempts by kind, for the progress line."""
         # Copies, since the asking thread goes on counting.
-        kinds = sum((Counter(dict(k)) for k in self.result.trouble.values()), Counter[str]())
+        copies = (Counter(dict(kinds)) for kinds in self.outcome.failed_attempts.values())
+        kinds = sum(copies, Counter[str]())
         money = [f"${self.spending.usd:.2f}"] if self.spending.usd else []
         return ", ".join([*money, *(f"{kind} {n}" for kind, n in kinds.most_common(3))])
 
     def _report(self) -> None:
         """Say which judges had trouble, and of what kinds."""
-        for name, kinds in self.result.trouble.items():
+        for name, kinds in self.outcome.failed_attempts.items():
             if kinds:
                 listed = ", ".join(f"{kind} {n:,}" for kind, n in kinds.most_common())
                 print(f"  {name}: failed attempts: {listed}", file=sys.stderr, flush=True)
-        for name, why in self.result.down.items():
+        for name, why in self.outcome.given_up.items():
             print(f"  {name}: given up: {why}", file=sys.stderr, flush=True)
 
     def _ask(self) -> None:
@@ -338,7 +344,7 @@ class Session:
         try:
             self.loop.run_until_complete(self._ask_each())
         except BaseException as error:
-            self.failure = only(error)
+            self.failure = first_of(error)
         finally:
             self.loop.close()
 
@@ -347,11 +353,12 @@ class Session:
         with ThreadPoolExecutor(1, "judge") as pool:
             async with asyncio.TaskGroup() as group:
                 for name, questions in self.missing.items():
-                    judge = self.judges[name]
-                    if isinstance(judge, Remote):
-                        asking = self._ask_remote(name, judge, questions, limiters)
+                    session = self.sessions[name]
+                    if isinstance(session, RemoteSession):
+                        asking = self._ask_remote(name, session, questions, limiters)
                     else:
-                        asking = self._ask_here(name, judge, questions, pool)
+                        assert isinstance(session, LocalSession)
+                        asking = self._ask_local(name, session, questions, pool)
                     group.create_task(self._guarded(name, asking))
 
     async def _guarded(self, name: str, asking: Coroutine[Any, Any, None]) -> None:
@@ -359,57 +366,57 @@ class Session:
         try:
             await asking
         except Exception as error:
-            self.failures[name] = first = only(error)
-            self.result.down[name] = in_words(first)
+            self.failures[name] = first = first_of(error)
+            self.outcome.given_up[name] = in_words(first)
 
     async def _ask_remote(
         self,
         name: str,
-        judge: Remote,
+        session: RemoteSession,
         questions: Sequence[Question],
         limiters: dict[str, Limiter],
     ) -> None:
-        came, trouble = self.came, self.result.trouble[name]
+        came, failed_attempts = self.came, self.outcome.failed_attempts[name]
 
         def count(kind: str) -> None:
-            trouble[kind] += 1
+            failed_attempts[kind] += 1
 
-        asking = Asking(
+        context = RequestContext(
             deliver=lambda question, answer: came.put([(name, question, answer)]),
-            trouble=count,
+            count_failure=count,
             spending=self.spending,
             limiters=limiters,
             stop=self.stop,
-            covered=self._covered,
-            usable=name in self.usable,
+            spending_recorded=self._spending_recorded,
+            has_usable_answer=name in self.usable,
         )
-        await judge.answer_each(questions, asking)
-        if asking.down:
-            self.result.down[name] = asking.down
+        await session.answer_each(questions, context)
+        if context.given_up:
+            self.outcome.given_up[name] = context.given_up
 
-    async def _ask_here(
+    async def _ask_local(
         self,
         name: str,
-        judge: Batched,
+        session: LocalSession,
         questions: Sequence[Question],
         pool: ThreadPoolExecutor,
     ) -> None:
-        """Lots of the questions that are missing, each written whole or not at all.
+        """Batches of the questions that are missing, each written whole or not at all.
 
-        A model's answers depend in their last bits on what it reads at the same time. Lots are cut
-        at the same places whatever is answered already, so that after a kill those that are left
-        are asked as they would have been.
+        A model's answers depend in their last bits on what it reads at the same time. Batches
+        are the same whatever is answered already, so that after a kill those that are left are
+        asked as they would have been.
         """
-        size = getattr(judge, "lot", LOT)
+        size = session.questions_per_batch
         for start in range(0, len(questions), size):
             if self.stop.is_set():
                 return
-            lot = questions[start : start + size]
-            answers = await self.loop.run_in_executor(pool, judge.answer, lot)
-            self.came.put([(name, q, a) for q, a in zip(lot, answers, strict=True)])
+            batch = questions[start : start + size]
+            answers = await self.loop.run_in_executor(pool, session.answer, batch)
+            self.came.put([(name, q, a) for q, a in zip(batch, answers, strict=True)])
 
 
-def only(error: BaseException) -> BaseException:
+def first_of(error: BaseException) -> BaseException:
     """The first error in a group of errors, however deep."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -15,20 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zelo.config import Component, option
+from zelo.config import option
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.base import BaseJudge, LocalSession
+from zelo.judging.question import Answer, Question
 from zelo.models.batching import by_length
 from zelo.store import digest, digest_files
 
 if TYPE_CHECKING:
     from zelo.models.pairwise import PairwiseCrossEncoder, Triple
 
-LOT = 256  # questions, at most, that a device is given at once
+QUESTIONS_PER_DEVICE = 256  # questions, at most, that a device is given at once
 
 
-class Distilled(Component):
+class Distilled(BaseJudge):
     """Answers with a pairwise model that the `distil` stage made."""
 
     usd_per_answer: ClassVar[float] = 0.0
@@ -56,17 +57,17 @@ class Distilled(Component):
 
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
-    ) -> PreparedDistilled:
+    ) -> DistilledSession:
         """Load the model; its weights and the precision are the fingerprint."""
         trainer = self.trainer or LightningTrainer()
         said = ["distilled", digest_files(self._weights())]
         if trainer.precision != "32-true":
             said.append(trainer.precision)
         budget = trainer.max_tokens_per_forward(self.tokens)
-        return PreparedDistilled(digest(said), self.folder.expanduser(), trainer, budget)
+        return DistilledSession(digest(said), self.folder.expanduser(), trainer, budget)
 
 
-class PreparedDistilled:
+class DistilledSession(LocalSession):
     """The loaded model, or the processes that have it."""
 
     def __init__(
@@ -74,31 +75,32 @@ class PreparedDistilled:
     ) -> None:
         self.fingerprint = fingerprint
         self.processes: ProcessPoolExecutor | None = None
-        self.ask: Callable[[list[list[Triple]]], Iterable[list[float]]]  # lots of questions
+        self.ask: Callable[[list[list[Triple]]], Iterable[list[float]]]  # batches of questions
         if trainer.devices == 1:
-            self.ask = partial(map, Reading(folder, trainer, tokens, 0))
+            self.ask = partial(map, DeviceModel(folder, trainer, tokens, 0))
             return
         context = multiprocessing.get_context("spawn")
-        numbers: Any = context.Queue()
+        device_numbers: Any = context.Queue()
         for number in range(trainer.devices):
-            numbers.put(number)
+            device_numbers.put(number)
         self.processes = ProcessPoolExecutor(
-            trainer.devices, context, open_reading, (folder, trainer, tokens, numbers)
+            trainer.devices, context, load_on_device, (folder, trainer, tokens, device_numbers)
         )
-        self.ask = partial(self.processes.map, read)
+        self.ask = partial(self.processes.map, preference_of)
         # Here, not where they are asked: they end with the thread that started them.
-        for ready in [self.processes.submit(read, []) for _ in range(trainer.devices)]:
+        for ready in [self.processes.submit(preference_of, []) for _ in range(trainer.devices)]:
             ready.result()
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Score `1 − 2p` of each question, both orders averaged; similar lengths read together."""
         triples = [(q.query, q.text_a, q.text_b) for q in questions]
-        lots = by_length([-len(q.text_a) - len(q.text_b) for q in questions], LOT)
-        told = [[triples[i] for i in lot] for lot in lots]
+        longest_first = [-len(q.text_a) - len(q.text_b) for q in questions]
+        batches = by_length(longest_first, QUESTIONS_PER_DEVICE)
+        asked = [[triples[i] for i in batch] for batch in batches]
         scores = [0.0] * len(questions)
         try:
-            for lot, found in zip(lots, self.ask(told), strict=True):
-                for i, p in zip(lot, found, strict=True):
+            for batch, found in zip(batches, self.ask(asked), strict=True):
+                for i, p in zip(batch, found, strict=True):
                     scores[i] = 1.0 - 2.0 * p
         except BrokenProcessPool:
             raise UserError(
@@ -108,7 +110,7 @@ class PreparedDistilled:
         return [Answer(score) for score in scores]
 
 
-class Reading:
+class DeviceModel:
     """The model on one device."""
 
     def __init__(self, folder: Path, trainer: LightningTrainer, tokens: int, number: int) -> None:
@@ -124,19 +126,21 @@ class Reading:
         return p
 
 
-OPEN: list[Reading] = []  # the one of a process that answers for a device
+LOADED: list[DeviceModel] = []  # the one of a process that answers for a device
 
 
-def open_reading(folder: Path, trainer: LightningTrainer, tokens: int, numbers: Any) -> None:
+def load_on_device(
+    folder: Path, trainer: LightningTrainer, tokens: int, device_numbers: Any
+) -> None:
     """Load the model in a process of its own, on a device that no other has."""
     from zelo.distributed.ranks import die_with_parent, share_cores
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them
     share_cores(trainer)
-    OPEN.append(Reading(folder, trainer, tokens, numbers.get()))
+    LOADED.append(DeviceModel(folder, trainer, tokens, device_numbers.get()))
 
 
-def read(triples: Sequence[Triple]) -> list[float]:
+def preference_of(triples: Sequence[Triple]) -> list[float]:
     """Have the model of this process read triples."""
-    return OPEN[0](triples)
+    return LOADED[0](triples)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,14 @@ from pydantic import model_validator
 
 from zelo.artifacts import Table
 from zelo.config import Component, option
-from zelo.judging.protocol import Judge
+from zelo.judging.base import BaseJudge
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
 
 
 class Ensemble(Component):
     """Judges, and how their answers become one preference (`conf/judge/`)."""
 
-    judges: dict[str, Judge] = option(help="who is asked, by name", min_length=1)
+    judges: dict[str, BaseJudge] = option(help="who is asked, by name", min_length=1)
     vote: str = option(
         "soft",
         "`sign` clamps each score to {−1, 0, 1} before averaging, as in the paper; `soft` keeps "
@@ -68,12 +71,29 @@ class Ensemble(Component):
     @property
     def of_one_query(self) -> list[str]:
         """Names of the judges that cannot compare documents of different queries."""
-        return [name for name, judge in self.judges.items() if not getattr(judge, "across", False)]
+        return [name for name, judge in self.judges.items() if not judge.compares_queries]
+
+    def estimates(
+        self, comparisons: float, lengths: TextLengths, ledger: Path, today: date
+    ) -> Iterator[JudgeEstimate]:
+        """What each judge that is paid, or may be, would be asked and cost."""
+        least, most = (n * comparisons / len(self.judges) for n in (self.least, self.most))
+        probed = self.probed(comparisons) and not self.both_orders
+        probe_calls = float(self.probe) if probed else 0.0
+        workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today)
+        for name, judge in self.judges.items():
+            estimate = judge.estimate(name, workload)
+            if estimate is not None:
+                yield estimate
 
     def votes(self, scores: Sequence[float]) -> NDArray[np.float64]:
         """Scores as they are averaged."""
         values = np.asarray(scores, dtype=np.float64)
         return np.sign(values) if self.vote == "sign" else values
+
+    def preference(self, scores: Sequence[float]) -> float:
+        """P(first ≻ second) by scores in [−1, 1]; NaN where there are none."""
+        return float((1 - self.votes(scores).mean()) / 2) if scores else float("nan")
 
     def settled(self, scores: Sequence[float]) -> bool:
         """Whether the standard error of the mean vote is small enough; never of fewer than two."""
@@ -123,11 +143,11 @@ def votes_by_pair(judgments: Table, vote: str) -> dict[Pair, list[float]]:
     groups: dict[Pair, list[float]] = {}
     for q, a, r, b, score in zip(*(judgments[name].to_pylist() for name in names), strict=True):
         r = q if r is None else r
-        turned = (r, b, q, a) in groups
-        votes = groups[r, b, q, a] if turned else groups.setdefault((q, a, r, b), [])
+        swapped = (r, b, q, a) in groups
+        votes = groups[r, b, q, a] if swapped else groups.setdefault((q, a, r, b), [])
         if score is not None:
             value = float(np.sign(score)) if vote == "sign" else score
-            votes.append(-value if turned else value)
+            votes.append(-value if swapped else value)
     return groups
 
 

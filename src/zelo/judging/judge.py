@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.texts import document_texts, query_texts
-from zelo.errors import UserError
 from zelo.judging.agreement import consensus
-from zelo.judging.asking import Asked, ask_all
+from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.ledger import Ledger
-from zelo.judging.probe import both_votes, chosen, consistency
-from zelo.judging.protocol import (
-    ANSWERED,
-    MISSING,
-    Answer,
-    Cutting,
-    InOneOrder,
-    PreparedJudge,
-    Question,
-    Remote,
-    turned,
-)
-from zelo.judging.recorded import PreparedRecorded
-from zelo.judging.spending import Budget, Spending
+from zelo.judging.question import ANSWERED, MISSING, Question
+from zelo.judging.spending import Budget
+from zelo.judging.votes import ComparisonVotes, vote_collector
 from zelo.progress import say
-from zelo.seeding import derived_seed
 from zelo.store import stage
 
 
@@ -41,7 +26,7 @@ def judge(
     out: Path,
     data: Path,
     comparisons: Path,
-    judge: Ensemble,
+    ensemble: Ensemble,
     ledger: Path,
     seed: int,
     budget: Budget | None = None,
@@ -66,260 +51,71 @@ def judge(
             pairs.setdefault(q, {})[a] = None
             pairs.setdefault(q if r is None else r, {})[b] = None
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
-    judges = prepare_judges(judge, data, compared, seed)
-    across = any(question.query_b is not None for question in questions)
-    polls = [Poll(question) for question in questions]
-    with Ledger(ledger) as kept:
-        spending = Spending(budget or Budget(), *kept.spent(run))
-        spent_before = spending.usd
-        sums = hold_polls(polls, judge, judges, kept, spending, run)
-    said = [entry for poll in polls for entry in poll.said]
+    of_two_queries = any(question.query_b is not None for question in questions)
+    votes = [ComparisonVotes(question) for question in questions]
+    with vote_collector(ensemble, data, compared, seed, ledger, budget, run) as collector:
+        spent_before = collector.spending.usd
+        collector.collect(votes)
+    answers = [entry for comparison in votes for entry in comparison.answers]
     judgments = table(
         "judgments",
-        query_id=[q.query_id for _, q, _ in said],
-        doc_a=[q.doc_a for _, q, _ in said],
-        doc_b=[q.doc_b for _, q, _ in said],
-        repeat=[q.repeat for _, q, _ in said],
-        judge=[name for name, _, _ in said],
-        score=[answer.score if answer else None for _, _, answer in said],
-        status=[answer.status if answer else MISSING for _, _, answer in said],
-        reasons=[answer.reasons if answer else "" for _, _, answer in said],
-        query_b=[q.query_b for _, q, _ in said],
+        query_id=[q.query_id for _, q, _ in answers],
+        doc_a=[q.doc_a for _, q, _ in answers],
+        doc_b=[q.doc_b for _, q, _ in answers],
+        repeat=[q.repeat for _, q, _ in answers],
+        judge=[name for name, _, _ in answers],
+        score=[answer.score if answer else None for _, _, answer in answers],
+        status=[answer.status if answer else MISSING for _, _, answer in answers],
+        reasons=[answer.reasons if answer else "" for _, _, answer in answers],
+        query_b=[q.query_b for _, q, _ in answers],
     )
     write_table(out, "judgments", judgments)
-    for name, n in Counter(name for name, _, answer in said if answer is None).items():
+    for name, n in Counter(name for name, _, answer in answers if answer is None).items():
         print(f"  {name}: {n:,} answers are missing; the next run asks for them", file=sys.stderr)
-    given = [answer for _, _, answer in said if answer is not None]
+    given = [answer for _, _, answer in answers if answer is not None]
     failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
     if failures:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in failures.most_common())
         say(
             f"  ! {failures.total():,} answers are failures ({kinds}); "
-            f"judge.retry={judge.retry + 1} asks those again"
+            f"judge.retry={ensemble.retry + 1} asks those again"
         )
+    failed_attempts = {name: dict(kinds) for name, kinds in collector.failed_attempts.items()}
     return {
         "comparisons": len(questions),
-        "judges": list(judge.judges),
+        "judges": list(ensemble.judges),
         "judgments": len(given),
-        "asked_now": sums.new,
+        "asked_now": collector.new_answers,
         "failed": failures.total(),
-        "missing": len(said) - len(given),
+        "missing": len(answers) - len(given),
         "usd": sum(answer.usd for answer in given),
-        "usd_now": spending.usd - spent_before,
+        "usd_now": collector.spending.usd - spent_before,
         "tokens_in": sum(answer.tokens_in for answer in given),
         "tokens_out": sum(answer.tokens_out for answer in given),
-        "consensus": None if across else consensus(judgments),
+        "consensus": None if of_two_queries else consensus(judgments),
         "failures": dict(failures),
-        "failed_attempts": {name: dict(kinds) for name, kinds in sums.trouble.items() if kinds},
-        "given_up": sums.down,
-        "probed": {name: found.numbers() for name, found in sums.probed.items()},
-        "documents_cut": documents_cut(
-            judges, {d for docs in compared.values() for d in docs}, data
+        "failed_attempts": {name: kinds for name, kinds in failed_attempts.items() if kinds},
+        "given_up": collector.given_up,
+        "probed": {name: found.numbers() for name, found in collector.consistencies.items()},
+        "documents_cut": count_truncated(
+            collector.sessions, {d for docs in compared.values() for d in docs}, data
         ),
     }
 
 
-def prepare_judges(
-    ensemble: Ensemble, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
-) -> dict[str, PreparedJudge]:
-    """Get all judges ready to be asked about `pairs` (query id → documents)."""
-    judges = {
-        name: member.prepare(data, pairs, derived_seed(seed, "judge", name))
-        for name, member in ensemble.judges.items()
-    }
-    refuse_twins(judges)
-    return judges
-
-
-def hold_polls(
-    polls: Sequence[Poll],
-    ensemble: Ensemble,
-    judges: Mapping[str, PreparedJudge],
-    ledger: Ledger,
-    spending: Spending,
-    run: str,
-) -> Asked:
-    """Ask until every comparison has answers enough; what was asked in all.
-
-    Raises `UserError` where the budget is reached, or where all judges are down.
-    """
-    recorded = {name: j for name, j in judges.items() if isinstance(j, PreparedRecorded)}
-    sums = Asked({})
-    refuse_guesses(polls, ensemble, judges, ledger, spending, run, sums)
-    while due := wave(polls, ensemble, sums.down, recorded):
-        wanted = {name: [question for _, question in asked] for name, asked in due.items()}
-        asked = ask_within(judges, wanted, ledger, spending, run, ensemble.retry, sums)
-        for name, answers in asked.items():
-            for (poll, question), answer in zip(due[name], answers, strict=True):
-                poll.said.append((name, question, answer))
-    if len(sums.down) == len(judges):
-        told = "; ".join(f"{name}: {why}" for name, why in sums.down.items())
-        raise UserError(
-            f"no judge can be asked ({told}); every answer so far is in {ledger.path}, and the "
-            f"same command asks for the rest"
-        )
-    return sums
-
-
-def ask_within(
-    judges: Mapping[str, PreparedJudge],
-    wanted: Mapping[str, Sequence[Question]],
-    ledger: Ledger,
-    spending: Spending,
-    run: str,
-    retry: int,
-    sums: Asked,
-) -> dict[str, list[Answer | None]]:
-    """Answers to questions, counted in `sums`; `UserError` where the budget is reached."""
-    asked = ask_all(judges, wanted, ledger, spending, run, retry)
-    sums.new += asked.new
-    sums.down |= asked.down
-    for name, kinds in asked.trouble.items():
-        sums.trouble.setdefault(name, Counter()).update(kinds)
-    if spending.exhausted:
-        raise UserError(
-            f"{spending.reached} would be passed: {spending.calls:,} requests and "
-            f"${spending.usd:.4g} are spent, and every answer is in {ledger.path}; the same "
-            f"command with a higher budget goes on from here"
-        )
-    return asked.answers
-
-
-def refuse_guesses(
-    polls: Sequence[Poll],
-    ensemble: Ensemble,
-    judges: Mapping[str, PreparedJudge],
-    ledger: Ledger,
-    spending: Spending,
-    run: str,
-    sums: Asked,
-) -> None:
-    """Ask language models a few of the comparisons in both orders; `UserError` where one seems to
-    guess, before it is asked the rest.
-
-    Not of a small run, where there is little to save, nor where the ledger shows that a judge was
-    asked more than the probe asks: it has passed one.
-    """
-    if not ensemble.probed(len(polls)):
-        return
-    some = [polls[place].question for place in chosen(len(polls), ensemble.probe)]
-    language_models = {
-        name: judge
-        for name, judge in judges.items()
-        if isinstance(judge, Remote | InOneOrder)
-        and ledger.answers(judge.fingerprint, 2 * ensemble.probe + 1) <= 2 * ensemble.probe
-    }
-    orders = [some, [turned(question) for question in some]]
-    votes = {}
-    for name, judge in language_models.items():
-        if isinstance(judge, InOneOrder):
-            votes[name] = both_votes(*(judge.in_one_order(order) for order in orders))
-            continue
-        both = [*orders[0], *orders[1]]
-        said = ask_within(judges, {name: both}, ledger, spending, run, ensemble.retry, sums)[name]
-        votes[name] = both_votes(said[: len(some)], said[len(some) :])
-    for name in votes:
-        found = consistency(votes, name)
-        sums.probed[name] = found
-        if found.guesses:
-            raise UserError(
-                f"judge {name}: it seems to guess: {found}. What it said is in {ledger.path}, and "
-                f"nothing more was asked. Take another model, or judge.probe=0 to ask it the rest "
-                f"all the same"
-            )
-        doubt = "! it may be guessing: " if found.doubtful else ""
-        say(f"  {name}: {doubt}{found}")
-
-
-def refuse_twins(judges: Mapping[str, PreparedJudge]) -> None:
-    """`UserError` where two judges are one: its answer would be given once and counted twice."""
-    names: dict[str, str] = {}
-    for name, prepared in judges.items():
-        twin = names.setdefault(prepared.fingerprint, name)
-        if twin != name:
-            raise UserError(
-                f"judge.judges: {twin} and {name} are the same judge (model, prompt and sampling), "
-                f"whose one answer would count twice; for more answers of one judge set "
-                f"judge.stderr, or give one of the two another temperature"
-            )
-
-
-@dataclass(slots=True)
-class Poll:
-    """What was asked about one comparison, and what was said."""
-
-    question: Question
-    said: list[tuple[str, Question, Answer | None]] = field(default_factory=list)
-    turns: int = 0  # judges asked, one counted as often as it was
-
-    def scores(self) -> list[float]:
-        """Scores as if the comparison had always been shown as it stands."""
-        return [
-            answer.score if question.ids[0] == self.question.ids[0] else -answer.score
-            for _, question, answer in self.said
-            if answer is not None and answer.score is not None
-        ]
-
-
-def wave(
-    polls: Sequence[Poll],
-    ensemble: Ensemble,
-    down: Mapping[str, str],
-    recorded: Mapping[str, PreparedRecorded],
-) -> dict[str, list[tuple[Poll, Question]]]:
-    """The questions to ask next, by judge; empty when all comparisons have enough answers.
-
-    First all judges are asked, then one more at a time, in turn, while the answers differ. What a
-    judge that is `down` should have been asked next is put down as missing.
-    """
-    names = list(ensemble.judges)
-    turns_at_most = ensemble.most * len(names) // ensemble.least
-    due: dict[str, list[tuple[Poll, Question]]] = {}
-    for poll in polls:
-        if poll.turns == 0:
-            turns = range(len(names))
-        elif poll.turns < turns_at_most and not ensemble.settled(poll.scores()):
-            turns = range(poll.turns, poll.turns + 1)
-        else:
-            continue
-        for turn in turns:
-            poll.turns = turn + 1
-            repeat, place = divmod(turn, len(names))
-            name = names[place]
-            asked = presented(poll.question, repeat, place, ensemble.both_orders)
-            if name in recorded:
-                asked = list(dict.fromkeys(map(recorded[name].as_shown, asked)))
-            for question in asked:
-                if name in down:
-                    poll.said.append((name, question, None))
-                    poll.turns = turns_at_most
-                else:
-                    due.setdefault(name, []).append((poll, question))
-    return due
-
-
-def presented(q: Question, repeat: int, place: int, both_orders: bool) -> list[Question]:
-    """The comparison in the order that the judge at `place` sees, or in both.
-
-    Which order a comparison stands in was drawn at random. From judge to judge and from repeat to
-    repeat it is turned, so that a leaning to the first document cancels out as far as it can.
-    """
-    orders = [replace(q, repeat=repeat), turned(replace(q, repeat=repeat))]
-    return orders if both_orders else [orders[(place + repeat) % 2]]
-
-
-def documents_cut(
-    judges: Mapping[str, PreparedJudge], doc_ids: Set[str], data: Path
+def count_truncated(
+    sessions: Mapping[str, JudgeSession], doc_ids: Set[str], data: Path
 ) -> dict[str, int]:
-    """Of how many documents each judge that cuts them sees only the beginning.
+    """Of how many documents each judge that truncates them sees only the beginning.
 
     Those of earlier rounds are counted too.
     """
-    cutting = {name: judge for name, judge in judges.items() if isinstance(judge, Cutting)}
-    if not cutting:
+    # Of no texts too a judge says whether it truncates any.
+    truncating = {n: s for n, s in sessions.items() if s.count_truncated([]) is not None}
+    if not truncating:
         return {}
     texts = list(document_texts(data, doc_ids).values())
-    return {name: judge.documents_cut(texts) for name, judge in cutting.items()}
+    return {name: session.count_truncated(texts) or 0 for name, session in truncating.items()}
 
 
 def read_questions(comparisons: Path, data: Path) -> list[Question]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from zelo.config import Component, option
+from zelo.config import option
+from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
 from zelo.judging import prompt
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.base import BaseJudge, LocalSession
+from zelo.judging.estimate import LocalReading, TextLengths
+from zelo.judging.question import Answer, Question
 from zelo.models.batching import by_length
 from zelo.models.pretrained import PretrainedModel
 from zelo.progress import tell
@@ -22,7 +25,7 @@ from zelo.store import digest
 SHORTEST = 16  # tokens of each text that a prompt has room for
 
 
-class LanguageModel(Component):
+class LanguageModel(BaseJudge):
     """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`."""
 
     usd_per_answer: ClassVar[float] = 0.0
@@ -40,7 +43,7 @@ class LanguageModel(Component):
 
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
-    ) -> PreparedLanguageModel:
+    ) -> LanguageModelSession:
         """Load model and tokenizer, on the GPU where there is one."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,19 +73,26 @@ class LanguageModel(Component):
         tokenizer.padding_side = "left"
         with_padding(tokenizer, model)
         how = [prompt.prompt_hash("choose"), self.document_tokens, self.both_orders, self.precision]
-        return PreparedLanguageModel(
+        return LanguageModelSession(
             digest(["language_model", self.pretrained.fingerprint(), *how]),
             self,
             model.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
             tokenizer,
         )
 
+    def local_reading(self, lengths: TextLengths) -> LocalReading:
+        """A prompt with both documents, in one order or in two."""
+        frame = estimated_tokens(" ".join(prompt.sections("choose").values()))
+        tokens = lengths.query_tokens + frame + 2 * lengths.truncated(self.document_tokens)
+        return LocalReading(self.pretrained, tokens * (2 if self.both_orders else 1))
+
 
 @dataclass
-class PreparedLanguageModel:
+class LanguageModelSession(LocalSession):
     """The loaded model."""
 
-    lot: ClassVar[int] = 32
+    questions_per_batch: ClassVar[int] = 32
+    may_guess: ClassVar[bool] = True
     fingerprint: str
     judge: LanguageModel
     model: Any
@@ -106,7 +116,7 @@ class PreparedLanguageModel:
                 f"{frame} of them are the prompt without its texts; choose another model"
             )
 
-    def documents_cut(self, texts: Sequence[str]) -> int:
+    def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
         return sum(bool(prompt.shown(text, self.judge.document_tokens)[1]) for text in texts)
 
@@ -126,19 +136,19 @@ class PreparedLanguageModel:
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Score `1 − 2 P(A)` of each question; similar lengths are read together."""
         if not self.judge.both_orders:
-            return self.in_one_order(questions)
+            return self.answer_in_one_order(questions)
         orders = (False, True)
-        p = self.preference([self.prompt_of(q, turned) for q in questions for turned in orders])
+        p = self.preference([self.prompt_of(q, swapped) for q in questions for swapped in orders])
         pairs = zip(p[::2], p[1::2], strict=True)
         return [Answer(1 - 2 * ((first + (1 - second)) / 2)) for first, second in pairs]
 
-    def in_one_order(self, questions: Sequence[Question]) -> list[Answer]:
+    def answer_in_one_order(self, questions: Sequence[Question]) -> list[Answer]:
         """Score `1 − 2 P(A)` of each question as it is shown."""
         return [Answer(1 - 2 * p) for p in self.preference([self.prompt_of(q) for q in questions])]
 
-    def prompt_of(self, q: Question, turned: bool = False) -> list[int]:
+    def prompt_of(self, q: Question, swapped: bool = False) -> list[int]:
         """Token ids of the question, up to where the answer stands; texts are cut until it fits."""
-        texts = (q.query, q.text_b, q.text_a) if turned else (q.query, q.text_a, q.text_b)
+        texts = (q.query, q.text_b, q.text_a) if swapped else (q.query, q.text_a, q.text_b)
         query, a, b = (self.special.sub(prompt.broken, text) for text in texts)
         shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b)
         # The same marker code whenever the same is asked, so that the answer is the same too.

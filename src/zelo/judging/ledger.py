@@ -11,12 +11,14 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from zelo.errors import UserError
-from zelo.judging.protocol import Answer, Question
+from zelo.judging.prompt import prompt_hash
+from zelo.judging.question import Answer, Question
 
 Key = tuple[str, bytes, bytes, bytes, int]
 
@@ -54,6 +56,29 @@ KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 
 CHECKED = 2**27  # bytes of a ledger that is read through when it is opened
 PAGES = 200  # of 4 KiB that wait in the file beside the ledger, at most
+
+
+def ledger_question(q: Question, depends_on_ids: bool) -> Question:
+    """The question as the ledger knows it: by its texts and, where the judge's answer depends on
+    them, by its ids.
+
+    One about two queries is known by both of their texts, and by the prompt for such.
+    """
+    query = q.query
+    if q.query_b is not None:
+        query = joined(prompt_hash("cross"), query, q.query_b_text)
+    if not depends_on_ids:
+        return replace(q, query=query)
+    a, b = joined(q.doc_a, q.text_a), joined(q.doc_b, q.text_b)
+    if q.query_b is None:
+        return replace(q, query=joined(q.query_id, query), text_a=a, text_b=b)
+    # `query` is joined already
+    return replace(q, query=f"{joined(q.query_id, q.query_b)}\0{query}", text_a=a, text_b=b)
+
+
+def joined(*parts: str) -> str:
+    """Parts as one text that no other parts give: what separates them is escaped in them."""
+    return "\0".join(part.replace("\1", "\1\1").replace("\0", "\1\2") for part in parts)
 
 
 def damaged(path: Path, what: object) -> str:
@@ -100,14 +125,14 @@ class Ledger:
     ) -> None:
         self._connection.close()
 
-    def find(self, judge: str, questions: Sequence[Question]) -> list[Answer | None]:
-        """The answer kept for each question, or None."""
+    def find(self, fingerprint: str, questions: Sequence[Question]) -> list[Answer | None]:
+        """The answer that a judge gave to each `ledger_question`, or None."""
         some = "SELECT 1 FROM answers WHERE judge = ? LIMIT 1"
-        if self._row(some, (judge,)) is None:
+        if self._row(some, (fingerprint,)) is None:
             return [None] * len(questions)
         found: list[Answer | None] = []
         for question in questions:
-            row = self._row(FIND, self._key(judge, question))
+            row = self._row(FIND, self._key(fingerprint, question))
             found.append(Answer(*row) if row else None)
         return found
 
@@ -116,14 +141,16 @@ class Ledger:
         rows: Sequence[tuple[str, Question, Answer]],
         spent: tuple[str, int, float] | None = None,
     ) -> None:
-        """Write answers (judge, question, answer) in one transaction; on return they are on disk.
+        """Write answers (judge's fingerprint, `ledger_question`, answer) in one transaction.
+
+        On return they are on disk.
 
         `spent` is what a run has spent so far: its fingerprint, requests and USD.
         """
         now = time.time()
         written = [
             (
-                *self._key(judge, q),
+                *self._key(fingerprint, q),
                 a.score,
                 a.status,
                 a.reasons,
@@ -132,7 +159,7 @@ class Ledger:
                 a.usd,
                 now,
             )
-            for judge, q, a in rows
+            for fingerprint, q, a in rows
         ]
         try:
             with self._connection:
@@ -150,22 +177,22 @@ class Ledger:
         row = self._row("SELECT calls, usd FROM spent WHERE run = ?", (run,))
         return (row[0], row[1]) if row else (0, 0.0)
 
-    def has_usable(self, judge: str) -> bool:
+    def has_usable(self, fingerprint: str) -> bool:
         """Whether a judge ever gave an answer that is no failure."""
         some = "SELECT 1 FROM answers WHERE judge = ? AND score IS NOT NULL LIMIT 1"
-        return self._row(some, (judge,)) is not None
+        return self._row(some, (fingerprint,)) is not None
 
-    def answers(self, judge: str, most: int) -> int:
+    def count_answers(self, fingerprint: str, most: int) -> int:
         """How many answers of a judge there are, counted up to `most`."""
         some = "SELECT count(*) FROM (SELECT 1 FROM answers WHERE judge = ? LIMIT ?)"
-        return int(self._row(some, (judge, most))[0])
+        return int(self._row(some, (fingerprint, most))[0])
 
-    def mean_tokens(self, judge: str) -> tuple[int, float, float]:
+    def mean_tokens(self, fingerprint: str) -> tuple[int, float, float]:
         """Answers of a judge whose tokens are known, and their mean tokens read and written."""
         row = self._row(
             "SELECT count(*), avg(tokens_in), avg(tokens_out) FROM answers "
             "WHERE judge = ? AND tokens_in > 0",
-            (judge,),
+            (fingerprint,),
         )
         return row[0], row[1] or 0.0, row[2] or 0.0
 
@@ -180,8 +207,9 @@ class Ledger:
         """Bytes that are left where the ledger lies."""
         return shutil.disk_usage(self.path.parent).free
 
-    def _key(self, judge: str, q: Question) -> Key:
-        return (judge, self._hash(q.query), self._hash(q.text_a), self._hash(q.text_b), q.repeat)
+    def _key(self, fingerprint: str, q: Question) -> Key:
+        a, b = self._hash(q.text_a), self._hash(q.text_b)
+        return (fingerprint, self._hash(q.query), a, b, q.repeat)
 
     def _hash(self, text: str) -> bytes:
         if text not in self._hashes:

@@ -1,17 +1,13 @@
-"""How fast a provider may be asked, and how long to wait after it said no."""
+"""How fast a provider may be asked."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 
 WINDOW = 60.0  # seconds: limits are per minute
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds of the exponential backoff
-NO_WAIT = 0.01  # seconds of its first wait where the provider says how long to wait
 
 
 @dataclass
@@ -57,16 +53,16 @@ class Limiter:
         self.paused_until = 0.0
         self._turn = asyncio.Lock()  # first come, first served
 
-    async def admit(self, tokens: float, rest: Callable[[float], Awaitable[bool]]) -> None:
+    async def admit(self, tokens: float, sleep: Callable[[float], Awaitable[bool]]) -> None:
         """Wait until a request of about `tokens` may be sent.
 
-        `rest` sleeps for so many seconds; it returns True where waiting has become pointless.
+        `sleep` sleeps for so many seconds; it returns True where waiting has become pointless.
         """
         if self.requests is None and self.tokens is None and time.monotonic() >= self.paused_until:
             return
         async with self._turn:
             while (pause := self._wait(tokens)) > 0:
-                if await rest(pause):
+                if await sleep(pause):
                     return
             if self.requests:
                 self.requests.take(1.0)
@@ -89,31 +85,3 @@ class Limiter:
     def pause(self, seconds: float) -> None:
         """Send nothing for so long: the provider asked for it."""
         self.paused_until = max(self.paused_until, time.monotonic() + seconds)
-
-
-def backoff(attempt: int, first: float | None = None) -> float:
-    """Seconds before the next attempt, doubling from the first (0), with jitter."""
-    wait = (FIRST_WAIT if first is None else first) * 2.0 ** min(attempt, 50)
-    return float(min(LONGEST_WAIT, wait) * random.uniform(0.5, 1.0))
-
-
-def retry_after(headers: object) -> float | None:
-    """Seconds that a response's `Retry-After` (or `retry-after-ms`) asks to wait, at most an hour.
-
-    A number of seconds or an HTTP date; None where there is none or it cannot be read.
-    """
-    get = getattr(headers, "get", lambda name: None)
-    for name, unit in (("retry-after-ms", 0.001), ("Retry-After", 1.0)):
-        value = get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) * unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp() - time.time()
-            except (TypeError, ValueError, OverflowError):
-                continue
-        if seconds == seconds:
-            return min(max(seconds, 0.0), 3600.0)
-    return None

@@ -57,8 +57,8 @@ def entry_of(model: str) -> ListedPrice | None:
     if entry is None:
         return None
     target = f"{ListedPrice.__module__}.{ListedPrice.__qualname__}"
-    made: ListedPrice = build({"_target_": target, **entry}, f"prices.{model}")
-    return made
+    listed_price: ListedPrice = build({"_target_": target, **entry}, f"prices.{model}")
+    return listed_price
 
 
 def price_of(model: str) -> Price | None:

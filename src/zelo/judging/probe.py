@@ -1,6 +1,6 @@
 """Noticing a judge that guesses, before most of the answers are paid for.
 
-A judge that reads what it is shown names the same document when the two are turned round. One that
+A judge that reads what it is shown names the same document when the two are swapped. One that
 names what stands first, or anything, does not: of some comparisons that are asked in both orders it
 names the same document about as often as a coin would, or less.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from zelo.judging.protocol import Answer
+from zelo.judging.question import Answer
 
 FEWEST = 10  # decided comparisons below which nothing is concluded
 ALL_TIES = 0.9  # share of ties from which on a judge tells nothing apart
@@ -79,7 +79,7 @@ def chosen(total: int, number: int) -> list[int]:
 
 
 def both_votes(
-    shown: Sequence[Answer | None], turned: Sequence[Answer | None]
+    shown: Sequence[Answer | None], swapped: Sequence[Answer | None]
 ) -> list[tuple[float, float] | None]:
     """Signs of the scores of each comparison in its two orders, as each was shown; None where one
     was not answered."""
@@ -87,7 +87,7 @@ def both_votes(
         None
         if a is None or b is None or a.score is None or b.score is None
         else (float(np.sign(a.score)), float(np.sign(b.score)))
-        for a, b in zip(shown, turned, strict=True)
+        for a, b in zip(shown, swapped, strict=True)
     ]
 
 

@@ -16,7 +16,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-from zelo.judging.protocol import Question
+from zelo.data.token_estimate import estimated_tokens
+from zelo.judging.question import Question
 from zelo.store import digest
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -68,7 +69,7 @@ def messages(
     `code` is the marker code; by default, and where a text contains it, a new random one.
     """
     query, note_query = shown(question.query, limit)
-    other, note_other = shown(question.other, limit)
+    other, note_other = shown(question.query_b_text, limit)
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
     while code is None or any(code in text for text in (query, other, text_a, text_b)):
@@ -117,12 +118,12 @@ def pieces(template: str) -> tuple[list[str], list[str]]:
 def shown(text: str, limit: int) -> tuple[str, str]:
     """The part of a text that is shown, cleaned, and a note for its marker line, "" if whole."""
     text = clean(text)
-    whole = tokens(text)
+    whole = estimated_tokens(text)
     if whole <= limit:
         return text, ""
     end = min(4 * limit, len(text))
-    while tokens(text[:end]) > limit:
-        end = int(end * limit / tokens(text[:end]))
+    while estimated_tokens(text[:end]) > limit:
+        end = int(end * limit / estimated_tokens(text[:end]))
     space = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end))
     end = space if space > 0.9 * end else end  # at a word's end where one is near
     return text[:end], f", cut: the first {limit:,} of about {whole:,} tokens"
@@ -141,13 +142,3 @@ def clean(text: str) -> str:
 def broken(token: re.Match[str]) -> str:
     """A control token with a space after its first character: it is none any more."""
     return f"{token.group()[:1]} {token.group()[1:]}"
-
-
-def tokens(text: str) -> int:
-    """About how many tokens a language model counts in a text.
-
-    A quarter token per ASCII character, and half a token more per further byte of UTF-8: known
-    without any model's vocabulary, and rather too many than too few for scripts beyond Latin.
-    """
-    extra = 0 if text.isascii() else len(text.encode("utf-8", "replace")) - len(text)
-    return -(-len(text) // 4) + -(-extra // 2)

@@ -12,17 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zelo.artifacts import Table
-from zelo.config import Component, option
+from zelo.config import option
 from zelo.data.arrow import is_text, read_json_lines, reading, valid
 from zelo.errors import UserError
-from zelo.judging.protocol import ANSWERED, FAILED, Answer, Question, turned
+from zelo.judging.base import BaseJudge, LocalSession
+from zelo.judging.question import ANSWERED, FAILED, Answer, Question, swapped
 from zelo.store import digest, digest_files
 
 IDS = ("query_id", "doc_a", "doc_b")
 NOT_RECORDED = "not_recorded"
 
 
-class Recorded(Component):
+class Recorded(BaseJudge):
     """Answers with what a file holds: Parquet or JSON lines as `zelo rate` reads them.
 
     A row is `query_id`, `doc_a` (shown first), `doc_b`, and `p` in [0, 1] or `score` in [−1, 1]
@@ -38,9 +39,7 @@ class Recorded(Component):
         """Digest of the file."""
         return digest_files([existing(self.path)])
 
-    def prepare(
-        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
-    ) -> PreparedRecorded:
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> RecordedSession:
         """Read the file."""
         rows = read_preferences(self.path)
         judges = pc.unique(rows["judge"]).to_pylist()
@@ -60,24 +59,24 @@ class Recorded(Component):
         columns = (rows[name].to_pylist() for name in (*IDS, "score", "reasons"))
         for query_id, a, b, score, reasons in zip(*columns, strict=True):
             said.setdefault((query_id, a, b), []).append((score, reasons or ""))
-        return PreparedRecorded(digest(["recorded", self.fingerprint(), self.judge]), said)
+        return RecordedSession(digest(["recorded", self.fingerprint(), self.judge]), said)
 
 
 @dataclass(frozen=True)
-class PreparedRecorded:
+class RecordedSession(LocalSession):
     """The rows of a file by query, document shown first and the other."""
 
-    goes_by_ids: ClassVar[bool] = True
+    depends_on_ids: ClassVar[bool] = True
     fingerprint: str
     said: Mapping[tuple[str, str, str], Sequence[tuple[float | None, str]]]
 
-    def as_shown(self, q: Question) -> Question:
+    def in_its_order(self, question: Question) -> Question:
         """The comparison in the order in which it was shown when the answer was recorded."""
-        other = turned(q)
+        other = swapped(question)
         as_it_stands, the_other_way = (
-            (x.query_id, x.doc_a, x.doc_b) in self.said for x in (q, other)
+            (q.query_id, q.doc_a, q.doc_b) in self.said for q in (question, other)
         )
-        return other if the_other_way and not as_it_stands else q
+        return other if the_other_way and not as_it_stands else question
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """What is recorded in the order shown or, failing that, in the other."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from zelo.config import Component, option
-from zelo.judging.protocol import Answer, Question
+from zelo.config import option
+from zelo.judging.base import BaseJudge, LocalSession
+from zelo.judging.estimate import LocalReading, TextLengths
+from zelo.judging.question import Answer, Question
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest
 
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 
-class Scorer(Component):
+class Scorer(BaseJudge):
     """`P(a ≻ b) = sigmoid(scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
 
-    across: ClassVar[bool] = True
+    compares_queries: ClassVar[bool] = True
     usd_per_answer: ClassVar[float] = 0.0
     kind: str = option(
         help="cross_encoder: raw scores; bi_encoder: cosine of the embeddings",
@@ -34,7 +36,7 @@ class Scorer(Component):
     )
     batch_size: int = option(32, "texts read at once", ge=1, exclude=True)
 
-    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> PreparedScorer:
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> ScorerSession:
         """Load the model."""
         how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.scale]
         if self.kind == "cross_encoder":
@@ -42,7 +44,12 @@ class Scorer(Component):
 
             if is_first_zerank(self.pretrained.locate()):
                 how.append("Yes")  # how it is read lies in no file that is fingerprinted
-        return PreparedScorer(digest(["scorer", *how]), self, self.load())
+        return ScorerSession(digest(["scorer", *how]), self, self.load())
+
+    def local_reading(self, lengths: TextLengths) -> LocalReading:
+        """Each of the two documents is read with its query."""
+        pair = lengths.query_tokens + lengths.truncated(self.max_length)
+        return LocalReading(self.pretrained, 2 * pair)
 
     def load(self) -> CrossEncoder | SentenceTransformer:
         """The model."""
@@ -58,7 +65,7 @@ class Scorer(Component):
 
 
 @dataclass
-class PreparedScorer:
+class ScorerSession(LocalSession):
     """The loaded model."""
 
     fingerprint: str

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zelo.config import Component, describe, option
-from zelo.judging.protocol import FAILED, Answer, Question
+from zelo.judging.base import BaseJudge, LocalSession
+from zelo.judging.question import FAILED, Answer, Question
 from zelo.judging.views import Pairs, Scores
 from zelo.store import digest
 
@@ -41,19 +42,19 @@ class Noise(Component):
     failure_rate: float = option(0.0, "share of questions that get no usable answer", ge=0, le=1)
 
 
-class Simulated(Component):
+class Simulated(BaseJudge):
     """A judge that sees a `view` of the documents and answers under `noise`."""
 
-    across: ClassVar[bool] = True
+    compares_queries: ClassVar[bool] = True
     usd_per_answer: ClassVar[float] = 0.0
     view: View = option(help="hidden scores it answers from")
     noise: Noise = option(Noise(), help="how it errs")
 
-    def prepare(self, data: Path, pairs: Pairs, seed: int) -> PreparedSimulated:
+    def prepare(self, data: Path, pairs: Pairs, seed: int) -> SimulatedSession:
         """Compute the hidden scores of `pairs`; their values are part of the fingerprint."""
         scores = self.view.hidden_scores(data, pairs)
         content = sorted((*key, round(value, 9)) for key, value in scores.items())
-        return PreparedSimulated(
+        return SimulatedSession(
             fingerprint=digest([describe(self), seed, content]),
             scores=scores,
             noise=self.noise,
@@ -62,10 +63,10 @@ class Simulated(Component):
 
 
 @dataclass(frozen=True)
-class PreparedSimulated:
+class SimulatedSession(LocalSession):
     """A simulated judge with its hidden scores at hand."""
 
-    goes_by_ids: ClassVar[bool] = True
+    depends_on_ids: ClassVar[bool] = True
     fingerprint: str
     scores: Scores
     noise: Noise

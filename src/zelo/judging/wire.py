@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from zelo.judging import prompt
-from zelo.judging.limits import Limiter, retry_after
-from zelo.judging.protocol import Asking
+from zelo.data.token_estimate import estimated_tokens
+from zelo.judging.base import RequestContext
+from zelo.judging.endpoint import redact, retry_after
+from zelo.judging.limits import Limiter
+from zelo.judging.provider import Provider
 from zelo.judging.spending import Price
 from zelo.progress import say
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from zelo.judging.api import ApiJudge, Provider
-
-AUTHORIZATION = "Authorization"
-LOOKS_LIKE_A_KEY = re.compile(r"\b(?:(?:sk|pk|key|gsk)[-_]|AIza)[-\w*]{8,}|(?<=://)[^/\s@]+(?=@)")
 MOST_TOKENS = 2**31  # a count beyond is none
-CUT = 0.5  # of the tokens that were sent, about: an endpoint that read less has cut the prompt
+TRUNCATED = 0.5  # share of the tokens sent: an endpoint that read less has truncated the prompt
 TOO_LONG = re.compile(
     r"context (?:length|window|size)|too (?:long|large|many tokens)|maximum (?:number of |input )?"
     r"tokens|input length|prompt length",
@@ -36,10 +33,10 @@ ROLES = re.compile(r"system role|roles must alternate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RequestOutcome:
     """What one request came to: the text of a reply, or the kind of trouble."""
 
-    kind: str  # "reply" or a name from the list on top
+    kind: str  # "reply", or a kind of trouble (see api.py)
     text: str = ""
     thoughts: str = ""  # what the endpoint keeps apart from the text of a reply
     tokens_in: int = 0
@@ -52,52 +49,58 @@ class Outcome:
 class Wire:
     """The connection to one endpoint: sends a request and says what became of it."""
 
-    judge: ApiJudge
-    session: aiohttp.ClientSession
+    provider: Provider
+    price: Price | None  # None: it is not known, and counted as nothing
+    max_tokens: int  # that a reply may have
+    document_tokens: int  # of each document that are shown, at most
+    http: aiohttp.ClientSession
     limiter: Limiter
-    asking: Asking
+    context: RequestContext
     key: str = field(repr=False)
-    trouble: str = ""  # the last trouble in the endpoint's own words
-    cut_said: bool = False  # whether it was said that the endpoint reads only part of a prompt
+    last_trouble: str = ""  # in the endpoint's own words
+    truncation_said: bool = False  # whether it was said that the endpoint truncates prompts
 
     def __post_init__(self) -> None:
-        self.url = self.judge.provider.chat_url
-        self.price = self.judge.price_or_none() or Price(input=0.0, output=0.0)
+        self.url = self.provider.chat_url
 
-    async def request(self, messages: prompt.Messages) -> Outcome | None:
+    async def request(self, body: Mapping[str, Any]) -> RequestOutcome | None:
         """Send one request within limits and budget; None where it may not be sent any more."""
-        likely = sum(prompt.tokens(message["content"]) for message in messages)
-        body = json.dumps(self.judge.body(messages)).encode()
-        most = self.price.of(len(body), self.judge.max_tokens)  # no token is less than a byte
+        likely = sum(estimated_tokens(message["content"]) for message in body["messages"])
+        raw = json.dumps(body).encode()
+        most = self._usd(len(raw), self.max_tokens)  # no token is less than a byte
         async with self.limiter.slots:
-            await self.limiter.admit(likely, self.asking.rest)
-            while not self.asking.stopping and not self.asking.spending.reserve(most):
-                await self.asking.rest(0.05)  # what is in flight may cost less than was reserved
-            if self.asking.stopping:
+            await self.limiter.admit(likely, self.context.sleep)
+            while not self.context.stopping and not self.context.spending.reserve(most):
+                await self.context.sleep(0.05)  # what is in flight may cost less than was reserved
+            if self.context.stopping:
                 return None
             paid = most
             try:
-                await self.asking.covered()
-                outcome, billed = await self._post(body)
+                await self.context.spending_recorded()
+                outcome, billed = await self._post(raw)
                 paid = outcome.usd if billed is not None else most
                 if billed:
                     self.limiter.correct(outcome.tokens_in + outcome.tokens_out - likely)
-                    self._look_for_a_cut(outcome.tokens_in, likely)
+                    self._look_for_truncation(outcome.tokens_in, likely)
             finally:
-                self.asking.spending.settle(most, paid)
+                self.context.spending.settle(most, paid)
         if outcome.kind not in ("reply", "cut_off"):
-            self.asking.trouble(outcome.kind)
-            self.trouble = f"{outcome.kind} ({outcome.text})" if outcome.text else outcome.kind
+            self.context.count_failure(outcome.kind)
+            self.last_trouble = f"{outcome.kind} ({outcome.text})" if outcome.text else outcome.kind
             if outcome.kind == "unauthorised":
-                self.asking.down = self.asking.down or self.trouble
+                self.context.given_up = self.context.given_up or self.last_trouble
         return outcome
 
-    async def _post(self, body: bytes) -> tuple[Outcome, bool | None]:
+    def _usd(self, tokens_in: int, tokens_out: int) -> float:
+        """What so many tokens cost, as far as that is known."""
+        return 0.0 if self.price is None else self.price.of(tokens_in, tokens_out)
+
+    async def _post(self, body: bytes) -> tuple[RequestOutcome, bool | None]:
         """What a request came to, and whether it was billed; None: that is not known."""
         import aiohttp
 
         try:
-            async with self.session.post(
+            async with self.http.post(
                 self.url,
                 data=body,
                 allow_redirects=False,  # documents go where they were sent
@@ -105,13 +108,13 @@ class Wire:
                 raw = await response.read()
                 status, headers = response.status, response.headers
         except TimeoutError:
-            return Outcome("timeout", f"nothing within {self.judge.provider.timeout:g} s"), None
+            return RequestOutcome("timeout", f"nothing within {self.provider.timeout:g} s"), None
         except aiohttp.ClientPayloadError:
-            return Outcome("truncated"), None
+            return RequestOutcome("truncated"), None
         except aiohttp.ClientConnectorError as error:
-            return Outcome("connection", redact(str(error), self.key)), False
+            return RequestOutcome("connection", redact(str(error), self.key)), False
         except (aiohttp.ClientError, OSError) as error:
-            return Outcome("connection", redact(str(error), self.key)), None
+            return RequestOutcome("connection", redact(str(error), self.key)), None
         try:
             content = json.loads(raw)
         except (ValueError, RecursionError):
@@ -121,10 +124,10 @@ class Wire:
             refusal = self._refusal(status, headers, content, raw)
             return refusal, None if status in (504, 524) else False
         if not isinstance(content, dict):
-            return Outcome("invalid_json", redact(repr(raw), self.key)[:80]), None
+            return RequestOutcome("invalid_json", redact(repr(raw), self.key)[:80]), None
         return self._reply(content)
 
-    def _reply(self, content: dict[str, Any]) -> tuple[Outcome, bool | None]:
+    def _reply(self, content: dict[str, Any]) -> tuple[RequestOutcome, bool | None]:
         """The reply in a response that looks well."""
         try:
             choice = content["choices"][0]
@@ -133,7 +136,7 @@ class Wire:
             if isinstance(text, list):  # parts
                 text = "".join(part.get("text", "") for part in text)
         except (KeyError, IndexError, TypeError, AttributeError):
-            return Outcome("invalid_json", "no choices[0].message"), None
+            return RequestOutcome("invalid_json", "no choices[0].message"), None
         finish = choice.get("finish_reason")
         text, thoughts = apart(message, text if isinstance(text, str) else "", finish)
         usage = content.get("usage")
@@ -144,30 +147,30 @@ class Wire:
         known = n_in is not None and n_out is not None
         n_in, n_out = n_in or 0, n_out or 0
         n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
-        usd = self.price.of(n_in, n_out)
+        usd = self._usd(n_in, n_out)
         kind = "reply"
         if refusal or finish == "content_filter":
             kind, text = "refused", refusal or text or "content filter"
         elif finish == "length":
             kind = "cut_off"
         said, thoughts = (redact(str(part or ""), self.key) for part in (text, thoughts))
-        outcome = Outcome(kind, said, thoughts, tokens_in=n_in, tokens_out=n_out, usd=usd)
+        outcome = RequestOutcome(kind, said, thoughts, tokens_in=n_in, tokens_out=n_out, usd=usd)
         return outcome, True if known else None
 
-    def _look_for_a_cut(self, read: int, likely: int) -> None:
+    def _look_for_truncation(self, read: int, likely: int) -> None:
         """Say once that the endpoint reads far less than it is sent."""
-        if self.cut_said or not 0 < read < CUT * likely:
+        if self.truncation_said or not 0 < read < TRUNCATED * likely:
             return
-        self.cut_said = True
-        provider, tokens = self.judge.provider.name, self.judge.document_tokens
+        self.truncation_said = True
+        name, tokens = self.provider.name, self.document_tokens
         say(
-            f"  ! {provider}: it read {read:,} tokens of a prompt of about {likely:,}: it seems to "
+            f"  ! {name}: it read {read:,} tokens of a prompt of about {likely:,}: it seems to "
             f"cut prompts, so that documents are judged unseen; give the server a longer context "
             f"(Ollama: num_ctx, vLLM: --max-model-len), or show less of each document than "
             f"document_tokens={tokens}"
         )
 
-    def _refusal(self, status: int, headers: Any, content: Any, raw: bytes) -> Outcome:
+    def _refusal(self, status: int, headers: Any, content: Any, raw: bytes) -> RequestOutcome:
         """The kind of a response that is an error."""
         code, message = account_of(content)
         message = message or raw.decode("utf-8", "replace")[:300].strip()
@@ -180,17 +183,17 @@ class Wire:
         if status == 400 and ROLES.search(str(content)):
             text += "; judge.judges.NAME.system=false puts the instructions into the user's message"
         if code == "insufficient_quota" or status in (401, 402, 403, 404):
-            return Outcome("unauthorised", text)
+            return RequestOutcome("unauthorised", text)
         if status == 429:
-            return Outcome("rate_limited", text, wait=retry_after(headers))
+            return RequestOutcome("rate_limited", text, wait=retry_after(headers))
         known = code in ("context_length_exceeded", "string_above_max_length") or status == 413
         if known or (status in (400, 422) and TOO_LONG.search(message)):
-            return Outcome("too_long", text)
+            return RequestOutcome("too_long", text)
         if code == "content_filter":
-            return Outcome("refused", text)
+            return RequestOutcome("refused", text)
         if status in (408, 409, 425) or status >= 500 or status == 200:
-            return Outcome("server_error", text, wait=retry_after(headers))
-        return Outcome("rejected", text)
+            return RequestOutcome("server_error", text, wait=retry_after(headers))
+        return RequestOutcome("rejected", text)
 
 
 # Where endpoints put what a model thought, or all that it wrote.
@@ -254,32 +257,3 @@ def account_of(content: Any) -> tuple[str, str]:
 def as_count(value: Any) -> int | None:
     """A number of tokens; None for anything else."""
     return value if type(value) is int and 0 <= value < MOST_TOKENS else None
-
-
-def account_headers(provider: Provider, key: str) -> dict[str, str]:
-    """Headers of the SDK's client for this account (authorisation, organisation, project, agent),
-    and those that the configuration names."""
-    import openai
-
-    client = openai.AsyncOpenAI(api_key=key, base_url=provider.base_url, max_retries=0)
-    headers: dict[str, object] = {**client.default_headers, **client.auth_headers}
-    if provider.key_header != AUTHORIZATION:
-        headers = {**headers, AUTHORIZATION: None, provider.key_header: key}
-    return {
-        name: value
-        for name, value in {**headers, **provider.more_headers()}.items()
-        if isinstance(value, str) and not name.startswith("X-Stainless")  # where the SDK runs
-    }
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.netloc):
-        return None
-    return urllib.request.getproxies().get(parts.scheme)
-
-
-def redact(text: str, key: str) -> str:
-    """A text of the endpoint's without the key, should it say it back, and without passwords."""
-    return LOOKS_LIKE_A_KEY.sub("***", text.replace(key, "***") if key != "none" else text)

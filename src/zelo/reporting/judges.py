@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import Table, read_json
-from zelo.judging.agreement import Agreement, JudgeCounts, agreements, consensus, judge_counts
+from zelo.judging.agreement import JudgeAgreement, JudgeCounts, agreements, consensus, judge_counts
 from zelo.store import RECORD
 
 
@@ -19,7 +19,7 @@ class Panel:
 
     title: str
     judges: list[JudgeCounts]
-    agreements: list[Agreement]
+    agreements: list[JudgeAgreement]
     consensus: float | None  # share of pairs about which several judges chose alike; None: no pairs
     cut: dict[str, int]  # judge → documents of which it saw only the beginning
     repeated: dict[str, dict[str, int]]  # judge → failed attempts by kind, asked again
@@ -44,7 +44,7 @@ def panel(title: str, folders: Sequence[Path], said: Table) -> Panel:
     )
 
 
-def matrix(found: Panel) -> list[tuple[str, list[Agreement | None]]]:
+def matrix(found: Panel) -> list[tuple[str, list[JudgeAgreement | None]]]:
     """Agreements as rows, a judge against all judges; None beside itself."""
     names = [judge.judge for judge in found.judges]
     by_pair: Mapping[frozenset[str], Any] = {

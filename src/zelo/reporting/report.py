@@ -32,7 +32,7 @@ from zelo.store import RECORD, stage
 from zelo.versions import code_version, package_versions
 
 if TYPE_CHECKING:
-    from zelo.judging.protocol import Judge
+    from zelo.judging.base import BaseJudge
     from zelo.pipeline import Run
 
 TEMPLATES = Path(__file__).parent
@@ -176,7 +176,7 @@ def steps_of_fits(fits: Table) -> dict[str, int]:
     return {"iterations": int(np.median(steps)), "most": int(steps.max())} if len(steps) else {}
 
 
-def kind(judge: Judge) -> str:
+def kind(judge: BaseJudge) -> str:
     """What a judge is, and what a simulated one sees: `simulated, Grades`."""
     view = getattr(judge, "view", None)
     name = type(judge).__name__.lower()
