@@ -85,7 +85,7 @@ def sdk(judge: ApiSession, asked: list[Question]) -> None:
             slots = asyncio.Semaphore(judge.judge.provider.in_flight)
 
             async def one(question: Question) -> float:
-                messages = prompt.messages(question, judge.judge.document_tokens)
+                messages = prompt.messages(question, judge.judge.max_document_tokens)
                 async with slots:
                     reply = await client.chat.completions.create(**judge.judge.body(messages))
                 return float(json.loads(reply.choices[0].message.content)["score"])

@@ -354,7 +354,7 @@ def test_hydra_instantiates_every_group(group: str, name: str, tmp_path: Path) -
 
 
 def test_what_hydra_instantiates_holds_plain_lists_and_mappings(tmp_path: Path) -> None:
-    config = plain("judge", "openai", tmp_path, "+judge.judges.openai.extra={a: {b: [1]}}")
-    extra = instantiate(config.judge).judges["openai"].extra
+    config = plain("judge", "openai", tmp_path, "+judge.judges.openai.extra_body={a: {b: [1]}}")
+    extra = instantiate(config.judge).judges["openai"].extra_body
     assert type(extra["a"]) is dict
     assert type(extra["a"]["b"]) is list

@@ -149,9 +149,9 @@ def run_stages(
         pairwise = way.distil(run.distil, learned, about)
         student = Distilled(
             folder=pairwise.path / MODEL,
-            made_by=pairwise.fingerprint,
+            stage_fingerprint=pairwise.fingerprint,
             trainer=run.trainer,
-            tokens=run.distil.training.max_tokens_per_forward,
+            max_tokens_per_forward=run.distil.training.max_tokens_per_forward,
         )
         judges = Ensemble(judges={"distilled": student}, vote="soft")
         of_pass = {"pairwise": pairwise} | way.one_pass(judges, " (the distilled model)", about)

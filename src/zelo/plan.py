@@ -323,10 +323,10 @@ def show(run: Run, made: Plan) -> None:
                     f"! judge {asked.judge} does not say what it costs: give its class "
                     f"usd_per_answer, 0 where it costs nothing"
                 )
-        if run.judge.stderr is not None:
+        if run.judge.max_stderr is not None:
             console.print(
-                f"The higher numbers are for {run.judge.cap} answers to every comparison, which "
-                f"only those need whose answers differ."
+                f"The higher numbers are for {run.judge.max_answers} answers to every comparison, "
+                f"which only those need whose answers differ."
             )
         for name, limit in (("usd", run.budget.usd), ("calls", run.budget.calls)):
             if limit is not None:

@@ -96,7 +96,7 @@ def test_both_orders_and_repeats_are_counted() -> None:
     unprobed = ["judge=openai", "judge.probe=0", "data=stdlib"]
     base = planned(*unprobed)
     both = planned("judge=openai", "judge.both_orders=true", "data=stdlib")  # as a probe asks
-    more = planned(*unprobed, "judge.stderr=0.1", "judge.cap=5")
+    more = planned(*unprobed, "judge.max_stderr=0.1", "judge.max_answers=5")
     assert both.asked[0].calls[0] == 2 * base.asked[0].calls[0]
     assert more.asked[0].calls == (base.asked[0].calls[0], 5 * base.asked[0].calls[0])
 

@@ -148,7 +148,7 @@ def test_thoughts_without_an_answer_are_told_from_nothing(tmp_path: Path) -> Non
         ("unparsable", r"20 unparsable \('Hard to say.*structured=json_schema"),
         ("cut_off", r"20 cut_off .*max_tokens=1024 is too little"),
         ("thoughts_only", r"20 thoughts_only .*enable_thinking: false"),
-        ("too_long", r"20 too_long .*document_tokens=1000"),
+        ("too_long", r"20 too_long .*max_document_tokens=1000"),
         ("refused", r"20 refused .*another model"),
     ],
 )
@@ -442,9 +442,10 @@ def test_a_model_without_a_system_role(tmp_path: Path) -> None:
     with running(no_system=True) as endpoint:
         found, _ = ask(judge(endpoint), asked, tmp_path)
         assert (
-            "System role not supported; judge.judges.NAME.system=false" in found.given_up["judge"]
+            "System role not supported; judge.judges.NAME.system_role=false"
+            in found.given_up["judge"]
         )
-        merged = judge(endpoint, system=False)
+        merged = judge(endpoint, system_role=False)
         assert merged.fingerprint != judge(endpoint).fingerprint
         found, _ = ask(merged, asked, tmp_path)
     for question, answer in zip(asked, found.answers["judge"], strict=True):
@@ -461,7 +462,7 @@ def test_an_address_where_nothing_is_served_says_what_to_look_at(tmp_path: Path)
 @pytest.mark.parametrize("field", ["max_tokens", "n", "messages"])
 def test_the_budget_is_not_undone_by_more_fields(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field}: set by the judge's own options"):
-        judge("http://one/v1", extra={field: 5})
+        judge("http://one/v1", extra_body={field: 5})
 
 
 class Broken(LocalSession):
@@ -540,8 +541,8 @@ def test_what_an_answer_is_known_by() -> None:
         judge("http://one/v1", "another"),
         judge("http://one/v1", temperature=0.5),
         judge("http://one/v1", max_tokens=99),
-        judge("http://one/v1", document_tokens=99),
-        judge("http://one/v1", extra={"top_p": 0.5}),
+        judge("http://one/v1", max_document_tokens=99),
+        judge("http://one/v1", extra_body={"top_p": 0.5}),
         judge("http://one/v1", provider={"name": "another"}),
         judge("http://one/v1", provider={"structured": "json_schema"}),
     ]

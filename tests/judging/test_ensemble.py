@@ -114,7 +114,7 @@ def test_without_a_wanted_error_each_judge_is_asked_once(planted: Path) -> None:
 
 
 def test_answers_that_differ_are_followed_by_more_in_turn_up_to_the_cap(planted: Path) -> None:
-    judges = ensemble(planted, vote="sign", stderr=0.1, cap=7)
+    judges = ensemble(planted, vote="sign", max_stderr=0.1, max_answers=7)
     votes = [ComparisonVotes(QUESTION)]
     order = []
     while due := due_of(votes, judges):
@@ -127,7 +127,7 @@ def test_answers_that_differ_are_followed_by_more_in_turn_up_to_the_cap(planted:
 def test_what_is_shown_first_is_turned_from_judge_to_judge_and_from_repeat_to_repeat(
     planted: Path,
 ) -> None:
-    judges = ensemble(planted, vote="sign", stderr=0.1, cap=6)
+    judges = ensemble(planted, vote="sign", max_stderr=0.1, max_answers=6)
     votes = [ComparisonVotes(QUESTION)]
     first = {}
     while due := due_of(votes, judges):
@@ -146,7 +146,7 @@ def test_what_is_shown_first_is_turned_from_judge_to_judge_and_from_repeat_to_re
 def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
     """The standard error is that of what is averaged: of signs, or of strengths."""
     for vote, rounds in (("sign", 1), ("soft", 7)):
-        judges = ensemble(planted, vote=vote, stderr=0.01, cap=9)
+        judges = ensemble(planted, vote=vote, max_stderr=0.01, max_answers=9)
         votes, n = [ComparisonVotes(QUESTION)], 0
         while due := due_of(votes, judges):
             n += 1
@@ -167,7 +167,7 @@ def test_equal_signs_are_enough_where_signs_are_counted(planted: Path) -> None:
 def test_settled_is_the_standard_error_of_the_mean(
     planted: Path, scores: list[float], settled: bool
 ) -> None:
-    found = ensemble(planted, stderr=0.1, cap=200)
+    found = ensemble(planted, max_stderr=0.1, max_answers=200)
     if len(scores) > 1:
         error = np.std(scores, ddof=1) / len(scores) ** 0.5
         assert (error <= 0.1 + 1e-12) == settled
@@ -176,7 +176,7 @@ def test_settled_is_the_standard_error_of_the_mean(
 
 def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path) -> None:
     votes = [ComparisonVotes(QUESTION)]
-    due = due_of(votes, ensemble(planted, stderr=0.1), {"two": "gone"})
+    due = due_of(votes, ensemble(planted, max_stderr=0.1), {"two": "gone"})
     assert set(due) == {"one", "three"}
     assert [(name, answer) for name, _, answer in votes[0].answers] == [("two", None)]
 
@@ -184,7 +184,7 @@ def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path)
 def test_one_that_goes_down_later_is_missing_where_its_turn_comes(planted: Path) -> None:
     """Answers that differ have the second judge asked again, who is gone by then."""
     votes = [ComparisonVotes(QUESTION)]
-    judges = ensemble(planted, vote="sign", stderr=0.1, cap=9)
+    judges = ensemble(planted, vote="sign", max_stderr=0.1, max_answers=9)
     say(due_of(votes, judges), {"one": 1.0, "two": -1.0, "three": 1.0})
     say(due_of(votes, judges), {"one": 1.0})
     assert due_of(votes, judges, {"two": "gone"}) == {}
@@ -196,12 +196,12 @@ def test_one_that_goes_down_later_is_missing_where_its_turn_comes(planted: Path)
 
 def test_the_cap_counts_answers_in_both_orders(planted: Path) -> None:
     votes = [ComparisonVotes(QUESTION)]
-    judges = ensemble(planted, vote="sign", stderr=0.01, cap=9, both_orders=True)
+    judges = ensemble(planted, vote="sign", max_stderr=0.01, max_answers=9, both_orders=True)
     while due := due_of(votes, judges):
         say(due, {"one": 0.9, "two": -0.2, "three": 0.5})
     assert len(votes[0].answers) == 8  # two more would be ten
-    with pytest.raises(ValidationError, match=r"cap=5 is less than the 6 answers"):
-        ensemble(planted, stderr=0.1, cap=5, both_orders=True)
+    with pytest.raises(ValidationError, match=r"max_answers=5 is less than the 6 answers"):
+        ensemble(planted, max_stderr=0.1, max_answers=5, both_orders=True)
 
 
 def test_a_judge_under_two_names_is_refused(tmp_path: Path, asked: Mapping[str, Path]) -> None:
@@ -214,15 +214,17 @@ def test_a_judge_under_two_names_is_refused(tmp_path: Path, asked: Mapping[str, 
 
 
 def test_a_cap_below_the_number_of_judges_is_a_mistake(planted: Path) -> None:
-    with pytest.raises(ValidationError, match=r"cap=2 is less than the 3 answers"):
-        ensemble(planted, stderr=0.1, cap=2)
+    with pytest.raises(ValidationError, match=r"max_answers=2 is less than the 3 answers"):
+        ensemble(planted, max_stderr=0.1, max_answers=2)
 
 
 def test_noisy_judges_are_asked_again_only_where_they_differ(
     planted: Path, asked: Mapping[str, Path], tmp_path: Path
 ) -> None:
     member = simulated(planted, spread=0.5, guess=0.05)
-    judges = Ensemble(judges={"one": member, "two": member}, vote="sign", stderr=0.1, cap=8)
+    judges = Ensemble(
+        judges={"one": member, "two": member}, vote="sign", max_stderr=0.1, max_answers=8
+    )
     out = tmp_path / "out"
     out.mkdir()
     record = judge(out=out, ensemble=judges, ledger=tmp_path / "ledger.sqlite", seed=0, **asked)

@@ -172,7 +172,7 @@ def test_a_cross_encoder_judges_by_the_difference_of_its_logits(cross_encoder: P
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     weights = PretrainedModel(name="tiny/cross", path=str(cross_encoder))
-    judge = Scorer(kind="cross_encoder", pretrained=weights, max_length=64, scale=2.0)
+    judge = Scorer(kind="cross_encoder", pretrained=weights, max_length=64, logit_scale=2.0)
     found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
     model = AutoModelForSequenceClassification.from_pretrained(cross_encoder).eval()
     tokenizer = AutoTokenizer.from_pretrained(cross_encoder)
@@ -193,7 +193,7 @@ def test_an_embedding_model_judges_by_the_difference_of_its_cosines(tiny_model: 
     from sentence_transformers import SentenceTransformer
 
     weights = PretrainedModel(name="tiny/bi", path=str(tiny_model))
-    judge = Scorer(kind="bi_encoder", pretrained=weights, max_length=64, scale=20.0)
+    judge = Scorer(kind="bi_encoder", pretrained=weights, max_length=64, logit_scale=20.0)
     found = scores_of(judge.prepare(Path(), {}, 0).answer(QUESTIONS))
     model = SentenceTransformer(str(tiny_model))
     model.max_seq_length = 64
@@ -211,4 +211,4 @@ def test_what_changes_a_score_changes_what_the_judge_is_known_by(tiny_model: Pat
         Scorer(kind="bi_encoder", pretrained=weights, **options).prepare(Path(), {}, 0).fingerprint
     )
     assert known() == known(batch_size=7)
-    assert len({known(), known(scale=20.0), known(max_length=64)}) == 3
+    assert len({known(), known(logit_scale=20.0), known(max_length=64)}) == 3

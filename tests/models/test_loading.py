@@ -194,7 +194,7 @@ def gpt2(folder: Path, positions: int) -> PretrainedModel:
 def test_a_language_model_is_shown_what_its_positions_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = LanguageModel(pretrained=gpt2(tmp_path / "a", 700), document_tokens=512)
+    judge = LanguageModel(pretrained=gpt2(tmp_path / "a", 700), max_document_tokens=512)
     prepared = judge.prepare(Path(), {}, 0)
     texts = [LONG, "é東" * 900]
     for query in ("rivers", LONG):

@@ -86,7 +86,7 @@ def test_a_distilled_judge_reads_within_the_limit(tiny_model: Path, tmp_path: Pa
     questions = [Question("q", a[:9], b[:9], 0, "query", a, b) for a, b in pairs]
     answers = []
     for tokens in (None, 200):
-        judge = Distilled(folder=tmp_path, tokens=tokens).prepare(tmp_path, {}, 0)
+        judge = Distilled(folder=tmp_path, max_tokens_per_forward=tokens).prepare(tmp_path, {}, 0)
         with reading() as sizes:
             answers.append([answer.score for answer in judge.answer(questions)])
         assert (max(sizes) <= 200) == (tokens is not None)

@@ -144,7 +144,9 @@ def test_rerankers_and_judges_read_them_alike(
     logits = torch.tensor(scores, dtype=torch.float64)
     if shape == "first":
         logits = 5 * torch.logit(logits)
-    judge = Scorer(kind="cross_encoder", pretrained=PretrainedModel(name=str(folder)), scale=0.2)
+    judge = Scorer(
+        kind="cross_encoder", pretrained=PretrainedModel(name=str(folder)), logit_scale=0.2
+    )
     question = Question("q", "a", "b", 0, queries["q"], documents["a"], documents["b"])
     (answer,) = judge.prepare(tmp_path, {}, 0).answer([question])
     p = torch.sigmoid(0.2 * (logits[0] - logits[1]))

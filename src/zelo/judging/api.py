@@ -66,11 +66,11 @@ ADVICE = {  # by the commonest problem
     "cut_off": "max_tokens={max_tokens} is too little for what it writes",
     "thoughts_only": (
         "the endpoint gave thoughts and no answer: raise max_tokens={max_tokens}, or switch "
-        "thinking off (extra={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM)"
+        "thinking off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM)"
     ),
     "too_long": (
-        "show less of each document than document_tokens={document_tokens}, or give the server a "
-        "longer context"
+        "show less of each document than max_document_tokens={max_document_tokens}, or give the "
+        "server a longer context"
     ),
     "refused": "it refuses to compare these texts: take another model",
 }
@@ -92,22 +92,24 @@ class ApiJudge(BaseJudge):
     compares_queries: ClassVar[bool] = True
     provider: Provider = option(help="where it is asked")
     model: str = option(help="its name there")
-    document_tokens: int = option(
+    max_document_tokens: int = option(
         1000, "of each document at most about so many tokens are shown", ge=16
     )
     max_tokens: int = option(1024, "most tokens it may write", ge=16)
     temperature: float | None = option(None, "null: the endpoint's default", ge=0, le=2)
-    system: bool = option(
+    system_role: bool = option(
         True,
         "false: the instructions begin the user's message, for models that know no system role",
     )
-    extra: dict[str, Any] = option({}, "more fields of the request (reasoning_effort, top_p, ...)")
+    extra_body: dict[str, Any] = option(
+        {}, "more fields of the request (reasoning_effort, top_p, ...)"
+    )
     expected_output_tokens: int = option(
         150, "written for one answer, for `zelo plan` until the ledger knows", ge=1, exclude=True
     )
     price: Price | None = option(None, "null: as in conf/prices.yaml", exclude=True)
 
-    @field_validator("extra")
+    @field_validator("extra_body")
     @classmethod
     def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
         if taken := OURS & extra.keys():
@@ -127,9 +129,9 @@ class ApiJudge(BaseJudge):
 
     def session_fingerprint(self) -> str:
         """Digest of all that an answer depends on besides the texts."""
-        asked = [self.provider.name, self.model, prompt.prompt_hash(), self.document_tokens]
-        how = [self.max_tokens, self.temperature, self.extra, self.provider.structured]
-        how += [] if self.system else ["no system role"]
+        asked = [self.provider.name, self.model, prompt.prompt_hash(), self.max_document_tokens]
+        how = [self.max_tokens, self.temperature, self.extra_body, self.provider.structured]
+        how += [] if self.system_role else ["no system role"]
         return digest(["api", *asked, *how])
 
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate:
@@ -142,8 +144,8 @@ class ApiJudge(BaseJudge):
         if not measured:
             parts = prompt.sections("compare")
             frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
-            lengths = workload.lengths
-            tokens_in = frame + lengths.query_tokens + 2 * lengths.truncated(self.document_tokens)
+            document = workload.lengths.truncated(self.max_document_tokens)
+            tokens_in = frame + workload.lengths.query_tokens + 2 * document
             tokens_out = float(self.expected_output_tokens)
         price = self.price_or_none()
         usd = price.of(tokens_in, tokens_out) if price else None
@@ -194,7 +196,7 @@ class ApiJudge(BaseJudge):
             body["temperature"] = self.temperature
         if self.provider.structured in FORMATS:
             body["response_format"] = FORMATS[self.provider.structured]
-        return body | self.extra
+        return body | self.extra_body
 
 
 @dataclass
@@ -248,7 +250,7 @@ class ApiSession(RemoteSession):
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
-        limit = self.judge.document_tokens
+        limit = self.judge.max_document_tokens
         return sum(bool(prompt.shown(text, limit)[1]) for text in texts)
 
     async def answer_each(self, questions: Sequence[Question], context: RequestContext) -> None:
@@ -270,7 +272,7 @@ class ApiSession(RemoteSession):
             proxy=provider.proxy(),
         ) as http:
             judge = self.judge
-            price, shown = judge.price_or_none(), judge.document_tokens
+            price, shown = judge.price_or_none(), judge.max_document_tokens
             wire = Wire(provider, price, judge.max_tokens, shown, http, limiter, context, key)
             supply = iter(questions)
             workers = min(provider.in_flight, len(questions))
@@ -341,7 +343,7 @@ class ApiSession(RemoteSession):
         said = next(answer.reasons for _, answer in self._failed if answer.status == problem)
         options = {
             "max_tokens": self.judge.max_tokens,
-            "document_tokens": self.judge.document_tokens,
+            "max_document_tokens": self.judge.max_document_tokens,
         }
         advice = ADVICE.get(problem, KEEP_TO_THE_FORM).format(**options)
         shown = f" ({' '.join(said.split())[:120]!r})" if said else ""
@@ -350,8 +352,8 @@ class ApiSession(RemoteSession):
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
         name = "compare" if question.query_b is None else "cross"
-        asked = prompt.messages(question, self.judge.document_tokens, name=name)
-        if not self.judge.system:
+        asked = prompt.messages(question, self.judge.max_document_tokens, name=name)
+        if not self.judge.system_role:
             asked = prompt.in_one(asked)
         conversation = asked
         tally = Tally()

@@ -34,11 +34,11 @@ class Distilled(BaseJudge):
 
     usd_per_answer: ClassVar[float] = 0.0
     folder: Path = option(help="the model's folder", exclude=True)
-    made_by: str | None = option(
+    stage_fingerprint: str | None = option(
         None, "fingerprint of the stage that makes the model; null: it is there already"
     )
     trainer: LightningTrainer | None = option(None, "precision and devices; null: the CPU")
-    tokens: int | None = option(
+    max_tokens_per_forward: int | None = option(
         None,
         "tokens per forward pass, padding included; null: 2,048 on a CPU, 32,768 on a GPU",
         ge=1,
@@ -47,7 +47,7 @@ class Distilled(BaseJudge):
 
     def fingerprint(self) -> str | None:
         """Digest of the weights, where no stage is yet to make them."""
-        return None if self.made_by else digest_files(self._weights())
+        return None if self.stage_fingerprint else digest_files(self._weights())
 
     def _weights(self) -> list[Path]:
         found = sorted(self.folder.expanduser().glob("*.safetensors"))
@@ -63,8 +63,8 @@ class Distilled(BaseJudge):
         said = ["distilled", digest_files(self._weights())]
         if trainer.precision != "32-true":
             said.append(trainer.precision)
-        budget = trainer.max_tokens_per_forward(self.tokens)
-        return DistilledSession(digest(said), self.folder.expanduser(), trainer, budget)
+        max_tokens = trainer.max_tokens_per_forward(self.max_tokens_per_forward)
+        return DistilledSession(digest(said), self.folder.expanduser(), trainer, max_tokens)
 
 
 class DistilledSession(LocalSession):

@@ -30,13 +30,13 @@ class Ensemble(Component):
     both_orders: bool = option(
         False, "every question in both orders; otherwise in one, drawn at random"
     )
-    stderr: float | None = option(
+    max_stderr: float | None = option(
         None,
         "further answers are asked for until the standard error of their mean is at most this; "
         "null: one of each judge",
         gt=0,
     )
-    cap: int = option(9, "most answers to one comparison when more are asked for", ge=1)
+    max_answers: int = option(9, "most answers to one comparison when more are asked for", ge=1)
     retry: int = option(0, "how often what failed is asked again; 1 more for each time", ge=0)
     probe: int = option(
         40,
@@ -48,9 +48,10 @@ class Ensemble(Component):
 
     @model_validator(mode="after")
     def _room(self) -> Ensemble:
-        if self.stderr is not None and self.cap < self.least:
+        if self.max_stderr is not None and self.max_answers < self.least:
             raise ValueError(
-                f"cap={self.cap} is less than the {self.least} answers that are asked for anyway"
+                f"max_answers={self.max_answers} is less than the {self.least} answers that are "
+                f"asked for anyway"
             )
         return self
 
@@ -66,7 +67,7 @@ class Ensemble(Component):
     @property
     def most(self) -> int:
         """Answers to one comparison that may be asked for."""
-        return self.least if self.stderr is None else self.cap
+        return self.least if self.max_stderr is None else self.max_answers
 
     @property
     def of_one_query(self) -> list[str]:
@@ -97,12 +98,12 @@ class Ensemble(Component):
 
     def settled(self, scores: Sequence[float]) -> bool:
         """Whether the standard error of the mean vote is small enough; never of fewer than two."""
-        if self.stderr is None:
+        if self.max_stderr is None:
             return True
         if len(scores) < 2:
             return False
         votes = self.votes(scores)
-        return bool(votes.std(ddof=1) <= self.stderr * len(votes) ** 0.5)
+        return bool(votes.std(ddof=1) <= self.max_stderr * len(votes) ** 0.5)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class LanguageModel(BaseJudge):
 
     usd_per_answer: ClassVar[float] = 0.0
     pretrained: PretrainedModel = option(help="a causal language model")
-    document_tokens: int = option(
+    max_document_tokens: int = option(
         512, "of each document at most about so many tokens are shown", ge=16
     )
     both_orders: bool = option(True, "average over both orders, which takes out position bias")
@@ -72,7 +72,12 @@ class LanguageModel(BaseJudge):
             )
         tokenizer.padding_side = "left"
         with_padding(tokenizer, model)
-        how = [prompt.prompt_hash("choose"), self.document_tokens, self.both_orders, self.precision]
+        how = [
+            prompt.prompt_hash("choose"),
+            self.max_document_tokens,
+            self.both_orders,
+            self.precision,
+        ]
         return LanguageModelSession(
             digest(["language_model", self.pretrained.fingerprint(), *how]),
             self,
@@ -83,7 +88,7 @@ class LanguageModel(BaseJudge):
     def local_reading(self, lengths: TextLengths) -> LocalReading:
         """A prompt with both documents, in one order or in two."""
         frame = estimated_tokens(" ".join(prompt.sections("choose").values()))
-        tokens = lengths.query_tokens + frame + 2 * lengths.truncated(self.document_tokens)
+        tokens = lengths.query_tokens + frame + 2 * lengths.truncated(self.max_document_tokens)
         return LocalReading(self.pretrained, tokens * (2 if self.both_orders else 1))
 
 
@@ -118,7 +123,7 @@ class LanguageModelSession(LocalSession):
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
-        return sum(bool(prompt.shown(text, self.judge.document_tokens)[1]) for text in texts)
+        return sum(bool(prompt.shown(text, self.judge.max_document_tokens)[1]) for text in texts)
 
     def _ids(self, letter: str) -> list[int]:
         """Ids of the tokens that stand for an answer, with and without a space before it."""
@@ -153,7 +158,7 @@ class LanguageModelSession(LocalSession):
         shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b)
         # The same marker code whenever the same is asked, so that the answer is the same too.
         code = hashlib.sha256("\x1f".join([query, a, b]).encode("utf-8", "replace")).hexdigest()
-        limit = self.judge.document_tokens
+        limit = self.judge.max_document_tokens
         while True:
             ids = self.encoded(shown, limit, code[:12])
             if self.longest is None or len(ids) <= self.longest:

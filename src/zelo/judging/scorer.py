@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Scorer(BaseJudge):
-    """`P(a ≻ b) = sigmoid(scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
+    """`P(a ≻ b) = sigmoid(logit_scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
 
     compares_queries: ClassVar[bool] = True
     usd_per_answer: ClassVar[float] = 0.0
@@ -31,14 +31,14 @@ class Scorer(BaseJudge):
     )
     pretrained: PretrainedModel = option(help="what sentence-transformers loads as such a model")
     max_length: int = option(512, "longer texts are cut", ge=8)
-    scale: float = option(
+    logit_scale: float = option(
         1.0, "1 for a model whose score is a logit; about 20 for cosines of a bi-encoder", gt=0
     )
     batch_size: int = option(32, "texts read at once", ge=1, exclude=True)
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> ScorerSession:
         """Load the model."""
-        how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.scale]
+        how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.logit_scale]
         if self.kind == "cross_encoder":
             from zelo.models.answering import is_first_zerank
 
@@ -79,7 +79,7 @@ class ScorerSession(LocalSession):
         pairs = dict.fromkeys(pair for q in questions for pair in q.pairs)  # in order, each once
         score = dict(zip(pairs, self._scores(list(pairs)), strict=True))
         gaps = [score[a] - score[b] for a, b in (q.pairs for q in questions)]
-        p = expit(self.judge.scale * np.array(gaps, dtype=np.float64))
+        p = expit(self.judge.logit_scale * np.array(gaps, dtype=np.float64))
         return [Answer(1.0 - 2.0 * value) for value in p.tolist()]
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:

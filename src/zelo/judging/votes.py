@@ -199,7 +199,7 @@ def prepare_sessions(
             raise UserError(
                 f"judge.judges: {twin} and {name} are the same judge (model, prompt and sampling), "
                 f"whose one answer would count twice; for more answers of one judge set "
-                f"judge.stderr, or give one of the two another temperature"
+                f"judge.max_stderr, or give one of the two another temperature"
             )
     return sessions
 

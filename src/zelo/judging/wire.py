@@ -52,7 +52,7 @@ class Wire:
     provider: Provider
     price: Price | None  # None: it is not known, and counted as nothing
     max_tokens: int  # that a reply may have
-    document_tokens: int  # of each document that are shown, at most
+    max_document_tokens: int  # of each document that are shown, at most
     http: aiohttp.ClientSession
     limiter: Limiter
     context: RequestContext
@@ -162,12 +162,12 @@ class Wire:
         if self.truncation_said or not 0 < read < TRUNCATED * likely:
             return
         self.truncation_said = True
-        name, tokens = self.provider.name, self.document_tokens
+        name, tokens = self.provider.name, self.max_document_tokens
         say(
             f"  ! {name}: it read {read:,} tokens of a prompt of about {likely:,}: it seems to "
             f"cut prompts, so that documents are judged unseen; give the server a longer context "
             f"(Ollama: num_ctx, vLLM: --max-model-len), or show less of each document than "
-            f"document_tokens={tokens}"
+            f"max_document_tokens={tokens}"
         )
 
     def _refusal(self, status: int, headers: Any, content: Any, raw: bytes) -> RequestOutcome:
@@ -181,7 +181,8 @@ class Wire:
             text += "; is the model's name right, and does provider.base_url end in /v1 or as the "
             text += "server has it?"
         if status == 400 and ROLES.search(str(content)):
-            text += "; judge.judges.NAME.system=false puts the instructions into the user's message"
+            text += "; judge.judges.NAME.system_role=false puts the instructions into the user's "
+            text += "message"
         if code == "insufficient_quota" or status in (401, 402, 403, 404):
             return RequestOutcome("unauthorised", text)
         if status == 429:
