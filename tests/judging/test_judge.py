@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
+from zelo.errors import UserError
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.ensemble import Ensemble, average
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.judging.judge import judge
 from zelo.judging.question import FAILED, Answer, Question
+from zelo.judging.votes import prepare_sessions
 
 
 class CountingSession(LocalSession):
@@ -101,3 +106,29 @@ def test_a_comparison_that_all_failed_is_kept_apart() -> None:
     found = average(judged(None, None), "soft")
     assert found.query_ids == []
     assert found.unanswered == [("q", "a", "b")]
+
+
+class NoSession(BaseJudge):
+    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> object:
+        return object()
+
+
+def test_a_judge_that_opens_no_session_is_named(tmp_path: Path) -> None:
+    said = "judge mine: NoSession.prepare returned object; a LocalSession or a RemoteSession"
+    with pytest.raises(UserError, match=said):
+        prepare_sessions(Ensemble(judges={"mine": NoSession()}), tmp_path, {}, 0)
+
+
+def test_what_a_judge_does_not_say_of_itself_has_a_default() -> None:
+    """A judge of one's own is `prepare` and a session's `answer`, and no more."""
+    lengths = TextLengths(10.0, np.array([100.0]))
+    workload = JudgeWorkload((5.0, 9.0), 2.0, lengths, Path("none"), date(2026, 11, 26))
+    asked = Counting().estimate("mine", workload)
+    assert asked == JudgeEstimate("mine", "Counting", "mine", (5.0, 9.0))
+    assert Counting().local_reading(lengths) is None
+    assert not Counting.compares_queries
+    session = CountingSession([])
+    question = Question("q", "a", "b", 0, "what", "text of a", "text of b")
+    assert session.in_its_order(question) == question
+    assert session.count_truncated(["text"]) is None
+    assert (session.may_guess, session.depends_on_ids) == (False, False)

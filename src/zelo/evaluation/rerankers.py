@@ -273,14 +273,14 @@ def relevance_scores(content: Any, n: int) -> list[float] | None:
     return None if any(math.isnan(score) for score in scores) else scores
 
 
-class Straight(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: a key is for the host that it was given for."""
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection, since a key is for one host alone."""
 
     def redirect_request(self, *_: Any) -> None:
         """None: the redirection is the response."""
 
 
-OPENER = urllib.request.build_opener(Straight)
+OPENER = urllib.request.build_opener(NoRedirects)
 
 
 def read_kept(path: Path, candidates: Candidates) -> Iterator[tuple[str, list[float]]]:

@@ -1,4 +1,4 @@
-"""How judges behave: what they answer, whether they agree, whether a place counts with them."""
+"""How judges behave: what they answer, whether they agree, whether what is shown first counts."""
 
 from __future__ import annotations
 

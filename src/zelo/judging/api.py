@@ -75,7 +75,7 @@ ADVICE = {  # by the commonest problem
     "refused": "it refuses to compare these texts: take another model",
 }
 KEEP_TO_THE_FORM = "provider.structured=json_schema has it keep to the form, where the endpoint can"
-OURS = {
+OWN_FIELDS = {
     "model",
     "messages",
     "max_tokens",
@@ -111,8 +111,8 @@ class ApiJudge(BaseJudge):
 
     @field_validator("extra_body")
     @classmethod
-    def _not_ours(cls, extra: dict[str, Any]) -> dict[str, Any]:
-        if taken := OURS & extra.keys():
+    def _no_own_field(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if taken := OWN_FIELDS & extra.keys():
             raise ValueError(
                 f"{', '.join(sorted(taken))}: set by the judge's own options, which the budget "
                 f"is reckoned with"
@@ -354,7 +354,7 @@ class ApiSession(RemoteSession):
         name = "compare" if question.query_b is None else "cross"
         asked = prompt.messages(question, self.judge.max_document_tokens, name=name)
         if not self.judge.system_role:
-            asked = prompt.in_one(asked)
+            asked = prompt.as_user_message(asked)
         conversation = asked
         tally = Tally()
         corrected = False

@@ -75,9 +75,9 @@ class DistilledSession(LocalSession):
     ) -> None:
         self.fingerprint = fingerprint
         self.processes: ProcessPoolExecutor | None = None
-        self.ask: Callable[[list[list[Triple]]], Iterable[list[float]]]  # batches of questions
+        self.read_batches: Callable[[list[list[Triple]]], Iterable[list[float]]]  # P(a ≻ b) of each
         if trainer.devices == 1:
-            self.ask = partial(map, DeviceModel(folder, trainer, tokens, 0))
+            self.read_batches = partial(map, DeviceModel(folder, trainer, tokens, 0))
             return
         context = multiprocessing.get_context("spawn")
         device_numbers: Any = context.Queue()
@@ -86,7 +86,7 @@ class DistilledSession(LocalSession):
         self.processes = ProcessPoolExecutor(
             trainer.devices, context, load_on_device, (folder, trainer, tokens, device_numbers)
         )
-        self.ask = partial(self.processes.map, preference_of)
+        self.read_batches = partial(self.processes.map, preference_of)
         # Here, not where they are asked: they end with the thread that started them.
         for ready in [self.processes.submit(preference_of, []) for _ in range(trainer.devices)]:
             ready.result()
@@ -99,7 +99,7 @@ class DistilledSession(LocalSession):
         asked = [[triples[i] for i in batch] for batch in batches]
         scores = [0.0] * len(questions)
         try:
-            for batch, found in zip(batches, self.ask(asked), strict=True):
+            for batch, found in zip(batches, self.read_batches(asked), strict=True):
                 for i, p in zip(batch, found, strict=True):
                     scores[i] = 1.0 - 2.0 * p
         except BrokenProcessPool:

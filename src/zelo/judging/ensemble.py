@@ -47,7 +47,7 @@ class Ensemble(Component):
     )
 
     @model_validator(mode="after")
-    def _room(self) -> Ensemble:
+    def _enough_answers(self) -> Ensemble:
         if self.max_stderr is not None and self.max_answers < self.least:
             raise ValueError(
                 f"max_answers={self.max_answers} is less than the {self.least} answers that are "

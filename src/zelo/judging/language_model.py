@@ -181,7 +181,7 @@ class LanguageModelSession(LocalSession):
             try:
                 text = self._as_chat(messages)
             except TemplateError:  # of a template that knows no system role
-                text = self._as_chat(prompt.in_one(messages))
+                text = self._as_chat(prompt.as_user_message(messages))
             ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
             return ids
         text = "\n\n".join(message["content"] for message in messages) + "\nAnswer:"

@@ -29,15 +29,15 @@ def number(value: Any) -> float | None:
     return None
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; one that gives several scores gives none."""
+def with_one_score(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; where it has several scores that differ, its score is None."""
     found = dict(pairs)
     if len({number(value) for name, value in pairs if name == "score"}) > 1:
         found["score"] = None
     return found
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=once)
+DECODER = json.JSONDecoder(object_pairs_hook=with_one_score)
 
 
 def objects(text: str) -> list[tuple[Span, dict[str, Any]]]:

@@ -90,8 +90,9 @@ def messages(
     return [{"role": role, "content": fill(parts[role], values)} for role in ("system", "user")]
 
 
-def in_one(conversation: Messages) -> Messages:
-    """The same said in one message of the user's, for models whose chat template has no other."""
+def as_user_message(conversation: Messages) -> Messages:
+    """The conversation as one message of the user, for models whose chat template knows no system
+    role."""
     return [{"role": "user", "content": "\n\n".join(said["content"] for said in conversation)}]
 
 

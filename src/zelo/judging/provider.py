@@ -18,7 +18,10 @@ SECRET = re.compile("key|token|secret|password|^sig", re.IGNORECASE)  # of an ad
 
 
 class Provider(Component):
-    """An endpoint, its account and its limits. Nothing but its name changes an answer's key."""
+    """An endpoint, its account and its limits.
+
+    Of these, `name` and `structured` alone are part of what the ledger keeps an answer by.
+    """
 
     name: str = option(help="who answers; part of the key of an answer")
     base_url: str = option(

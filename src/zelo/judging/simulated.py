@@ -1,4 +1,4 @@
-"""Judges that are simulated, and honest about it: a view of relevance under a noise model."""
+"""Simulated judges: a view of relevance under a noise model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class View(Protocol):
 
 
 class Noise(Component):
-    """METHOD's noise model of an LLM judge, with a knob for each vice of a real one.
+    """METHOD's noise model of an LLM judge, with an option for each fault of a real one.
 
     `P(a ≻ b) = (1 − guess) · sigmoid(s_a − s_b + position_bias + N(0, spread²)) + guess · U(0, 1)`
     """

@@ -188,7 +188,7 @@ def prepare_sessions(
         session = judge.prepare(data, pairs, derived_seed(seed, "judge", name))
         if not isinstance(session, LocalSession | RemoteSession):
             raise UserError(
-                f"judge {name}: {type(judge).__name__}.prepare returned a "
+                f"judge {name}: {type(judge).__name__}.prepare returned "
                 f"{type(session).__name__}; a LocalSession or a RemoteSession is needed "
                 f"(zelo.judging.base)"
             )
