@@ -34,6 +34,7 @@ from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
+from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
 from zelo.reporting.report import report
@@ -43,7 +44,6 @@ from zelo.training.distil import distil
 from zelo.training.loggers import Tracker, Tracking
 from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
-from zelo.training.pairwise_model import BasePairwiseModel
 from zelo.training.train import train
 from zelo.training.trainable import MODEL, TrainableModel
 

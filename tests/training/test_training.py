@@ -15,6 +15,7 @@ from zelo.artifacts import read_table, table, write_table
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.elo_truth import elo_ndcg
+from zelo.models.pairwise_model import PairwiseModel
 from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
 from zelo.training import fit as fitting
@@ -26,7 +27,6 @@ from zelo.training.losses import centre
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.optimization import AdamW, LinearSchedule
 from zelo.training.options import TrainingOptions
-from zelo.training.pairwise_model import PairwiseModel
 from zelo.training.pairwise_module import PairwiseModule
 from zelo.training.pointwise import PointwiseModule
 from zelo.training.rated_queries import RatedQuery

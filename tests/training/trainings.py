@@ -23,6 +23,7 @@ from zelo.artifacts import read_json, table, write_json, write_table
 from zelo.config import Component, build, dump
 from zelo.distributed.trainer import LightningTrainer
 from zelo.models.lora import Lora
+from zelo.models.pairwise_model import PairwiseModel
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import Stage
 from zelo.training import fit
@@ -32,7 +33,6 @@ from zelo.training.distil import distil, distil_on_ranks
 from zelo.training.loggers import Csv, Tracking
 from zelo.training.objectives import BaseObjective, CentredMSE
 from zelo.training.options import TrainingOptions
-from zelo.training.pairwise_model import PairwiseModel
 from zelo.training.train import train, train_on_ranks
 
 PROCESSES = ("one", "ddp", "fsdp")

@@ -80,11 +80,12 @@ class CrossEncoderReranker(Component):
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Scores as the model gives them, its own activation included."""
         from zelo.models.cross_encoder import load_cross_encoder
-        from zelo.models.scoring import score_pairs
+        from zelo.models.scoring import score_candidates
 
         model = load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
-        scores = iter(score_pairs(model, pool.pairs(), self.batch_size))
-        return {i: [next(scores) for _ in docs] for i, docs in pool.candidates.items()}
+        return score_candidates(
+            model, pool.queries, pool.documents, pool.candidates, self.batch_size
+        )
 
 
 class EmbeddingReranker(Component):
@@ -104,10 +105,11 @@ class EmbeddingReranker(Component):
 
     def score(self, pool: Pool, folder: Path) -> Scores:
         """Cosine similarity of the query with each candidate."""
-        from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+        from zelo.models.embedding import load_embedding_model
+        from zelo.models.scoring import score_candidates
 
         model = load_embedding_model(self.pretrained.locate(), self.max_length)
-        return rerank_by_cosine(
+        return score_candidates(
             model, pool.queries, pool.documents, pool.candidates, self.batch_size
         )
 

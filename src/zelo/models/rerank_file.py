@@ -62,18 +62,13 @@ def score(model: Path, query: str, texts: list[str]) -> list[float]:
     """Scores by the model in a folder, whichever kind it is."""
     if not (model / "config.json").is_file() and not (model / "modules.json").is_file():
         raise UserError(f"{model}: no config.json and no modules.json; not a model's folder")
-    if is_cross_encoder(model):
-        from zelo.models.cross_encoder import load_cross_encoder
-        from zelo.models.scoring import score_pairs
+    from zelo.models.cross_encoder import load_cross_encoder
+    from zelo.models.embedding import load_embedding_model
+    from zelo.models.scoring import score_candidates
 
-        return score_pairs(load_cross_encoder(model), [(query, text) for text in texts], 32)
-    from zelo.models.embedding import load_embedding_model, rerank_by_cosine
-
-    ids = [str(i) for i in range(len(texts))]
-    documents = dict(zip(ids, texts, strict=True))
-    return rerank_by_cosine(load_embedding_model(model), {"q": query}, documents, {"q": ids}, 64)[
-        "q"
-    ]
+    loaded = load_cross_encoder(model) if is_cross_encoder(model) else load_embedding_model(model)
+    documents = {str(i): text for i, text in enumerate(texts)}
+    return score_candidates(loaded, {"q": query}, documents, {"q": list(documents)}, 32)["q"]
 
 
 def is_cross_encoder(model: Path) -> bool:

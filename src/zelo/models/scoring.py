@@ -7,7 +7,7 @@ whole, so that a run that was stopped, on however many devices, goes on with tho
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import torch
 from zelo.artifacts import replacing
 from zelo.models.batching import by_length, by_room
 from zelo.models.cross_encoder import load_cross_encoder
+from zelo.models.embedding import rerank_by_cosine
 from zelo.models.tokens import (
     TokenFile,
     attends_by_flash,
@@ -59,6 +60,50 @@ def score_pairs(
         for i, value in zip(part, values.tolist(), strict=True):
             scores[i] = value
     return scores
+
+
+def score_candidates(
+    model: Any,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    batch_size: int,
+    max_tokens_per_forward: int | None = None,
+) -> dict[str, list[float]]:
+    """Scores of each query's candidates, in their order, by a loaded model of either kind.
+
+    A cross-encoder reads them as pairs; of an embedding model they are cosines, each text being
+    embedded once.
+    """
+    from sentence_transformers import CrossEncoder
+
+    if not isinstance(model, CrossEncoder):
+        return rerank_by_cosine(
+            model, queries, documents, candidates, batch_size, max_tokens_per_forward
+        )
+    pairs = pairs_of(queries, documents, candidates)
+    return by_query(candidates, score_pairs(model, pairs, batch_size, max_tokens_per_forward))
+
+
+def pairs_of(
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+) -> list[tuple[str, str]]:
+    """Texts of every query with each of its candidates, query after query."""
+    return [
+        (queries[query_id], documents[doc_id])
+        for query_id, doc_ids in candidates.items()
+        for doc_id in doc_ids
+    ]
+
+
+def by_query(
+    candidates: Mapping[str, Sequence[str]], scores: Iterable[float]
+) -> dict[str, list[float]]:
+    """Scores of `pairs_of`, of each query again."""
+    left = iter(scores)
+    return {query_id: [next(left) for _ in doc_ids] for query_id, doc_ids in candidates.items()}
 
 
 def lengths_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> list[int]:

@@ -11,15 +11,15 @@ import importlib
 from typing import Any
 
 CLASSES = {
-    "BiEncoder": "bi_encoder",
-    "BiEncoderModule": "bi_encoder_module",
-    "CrossEncoder": "cross_encoder",
-    "CrossEncoderModule": "cross_encoder_module",
-    "PairwiseDataModule": "data_modules",
-    "PairwiseModel": "pairwise_model",
-    "PairwiseModule": "pairwise_module",
-    "ThurstoneDataModule": "data_modules",
-    "TrainingOptions": "options",
+    "BiEncoder": "zelo.training.bi_encoder",
+    "BiEncoderModule": "zelo.training.bi_encoder_module",
+    "CrossEncoder": "zelo.training.cross_encoder",
+    "CrossEncoderModule": "zelo.training.cross_encoder_module",
+    "PairwiseDataModule": "zelo.training.data_modules",
+    "PairwiseModel": "zelo.models.pairwise_model",
+    "PairwiseModule": "zelo.training.pairwise_module",
+    "ThurstoneDataModule": "zelo.training.data_modules",
+    "TrainingOptions": "zelo.training.options",
 }
 __all__ = sorted(CLASSES)
 
@@ -28,4 +28,4 @@ def __getattr__(name: str) -> Any:
     """A class by its name."""
     if name not in CLASSES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{CLASSES[name]}"), name)
+    return getattr(importlib.import_module(CLASSES[name]), name)

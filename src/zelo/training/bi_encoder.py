@@ -72,13 +72,14 @@ class BiEncoder(TrainableModel):
         max_tokens_per_forward: int | None = None,
     ) -> dict[str, list[float]]:
         """Cosines of each query with its candidates, by the model in `folder`."""
-        from zelo.models.embedding import load_embedding_model, rerank_by_cosine
+        from zelo.models.embedding import load_embedding_model
+        from zelo.models.scoring import score_candidates
 
         model: Any = load_embedding_model(
             folder or self.pretrained.locate(), self.max_length, None if folder else self.pooling
         )
         if folder is None and self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}
-        return rerank_by_cosine(
+        return score_candidates(
             model, queries, documents, candidates, self.batch_size, max_tokens_per_forward
         )

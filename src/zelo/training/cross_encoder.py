@@ -89,28 +89,26 @@ class CrossEncoder(TrainableModel):
         from, or the embedding model that the backbone of a new head came from.
         """
         from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder
+        from zelo.models.embedding import load_embedding_model
         from zelo.models.loading import limit
-        from zelo.models.scoring import score_on_devices, score_pairs
+        from zelo.models.scoring import by_query, pairs_of, score_candidates, score_on_devices
 
-        start, tokens = self.pretrained.locate(), max_tokens_per_forward
-        if folder is None and self.head not in ("keep", "answer"):
-            from zelo.models.embedding import load_embedding_model, rerank_by_cosine
-
-            model: Any = load_embedding_model(start, self.max_length)
-            return rerank_by_cosine(model, queries, documents, candidates, self.batch_size, tokens)
-        pairs = [
-            (queries[query_id], documents[doc_id])
-            for query_id, docs in candidates.items()
-            for doc_id in docs
-        ]
-        if folder is None and self.head == "answer":
+        start = self.pretrained.locate()
+        ready = folder is not None or self.head == "keep"  # a cross-encoder already
+        if ready and trainer.processes > 1:
+            under_way = out / ("scoring-start" if folder is None else "scoring-trained")
+            pairs = pairs_of(queries, documents, candidates)
+            tokens = max_tokens_per_forward
+            return by_query(
+                candidates, score_on_devices(folder or start, pairs, under_way, trainer, tokens)
+            )
+        if ready:
+            model: Any = load_cross_encoder(folder or start)
+        elif self.head == "answer":
             model = new_cross_encoder(start, self.head, answers=self.answers)
             limit(model, start, self.max_length)
-            found = score_pairs(model, pairs, self.batch_size, tokens)
-        elif trainer.processes > 1:
-            under_way = out / ("scoring-start" if folder is None else "scoring-trained")
-            found = score_on_devices(folder or start, pairs, under_way, trainer, tokens)
         else:
-            found = score_pairs(load_cross_encoder(folder or start), pairs, self.batch_size, tokens)
-        scores = iter(found)
-        return {query_id: [next(scores) for _ in docs] for query_id, docs in candidates.items()}
+            model = load_embedding_model(start, self.max_length)
+        return score_candidates(
+            model, queries, documents, candidates, self.batch_size, max_tokens_per_forward
+        )

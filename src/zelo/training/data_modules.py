@@ -28,6 +28,7 @@ from zelo.distributed.trainer import suitable_tokens
 from zelo.errors import UserError
 from zelo.judging.ensemble import Preferences, average
 from zelo.models.loading import without_weights
+from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
 from zelo.models.tokens import TokenFile, write_tokens
 from zelo.seeding import stream
 from zelo.store import digest
@@ -35,7 +36,6 @@ from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batc
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loader import Division, MicroBatch, ResumableLoader
-from zelo.training.pairwise_model import BasePairwiseModel, PairwiseModel
 from zelo.training.rated_queries import RatedDataset, RatedQuery
 from zelo.training.trainable import TrainableModel
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from zelo.distributed.ranks import on_devices
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
+from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.store import stage
 from zelo.training.options import TrainingOptions
-from zelo.training.pairwise_model import BasePairwiseModel
 
 if TYPE_CHECKING:
     from zelo.training.data_modules import PairwiseDataModule

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from zelo.config import dump
 from zelo.models.lora import merge, prepare
+from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
 from zelo.training.base_module import ZeloModule, freeze_pooler, new_parameters, training_of
 from zelo.training.batches import PairwiseBatch
 from zelo.training.options import TrainingOptions
-from zelo.training.pairwise_model import BasePairwiseModel, PairwiseModel
 
 
 class PairwiseModule(ZeloModule):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from zelo.config import Component, build, dump, option
-from zelo.errors import UserError
-from zelo.models.lora import Lora
-from zelo.models.pretrained import PretrainedModel
+from zelo.config import option
+from zelo.models.fine_tuned import FineTuned
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
@@ -21,43 +19,7 @@ if TYPE_CHECKING:
 MODEL = "model"  # folder of the trained model within the stage's output
 
 
-class StartsFromPretrained(Component):
-    """Options of whatever is fine-tuned from a pretrained model."""
-
-    pretrained: PretrainedModel = option(help="what training starts from")
-    lora: Lora | None = option(None, "adapters in place of full fine-tuning")
-    gradient_checkpointing: bool = option(
-        False, "make activations anew in the backward pass: less memory, slower", exclude=True
-    )
-
-    @classmethod
-    def of(cls, model: str | Path | Mapping[str, Any] | Self, **options: Any) -> Self:
-        """A component by its hub name or folder, as it was dumped, or itself.
-
-        `options` that are not None are set. Raises `UserError` where one is not right.
-        """
-        given = {name: value for name, value in options.items() if value is not None}
-        if isinstance(model, str | Path):
-            start = {"_target_": target_of(PretrainedModel), "name": str(model)}
-            content: Any = {"_target_": target_of(cls), "pretrained": start}
-        elif isinstance(model, Mapping):
-            content = dict(model)
-        elif not given:
-            return model
-        else:
-            content = dump(model)
-        built = build({**content, **given}, "model")
-        if not isinstance(built, cls):
-            raise UserError(f"model: {type(built).__name__} is no {cls.__name__}")
-        return built
-
-
-def target_of(cls: type) -> str:
-    """Import path of a class."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-class TrainableModel(StartsFromPretrained):
+class TrainableModel(FineTuned):
     """A model that can be trained on ratings: options that all have, and what one is asked for.
 
     A subclass has the four methods below.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from zelo.errors import UserError, in_words
 from zelo.models.loading import trial
+from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.training.distil import of_distil, refuse_validation
-from zelo.training.pairwise_model import BasePairwiseModel
 from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zelo.config import option
-from zelo.training.trainable import StartsFromPretrained
+from zelo.models.fine_tuned import FineTuned
 
 if TYPE_CHECKING:
     from zelo.models.pairwise import PairwiseNetwork
 
 
-class BasePairwiseModel(StartsFromPretrained):
+class BasePairwiseModel(FineTuned):
     """A model that learns the ensemble's preferences; a subclass has the two methods below."""
 
     max_query_length: int = option(48, "longer queries are cut here", ge=4)
