@@ -16,6 +16,10 @@ from zelo.comparison.graphs import Cycles
 from zelo.config import TARGET, Component, build, build_from, conf_folder, describe, dump
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
+from zelo.judging.api import ApiJudge
+from zelo.judging.distilled import Distilled
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.scorer import Scorer
 from zelo.launch import composed as compose_and_build
 from zelo.pipeline import Run
 from zelo.renamed import RENAMED, renamed
@@ -297,7 +301,7 @@ def test_describe_holds_what_changes_results_and_nothing_else() -> None:
     assert "accelerator" not in describe(run)["trainer"]
 
 
-@pytest.mark.parametrize("old", RENAMED)
+@pytest.mark.parametrize("old", [old for old in RENAMED if old[:5] != "judge"])
 @pytest.mark.parametrize("below", ["", "distil."])
 def test_an_old_name_is_answered_with_the_new_one(old: str, below: str) -> None:
     """On the command line, and in a file of the user's own."""
@@ -320,6 +324,20 @@ def test_an_old_name_is_answered_with_the_new_one(old: str, below: str) -> None:
     with pytest.raises(UserError) as caught:
         build_from(file)
     assert str(caught.value).startswith(f"{key}: it is called {now} now")
+
+
+@pytest.mark.parametrize("old", [old for old in RENAMED if old[:5] == "judge"])
+def test_an_old_name_of_judges_is_answered_with_the_new_one(old: str) -> None:
+    of_all = old.startswith("judge.")
+    for kind in ("openai", "bi_encoder", "distilled"):
+        start = "" if of_all else "judge."
+        key = start + old.replace("*", kind)
+        now = start + RENAMED[old].replace("*", kind)
+        with pytest.raises(UserError) as caught:
+            compose_and_build("config", [f"judge={kind}", f"{key}=1"])
+        assert str(caught.value) == f"{key}: it is called {now} now"
+    names = {name for kind in (ApiJudge, Scorer, Distilled, Ensemble) for name in kind.model_fields}
+    assert RENAMED[old].rpartition(".")[2] in names
 
 
 def test_an_old_name_ends_in_one_line(cli: Cli) -> None:
