@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from tests.conftest import Cli
 
+import zelo
 from zelo.comparison.graphs import Cycles
-from zelo.config import TARGET, Component, build, build_from, conf_folder, describe, dump
+from zelo.config import TARGET, Component, build, build_from, conf_folder, describe, dump, name_of
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.judging.api import ApiJudge
@@ -148,8 +150,8 @@ def differences(node: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     for name, field in class_of(node).model_fields.items():
         value = node.get(name)
         if name in node and not field.is_required() and "${" not in str(value):
-            default = describe(field.default)
-            default = str(default) if isinstance(default, Path) else default
+            path = isinstance(field.default, Path)
+            default = str(field.default) if path else dump(field.default)
             if value != default:
                 found[name] = (value, default)
     return found
@@ -294,8 +296,57 @@ def test_a_component_of_the_wrong_kind_is_refused() -> None:
         build(node, "rating")
 
 
+def all_components() -> list[type[Component]]:
+    """Every component of the package."""
+    for path in sorted(Path(zelo.__file__).parent.rglob("*.py")):
+        name = ".".join(path.relative_to(Path(zelo.__file__).parent).with_suffix("").parts)
+        if name != "__main__":
+            importlib.import_module(f"zelo.{name}".removesuffix(".__init__"))
+    found: dict[type[Component], None] = {}
+    waiting = [Component]
+    while waiting:
+        waiting += (below := waiting.pop().__subclasses__())
+        found |= dict.fromkeys(cls for cls in below if cls.__module__.startswith("zelo."))
+    return list(found)
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_a_fingerprint_does_not_depend_on_where_a_class_lies(
+    group: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
+    built = composed(chosen(group, name), *more, name=ELSEWHERE.get(group, ("config", Run))[0])
+    for cls in all_components():
+        if "fingerprint" in vars(cls):  # of files, which are not there
+            monkeypatch.setattr(cls, "fingerprint", lambda self: "of its content")
+    before = describe(built)
+    for cls in all_components():
+        monkeypatch.setattr(cls, "__module__", "zelo.another_room.another_file")
+    assert describe(built) == before
+
+
+def test_no_two_components_have_one_name() -> None:
+    counts = Counter(name_of(cls) for cls in all_components())
+    assert not {name for name, count in counts.items() if count > 1}
+
+
+def test_a_class_of_ones_own_is_known_by_its_path_or_by_the_name_that_it_states() -> None:
+    class Own(Component):
+        pass
+
+    class Stated(Component):
+        stable_name = "stated"
+
+    class Another(Stated):
+        pass
+
+    assert name_of(Own) == f"{__name__}.{Own.__qualname__}"
+    assert name_of(Stated) == "stated"
+    assert name_of(Another) == f"{__name__}.{Another.__qualname__}"
+
+
 def test_describe_holds_what_changes_results_and_nothing_else() -> None:
-    assert describe(Cycles(cycles=3)) == {"_target_": "zelo.comparison.graphs.Cycles", "cycles": 3}
+    assert describe(Cycles(cycles=3)) == {"class": "Cycles", "cycles": 3}
     run = composed()
     assert not {"home", "stages", "logger"} & set(describe(run))
     assert "accelerator" not in describe(run)["trainer"]

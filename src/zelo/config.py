@@ -12,7 +12,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +22,8 @@ import zelo
 from zelo.errors import UserError
 from zelo.renamed import renamed
 
-TARGET = "_target_"
+TARGET = "_target_"  # import path of a component's class, in YAML
+CLASS = "class"  # name of a component's class, in fingerprints and records
 
 
 def path_of(name: str, *, _root_: DictConfig) -> str | None:
@@ -39,8 +40,11 @@ class Component(BaseModel):
     """Base of everything that is chosen by configuration.
 
     Fields declared with `exclude=True` do not change a result (batch sizes, progress) and are no
-    part of the fingerprint.
+    part of the fingerprint. A class outside this package goes into fingerprints by its import path;
+    one that states its own `stable_name` may be moved without anything being made again.
     """
+
+    stable_name: ClassVar[str | None] = None
 
     model_config = ConfigDict(
         frozen=True,
@@ -104,12 +108,20 @@ def describe(value: Any) -> Any:
         cls = type(value)
         fields = {name: describe(item) for name, item in value if cls.changes_results(name)}
         content = {"content": value.fingerprint()} if hasattr(value, "fingerprint") else {}
-        return {TARGET: f"{cls.__module__}.{cls.__qualname__}", **fields, **content}
+        return {CLASS: name_of(cls), **fields, **content}
     if isinstance(value, Mapping):
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
     return value
+
+
+def name_of(cls: type) -> str:
+    """What a class is called in fingerprints: in this package its own name, which no other class
+    here has, so that a file can be moved; of others `stable_name`, or else the import path."""
+    stated: str | None = vars(cls).get("stable_name")
+    inside = cls.__module__.partition(".")[0] == zelo.__name__
+    return stated or (cls.__name__ if inside else f"{cls.__module__}.{cls.__qualname__}")
 
 
 def dump(value: Any) -> Any:
