@@ -20,10 +20,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from zelo.artifacts import read_json, read_table
+from zelo.artifacts import read_json, read_table, write_csv
 from zelo.evaluation.evaluate import values_by_system
 from zelo.evaluation.significance import Values, against, bootstrap_interval, holm
-from zelo.exports import write_csv
 from zelo.seeding import stream
 
 METRIC, RESAMPLES = "NDCG@10", 10_000

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from tests.conftest import Cli
 
 import zelo
+from zelo import pipeline
 from zelo.comparison.graphs import Cycles
 from zelo.config import TARGET, Component, build, build_from, conf_folder, describe, dump, name_of
 from zelo.errors import UserError
@@ -23,8 +24,9 @@ from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.scorer import Scorer
 from zelo.launch import composed as compose_and_build
-from zelo.pipeline import Run
 from zelo.renamed import RENAMED, renamed
+from zelo.run_config import STAGE_NAMES, Run
+from zelo.store import Stage
 
 CHOICES = sorted(
     (path.parent.relative_to(conf_folder()).as_posix(), path.stem)
@@ -294,6 +296,11 @@ def test_a_component_of_the_wrong_kind_is_refused() -> None:
     }
     with pytest.raises(UserError, match=r"rating\.model=AllPairs"):
         build(node, "rating")
+
+
+def test_the_stages_that_may_be_chosen_are_those_of_the_pipeline() -> None:
+    called = {stage.name for stage in vars(pipeline).values() if isinstance(stage, Stage)}
+    assert called == set(STAGE_NAMES)
 
 
 def all_components() -> list[type[Component]]:

@@ -25,8 +25,8 @@ from zelo.judging.provider import Provider
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import load_embedding_model
 from zelo.models.publish import publish
-from zelo.reproduce import refuse_what_needs_trust
 from zelo.retrieval.run_file import RunFile
+from zelo.runs.reproduce import refuse_what_needs_trust
 
 
 class Touches:

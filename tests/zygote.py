@@ -22,7 +22,7 @@ import traceback
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
     "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "networkx",
-    "matplotlib.figure", "zelo.cli", "zelo.run_folder", "zelo.training.cross_encoder_module",
+    "matplotlib.figure", "zelo.cli", "zelo.runs.run_folder", "zelo.training.cross_encoder_module",
     "zelo.training.bi_encoder_module", "zelo.training.data_modules",
     "zelo.training.pairwise_module",
     "zelo.training.fit", "zelo.models.cross_encoder", "zelo.models.pairwise", "zelo.rating.batched",

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from zelo.artifacts import read_json
+from zelo.artifacts import read_json, write_csv
 from zelo.evaluation.macro_average import against_baseline, read_evaluations, rows
-from zelo.exports import write_csv
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "domains"
 # Collection → domain, options of its training: about 60 steps of 4 queries. med and cacm have

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from zelo.artifacts import read_json, read_table, table, write_table
+from zelo.artifacts import read_json, read_table, table, write_csv, write_table
 from zelo.data.texts import relevance_grades
 from zelo.evaluation.evaluate import evaluate
 from zelo.evaluation.metrics import evaluate_rankings
-from zelo.exports import write_csv
 from zelo.launch import composed
 from zelo.reporting.results import comparisons_with_start, results
 from zelo.retrieval.ranking import candidates_from

@@ -21,10 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from zelo.artifacts import read_json, read_table, write_json, write_table
+from zelo.artifacts import read_json, read_table, write_csv, write_json, write_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.evaluation.assess import mean_with_interval
-from zelo.exports import write_csv
 from zelo.judging.ensemble import average
 from zelo.launch import composed
 from zelo.models.pairwise import PairwiseCrossEncoder

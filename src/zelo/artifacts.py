@@ -6,12 +6,13 @@ renamed, so that a reader never sees half of it. Ids are strings and come back a
 
 from __future__ import annotations
 
+import csv
 import errno
 import glob
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -197,6 +198,27 @@ def write_text(path: Path, content: str) -> None:
     """Write `content` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write `rows` under `header`; `UserError` where `path` cannot be written."""
+    try:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure of matplotlib; `UserError` where its kind is unknown or it cannot be."""
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".") or "png")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the figure cannot be written ({error})") from None
 
 
 @contextmanager

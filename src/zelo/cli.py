@@ -161,8 +161,8 @@ def rate(file: str, overrides: Sequence[str]) -> None:
 @exit_status(NOTHING)
 def plan(overrides: Sequence[str]) -> None:
     """Print what a configuration will ask, cost and take."""
-    from zelo.plan import plan as make_plan
-    from zelo.plan import show
+    from zelo.runs.plan import plan as make_plan
+    from zelo.runs.plan import show
 
     configured = composed("config", overrides)
     show(configured, make_plan(configured))
@@ -213,7 +213,7 @@ def compare_sweeps(words: Sequence[str]) -> None:
         print_jobs,
         read_jobs,
         rows,
-        write_csv,
+        write_sweep,
     )
 
     options, folders = options_and_paths(words, ("metric=", "csv=", "plot="))
@@ -223,7 +223,7 @@ def compare_sweeps(words: Sequence[str]) -> None:
     for line in failures(jobs):
         print(f"! left out: {line}")
     if "csv" in options:
-        write_csv(Path(options["csv"]), found)
+        write_sweep(Path(options["csv"]), found)
     if "plot" in options:
         draw(Path(options["plot"]), found)
 
@@ -336,7 +336,7 @@ def homes(words: Sequence[str]) -> list[Path]:
 @exit_status("another home=FOLDER begins anew")
 def reproduce(place: Path, home: Path, trusted: bool) -> int:
     """Run again what a manifest describes; 0 the same, 1 something differs."""
-    from zelo.reproduce import reproduce as again
+    from zelo.runs.reproduce import reproduce as again
 
     found = again(place, home, trusted)
     print("\nthen and now:")
@@ -363,7 +363,7 @@ def inspect(words: Sequence[str]) -> None:
         "--comparisons", type=int, default=10, help="so many, the most surprising; 0: all"
     )
     given = parser.parse_args(words)
-    from zelo.finished import FinishedRun
+    from zelo.finished_run import FinishedRun
     from zelo.reporting.one_query import one_query, show
 
     found = one_query(FinishedRun.at(given.run.expanduser()), given.query)

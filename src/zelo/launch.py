@@ -68,7 +68,7 @@ def job(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from zelo.run_folder import execute
+    from zelo.runs.run_folder import execute
 
     settings = HydraConfig.get()
     sweep = settings.mode is RunMode.MULTIRUN
@@ -108,7 +108,7 @@ class JobError(Exception):
 def end_of_sweep(folder: Path) -> int:
     """Show a sweep's results side by side and name the jobs that failed; the exit status."""
     from zelo.reporting.sweep import failures, print_jobs, read_jobs, rows
-    from zelo.run_folder import shorter
+    from zelo.runs.run_folder import shorter
 
     try:
         jobs = read_jobs([folder])

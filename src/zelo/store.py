@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from zelo.artifacts import TEMPORARY, read_json, write_json
-from zelo.config import describe
+from zelo.config import Component, describe
 from zelo.errors import UserError
 
 RECORD = "stage.json"  # written last: a folder without it is not complete
@@ -146,6 +146,10 @@ class Store:
             artifact, made = self._make(artifact, partial(stage.make, **arguments), record, label)
         self.used.append(Used(label, artifact, made))
         return artifact
+
+    def fingerprint(self, component: Component) -> str:
+        """What tells a component from others that give other results."""
+        return digest(describe(component))
 
     def pending(
         self, stage: Stage, inputs: Mapping[str, Artifact], options: Mapping[str, Any]

@@ -22,7 +22,7 @@ from zelo.judging.base import BaseJudge
 from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
 from zelo.models.pretrained import PretrainedModel
-from zelo.plan import Parameters, Plan, parameters, plan
+from zelo.runs.plan import Parameters, Plan, parameters, plan
 from zelo.training.base_module import freeze
 from zelo.training.options import TrainingOptions
 

@@ -21,7 +21,8 @@ from zelo.judging.question import Question
 from zelo.models.batching import by_room
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
-from zelo.pipeline import STAGE_NAMES, run_stages
+from zelo.pipeline import run_stages
+from zelo.run_config import STAGE_NAMES
 from zelo.store import Store
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder

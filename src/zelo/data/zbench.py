@@ -21,7 +21,7 @@ from zelo.comparison.graphs import Cycles
 from zelo.data.lines import json_objects, text_field
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.finished import FinishedRun
+from zelo.finished_run import FinishedRun
 from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}

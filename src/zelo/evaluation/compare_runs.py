@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from zelo.artifacts import save_figure
 from zelo.data.records import read_qrels
 from zelo.data.trec import encoded, read_run
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import Values, measure, summarise, values_by_system
 from zelo.evaluation.significance import Difference, against
-from zelo.exports import save_figure
 from zelo.reporting.results import Estimate
 
 MEASURES = ("NDCG@10", "Recall@100", "MRR@10", "MAP@100", "Judged@10")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zelo import exports
+from zelo import artifacts
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import CEILING, values_by_system
@@ -199,7 +199,7 @@ def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 
 
 def write_csv(path: Path, found: Sequence[TableRow]) -> None:
     """One line per row and system: name, kind, queries, system, value, low, high."""
-    exports.write_csv(
+    artifacts.write_csv(
         path,
         ["name", "kind", "queries", "system", "value", "low", "high"],
         (

@@ -14,7 +14,7 @@ from zelo.data.texts import document_texts, relevance_grades
 from zelo.errors import UserError
 from zelo.errors import shown as clean
 from zelo.evaluation.evaluate import START, TRAINED
-from zelo.finished import FinishedRun
+from zelo.finished_run import FinishedRun
 from zelo.rating.targets import CDF
 from zelo.reporting.results import label, new_console
 from zelo.retrieval.ranking import rankings_from
@@ -25,7 +25,7 @@ NAMED = 5  # query ids that an error names
 
 
 @dataclass
-class Document:
+class RankedDocument:
     """A document of the query."""
 
     doc_id: str
@@ -51,8 +51,8 @@ class Said:
 class Pair:
     """Two documents that judges compared; `higher` has the higher Elo."""
 
-    higher: Document
-    lower: Document
+    higher: RankedDocument
+    lower: RankedDocument
     expected: float  # preference for the higher one by the Elos
     vote: str = "soft"  # how answers were averaged: `sign` counts each as 1, ½ or 0
     said: list[Said] = field(default_factory=list)
@@ -78,7 +78,7 @@ class OneQuery:
     query_id: str
     split: str
     text: str
-    documents: list[Document]  # by Elo, or by the trained model where they were not rated
+    documents: list[RankedDocument]  # by Elo, or by the trained model where they were not rated
     pairs: list[Pair]  # the most surprising first
     metrics: Mapping[str, float]  # system → NDCG@10, where it was evaluated
     missed: Mapping[str, int]  # labelled documents that are not among them → grade
@@ -103,7 +103,7 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
     ids = list(dict.fromkeys([*elos, *ranked, *asked_about]))
     texts, grades = document_texts(data, set(ids)), relevance_grades(data).get(query_id, {})
     documents = {
-        doc_id: Document(
+        doc_id: RankedDocument(
             doc_id,
             texts[doc_id],
             {system: ranking[doc_id] for system, ranking in ranks.items() if doc_id in ranking},
@@ -138,7 +138,7 @@ def ranks_of(run: FinishedRun, query_id: str, this: pc.Expression) -> dict[str, 
     return found
 
 
-def place(document: Document) -> tuple[float, float]:
+def place(document: RankedDocument) -> tuple[float, float]:
     """Rated documents first, by Elo; the others by the trained model, or by the first stage."""
     if document.elo is not None:
         return (-1, -document.elo)
@@ -147,7 +147,10 @@ def place(document: Document) -> tuple[float, float]:
 
 
 def pairs_of(
-    judged: Sequence[Mapping[str, Any]], documents: Mapping[str, Document], model: str, vote: str
+    judged: Sequence[Mapping[str, Any]],
+    documents: Mapping[str, RankedDocument],
+    model: str,
+    vote: str,
 ) -> list[Pair]:
     """The rated comparisons of a query, the most surprising first."""
     found: dict[frozenset[str], Pair] = {}
@@ -208,7 +211,7 @@ def show(found: OneQuery, documents: int | None, pairs: int | None) -> None:
         console.print(f"\n... and {left:,} more; --comparisons 0 shows all")
 
 
-def documents_table(documents: Sequence[Document], rows: int) -> Any:
+def documents_table(documents: Sequence[RankedDocument], rows: int) -> Any:
     """The first `rows` documents with Elo, ranks and label."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -33,7 +33,7 @@ from zelo.versions import code_version, package_versions
 
 if TYPE_CHECKING:
     from zelo.judging.base import BaseJudge
-    from zelo.pipeline import Run
+    from zelo.run_config import Run
 
 TEMPLATES = Path(__file__).parent
 RATING_MODELS = {"thurstone": "Thurstone", "bradley_terry": "Bradley–Terry"}

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zelo import exports
-from zelo.artifacts import read_json, read_table
+from zelo.artifacts import read_json, read_table, save_figure, write_csv
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import TRAINED
-from zelo.finished import MANIFEST
+from zelo.finished_run import MANIFEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +50,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """Jobs that differ in their seeds alone."""
 
     varied: dict[str, str]
@@ -106,7 +105,7 @@ def varied(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def rows(jobs: Sequence[Job], measures: Sequence[str] = MEASURES) -> list[Row]:
+def rows(jobs: Sequence[Job], measures: Sequence[str] = MEASURES) -> list[SweepRow]:
     """Done jobs that have the measures, grouped by what varies besides the seed."""
     keys = varied(jobs)
     groups: dict[tuple[str, ...], list[Job]] = {}
@@ -117,7 +116,7 @@ def rows(jobs: Sequence[Job], measures: Sequence[str] = MEASURES) -> list[Row]:
     if not groups:
         raise UserError(f"no run that is done has {', '.join(measures)}; {known(jobs)}")
     return [
-        Row(dict(zip(keys, values, strict=True)), group, [cell(group, m) for m in measures])
+        SweepRow(dict(zip(keys, values, strict=True)), group, [cell(group, m) for m in measures])
         for values, group in groups.items()
     ]
 
@@ -164,7 +163,7 @@ def failures(jobs: Sequence[Job]) -> list[str]:
     ]
 
 
-def print_jobs(found: Sequence[Row]) -> None:
+def print_jobs(found: Sequence[SweepRow]) -> None:
     """Print rows by measures."""
     from zelo.reporting.results import new_console, new_table
 
@@ -189,9 +188,9 @@ def shown(one: Cell) -> str:
     return f"{one.value:.3f}{interval}"
 
 
-def write_csv(path: Path, found: Sequence[Row]) -> None:
+def write_sweep(path: Path, found: Sequence[SweepRow]) -> None:
     """One line per row and measure: what varied, runs, measure, mean, low, high."""
-    exports.write_csv(
+    write_csv(
         path,
         [*found[0].varied, "runs", "measure", "mean", "low", "high"],
         (
@@ -203,7 +202,7 @@ def write_csv(path: Path, found: Sequence[Row]) -> None:
     )
 
 
-def draw(path: Path, found: Sequence[Row]) -> None:
+def draw(path: Path, found: Sequence[SweepRow]) -> None:
     """A figure of the first measure: lines over the first option whose values are numbers, one for
     each combination of the others; without any, a point per row."""
     import matplotlib as mpl
@@ -222,7 +221,7 @@ def draw(path: Path, found: Sequence[Row]) -> None:
             points(axes, found)
         axes.grid(color="#eaeef2")
         axes.set_axisbelow(True)
-        exports.save_figure(figure, path)
+        save_figure(figure, path)
 
 
 def is_number(text: str) -> bool:
@@ -234,9 +233,9 @@ def is_number(text: str) -> bool:
     return True
 
 
-def lines(axes: Axes, key: str, found: Sequence[Row]) -> None:
+def lines(axes: Axes, key: str, found: Sequence[SweepRow]) -> None:
     """A line for each combination of the other options."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[SweepRow]] = {}
     for row in found:
         others = {name: value for name, value in row.varied.items() if name != key}
         groups.setdefault(named(others) if others else "", []).append(row)
@@ -252,7 +251,7 @@ def lines(axes: Axes, key: str, found: Sequence[Row]) -> None:
         axes.legend(frameon=False)
 
 
-def points(axes: Axes, found: Sequence[Row]) -> None:
+def points(axes: Axes, found: Sequence[SweepRow]) -> None:
     """A point per row."""
     for place, row in enumerate(found):
         one = row.cells[0]

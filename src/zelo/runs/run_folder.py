@@ -18,11 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from zelo.artifacts import read_json, write_json, writing_below
 from zelo.config import build_from, describe
 from zelo.errors import UserError
-from zelo.finished import MANIFEST
-from zelo.pipeline import STAGE_NAMES, Run, run_stages
+from zelo.finished_run import MANIFEST
+from zelo.pipeline import run_stages
 from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
+from zelo.run_config import STAGE_NAMES, Run
 from zelo.store import Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.trainable import MODEL

@@ -24,7 +24,7 @@ from zelo.training.cross_encoder import CrossEncoder
 if TYPE_CHECKING:
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
-    from zelo.pipeline import Run
+    from zelo.run_config import Run
     from zelo.training.options import TrainingOptions
 
 SAMPLE = 5000  # documents and queries whose length is taken

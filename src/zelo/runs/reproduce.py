@@ -11,14 +11,14 @@ from omegaconf import OmegaConf
 
 from zelo.artifacts import read_json
 from zelo.errors import UserError
-from zelo.finished import MANIFEST
-from zelo.run_folder import execute
+from zelo.finished_run import MANIFEST
+from zelo.runs.run_folder import execute
 
 TOLD = ("report",)  # stages whose output tells how long the others took
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageThenAndNow:
     """One stage of a run, then and now."""
 
     label: str
@@ -49,7 +49,7 @@ class Reproduction:
 
     folder: Path
     surroundings: list[str]  # what differs in code, packages and machine
-    stages: list[Stage]
+    stages: list[StageThenAndNow]
     numbers: list[str]  # results that differ
 
     @property
@@ -155,14 +155,14 @@ def copy_ledger(path: Path, target: Path) -> None:
         ) from None
 
 
-def compared(label: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Stage:
+def compared(label: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> StageThenAndNow:
     """One stage then and now."""
     same_inputs = then.get("fingerprint") == now["fingerprint"]
     old, new = then.get("files"), now.get("files")
     if now["stage"] in TOLD or old is None or new is None:
-        return Stage(label, same_inputs, compared=False)
+        return StageThenAndNow(label, same_inputs, compared=False)
     differing = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-    return Stage(label, same_inputs, differing, len(new))
+    return StageThenAndNow(label, same_inputs, differing, len(new))
 
 
 def surroundings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

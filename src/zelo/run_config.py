@@ -1,0 +1,91 @@
+"""The configuration of a whole run (`conf/config.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import field_validator, model_validator
+
+from zelo.comparison.cross import CrossQuery
+from zelo.comparison.refine import Refinement
+from zelo.comparison.sampler import OneRoundSampler, Sampler
+from zelo.config import Component, option
+from zelo.data.collection import Data
+from zelo.distributed.trainer import LightningTrainer
+from zelo.evaluation.evaluate import Evaluation
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.spending import Budget
+from zelo.models.pretrained import PretrainedModel
+from zelo.rating.rate import Rating
+from zelo.retrieval.retrieve import Retriever
+from zelo.training.loggers import Tracker
+from zelo.training.objectives import BaseObjective
+from zelo.training.options import TrainingOptions
+from zelo.models.pairwise_model import BasePairwiseModel
+from zelo.training.trainable import TrainableModel
+
+STAGE_NAMES = (  # as the pipeline calls them
+    "load", "retrieve", "compare", "cross", "judge", "distil", "rate", "train", "evaluate",
+    "assess", "refine", "report",
+)  # fmt: skip
+
+
+class Distillation(Component):
+    """`distil=on`: a small model learns the ensemble's answers and gives the rest of them."""
+
+    sampler: OneRoundSampler = option(help="pairs that the ensemble is asked")
+    model: BasePairwiseModel = option(help="what learns")
+    training: TrainingOptions = option(help="how it learns")
+
+
+class Run(Component):
+    """A whole run: one component per group of `conf/`, and what they share."""
+
+    seed: int = option(0, "of every random draw", ge=0)
+    stages: list[str] | None = option(None, "stages that may run; null: all", exclude=True)
+    home: Path = option(Path("outputs"), "folder of runs, stage store and ledger", exclude=True)
+    top_k: int = option(100, "candidates per query", ge=1)
+    depth: int = option(100, "of these, how many are compared", ge=2)
+    pretrained: PretrainedModel = option(help="the starting point that other options refer to")
+    data: Data = option(help="the collection")
+    retriever: Retriever = option(help="the first stage")
+    sampler: Sampler = option(help="which pairs are compared")
+    judge: Ensemble = option(help="who compares")
+    budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
+    distil: Distillation | None = option(None, "whether a distilled model answers in their place")
+    cross: CrossQuery | None = option(None, "whether queries get a common level, and how")
+    refine: Refinement | None = option(None, "whether failures are learned from, and how")
+    rating: Rating = option(help="how comparisons become Elos")
+    model: TrainableModel = option(help="what is trained")
+    objective: BaseObjective = option(help="what it learns")
+    training: TrainingOptions = option(help="how it learns")
+    trainer: LightningTrainer = option(help="precision and devices")
+    logger: Tracker = option(help="where metrics go", exclude=True)
+    evaluation: Evaluation = option(help="what is reported")
+
+    @model_validator(mode="after")
+    def _refined(self) -> Run:
+        if self.refine is not None and self.distil is None:
+            raise ValueError(
+                "refine=on teaches the distilled model what the first pass got wrong; it needs "
+                "distil=on"
+            )
+        if self.cross is not None and (names := self.judge.of_one_query):
+            raise ValueError(
+                f"judge {names[0]}: it compares documents of one query only; choose cross=off, or "
+                f"another judge (one of your own that can says so: compares_queries = True)"
+            )
+        if self.cross is not None and self.objective.shift_invariant:
+            raise ValueError(
+                "cross=on gives queries a common level, of which this objective learns nothing: "
+                "choose objective=mse, or cross=off"
+            )
+        return self
+
+    @field_validator("stages")
+    @classmethod
+    def _known(cls, stages: list[str] | None) -> list[str] | None:
+        unknown = sorted(set(stages or []) - set(STAGE_NAMES))
+        if unknown:
+            raise ValueError(f"no stage {', '.join(unknown)}; there are {', '.join(STAGE_NAMES)}")
+        return stages
