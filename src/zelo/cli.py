@@ -162,7 +162,7 @@ def rate(file: str, overrides: Sequence[str]) -> None:
 def plan(overrides: Sequence[str]) -> None:
     """Print what a configuration will ask, cost and take."""
     from zelo.runs.plan import plan as make_plan
-    from zelo.runs.plan import show
+    from zelo.runs.show_plan import show
 
     configured = composed("config", overrides)
     show(configured, make_plan(configured))

@@ -22,7 +22,8 @@ from zelo.judging.base import BaseJudge
 from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
 from zelo.models.pretrained import PretrainedModel
-from zelo.runs.plan import Parameters, Plan, parameters, plan
+from zelo.runs.plan import Plan, plan
+from zelo.runs.workload import Parameters, parameters
 from zelo.training.base_module import freeze
 from zelo.training.options import TrainingOptions
 

@@ -60,6 +60,10 @@ class Dense(Component):
             first += len(part)
         return {"dense": best}
 
+    def embeds_with(self) -> tuple[PretrainedModel, int]:
+        """The model that embeds, and the tokens at which documents are cut."""
+        return self.pretrained, self.max_length
+
     def _embed(
         self, model: SentenceTransformer, texts: Sequence[str]
     ) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from zelo.config import Component, option
 from zelo.data.texts import Corpus
+from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
 from zelo.retrieval.ranking import Hits, identical_documents
@@ -42,6 +43,10 @@ class Hybrid(Component):
         ]
         weights = (1 - self.weight, self.weight)
         return {**rankings, "hybrid": fused(list(rankings.values()), points, weights, k)}
+
+    def embeds_with(self) -> tuple[PretrainedModel, int]:
+        """As the dense ranking does."""
+        return self.dense.embeds_with()
 
 
 def fused(

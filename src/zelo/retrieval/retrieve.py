@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from zelo.artifacts import read_json, read_table, write_json, write_parts
 from zelo.data.texts import Corpus, query_texts
+from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Hits, Ranking, identical_documents, rankings_from
 from zelo.store import stage
 
@@ -23,6 +24,15 @@ class Retriever(Protocol):
 
         The last one is the retriever's own, the others went into it.
         """
+        ...
+
+
+@runtime_checkable
+class EmbeddingRetriever(Protocol):
+    """A first stage that embeds all documents: `zelo plan` counts what that takes."""
+
+    def embeds_with(self) -> tuple[PretrainedModel, int]:
+        """The model that embeds, and the tokens at which documents are cut."""
         ...
 
 

@@ -39,7 +39,7 @@ class BiEncoder(TrainableModel):
 
         model: Any = load_embedding_model(
             self.pretrained.locate(),
-            self.train_max_length or self.max_length,
+            self.training_length,
             self.pooling,
             self.attention,
         )

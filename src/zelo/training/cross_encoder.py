@@ -50,7 +50,7 @@ class CrossEncoder(TrainableModel):
             model = new_cross_encoder(
                 folder, self.head, self.logit_scale or DEFAULT_SCALE, self.answers, self.attention
             )
-        limit(model, folder, self.train_max_length or self.max_length)
+        limit(model, folder, self.training_length)
         frame, room = model.preprocess([("", "")])["input_ids"].shape[1], model.max_seq_length
         if 2 * frame > room:
             raise UserError(

@@ -41,6 +41,11 @@ class TrainableModel(FineTuned):
     batch_size: int = option(64, "texts scored at once", ge=1, exclude=True)
     kind: str = option("model", "what it is called in reports", exclude=True)
 
+    @property
+    def training_length(self) -> int:
+        """Tokens at which texts are cut in training."""
+        return self.train_max_length or self.max_length
+
     def network(self) -> Any:
         """The sentence-transformers model that is trained, which also says how texts are read."""
         raise NotImplementedError
