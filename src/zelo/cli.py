@@ -309,8 +309,14 @@ CONVERT = {"import": "FILE|FOLDER", "export": "RUN"}
 def convert(command: str, place: Path, out: Path) -> None:
     """Read or write zbench's files."""
     from zelo.data.zbench import export_zbench, import_zbench
+    from zelo.finished_run import FinishedRun
 
-    counts = import_zbench(place, out) if command == "import" else export_zbench(place, out)
+    if command == "import":
+        counts = import_zbench(place, out)
+    else:
+        run = FinishedRun.at(place)
+        folders = run.collection_folder(), run.judgments_folders(), run.ratings_folder()
+        counts = export_zbench(*folders, out)
     print_counts(counts)
     for what, data in (("preferences", "annotated"), ("preferences_implied_by_scores", "scored")):
         if counts.get(what):

@@ -1,13 +1,15 @@
-"""What a run left: the folders of its stages, by its manifest."""
+"""What a run left: its manifest, and through it the folders of its stages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zelo.artifacts import read_json
+from zelo.artifacts import read_json, read_table
+from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.store import RECORD
 
@@ -23,13 +25,19 @@ class FinishedRun:
     stages: Sequence[Mapping[str, Any]]  # of the manifest, in their order
 
     @classmethod
-    def at(cls, folder: Path) -> FinishedRun:
-        """The run in `folder`; `UserError` where there is none."""
-        manifest = folder / MANIFEST
-        if not manifest.is_file():
-            raise UserError(f"{folder}: no {MANIFEST}; a run folder is needed (outputs/runs/...)")
-        content = read_json(manifest, "status", "config")
-        return cls(folder, content, [s for s in content.get("stages", []) if s["complete"]])
+    def at(cls, place: Path) -> FinishedRun:
+        """The run whose folder or manifest `place` is; `UserError` where there is none."""
+        path = place if place.is_file() else place / MANIFEST
+        if not path.is_file():
+            raise UserError(
+                f"{place}: no run lies there ({MANIFEST}); a run folder is needed "
+                f"(outputs/runs/...)"
+            )
+        manifest: Any = read_json(path)
+        if not (isinstance(manifest, dict) and "status" in manifest):
+            raise UserError(f"{path}: not the manifest of a run")
+        complete = [stage for stage in manifest.get("stages", []) if stage["complete"]]
+        return cls(path.parent, manifest, complete)
 
     def has(self, stage: str) -> bool:
         """Whether the stage has run."""
@@ -49,6 +57,42 @@ class FinishedRun:
         wanted = [f for key, f in read.items() if key == name or key.startswith(f"{name}_")]
         entries = {entry["fingerprint"]: entry for entry in self.stages}
         return [there(entries[fingerprint]) for fingerprint in wanted]
+
+    def collection_folder(self) -> Path:
+        """Folder of the collection's tables: queries, documents, qrels."""
+        return self.last("load")
+
+    def ratings_folder(self) -> Path:
+        """Folder of the ratings, those of the last pass."""
+        return self.last("rate")
+
+    def judgments_folders(self) -> list[Path]:
+        """Folders of the judgments that these ratings are of, one for each round of questions."""
+        return self.inputs("rate", "judgments")
+
+    def scored_dataset(self) -> Any:
+        """The rated documents as a training set in the columns of sentence-transformers.
+
+        A row is a rated document: `query` and `document`, their texts, and `score`, the target that
+        the document's Elo became. A `datasets.Dataset` where that package is installed, as the
+        trainers of sentence-transformers take it; else a dictionary of the columns.
+        """
+        rated = read_table(self.ratings_folder(), "ratings")
+        query_ids, doc_ids, targets = (
+            rated[name].to_pylist() for name in ("query_id", "doc_id", "target")
+        )
+        queries = query_texts(self.collection_folder())
+        documents = document_texts(self.collection_folder(), set(doc_ids))
+        columns = {
+            "query": [queries[query_id] for query_id in query_ids],
+            "document": [documents[doc_id] for doc_id in doc_ids],
+            "score": targets,
+        }
+        if find_spec("datasets") is None:
+            return columns
+        from datasets import Dataset
+
+        return Dataset.from_dict(columns)
 
 
 def there(entry: Mapping[str, Any]) -> Path:

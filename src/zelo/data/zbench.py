@@ -21,7 +21,6 @@ from zelo.comparison.graphs import Cycles
 from zelo.data.lines import json_objects, text_field
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.finished_run import FinishedRun
 from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}
@@ -184,24 +183,25 @@ def read_ai_scores(
     return rows
 
 
-def export_zbench(run: Path, out: Path) -> dict[str, int]:
+def export_zbench(
+    data: Path, judgments: Sequence[Path], ratings: Path, out: Path
+) -> dict[str, int]:
     """Write what a run annotated as zbench's files: working folder and annotated lines.
+
+    `data`, `judgments` and `ratings` are the folders of the run's collection, answers and Elos.
 
     `out` gets `dataset.jsonl`, `pairs.json`, `ai_scores.json` and `annotated.jsonl`, whose scores
     are the Elos. zbench knows three judges, openai, gemini and anthropic: judges of these names go
     to their places and others to those that are free. Where a place has no answer the mean of the
     others stands there, and its thought says so; a pair without any answer is left out and counted.
     """
-    done = FinishedRun.at(run)
-    data, ratings = done.last("load"), done.last("rate")
-    folders = done.inputs("rate", "judgments")
-    judgments = pa.concat_tables([read_table(folder, "judgments") for folder in folders])
+    judged = pa.concat_tables([read_table(folder, "judgments") for folder in judgments])
     rated: dict[str, dict[str, float]] = {}
     for row in read_table(ratings, "ratings").to_pylist():
         rated.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
     queries = query_texts(data)
     documents = document_texts(data, {doc_id for elos in rated.values() for doc_id in elos})
-    pairs, left_out = scored_pairs(judgments, queries, documents)
+    pairs, left_out = scored_pairs(judged, queries, documents)
 
     def line(query_id: str, elos: Mapping[str, float] | None) -> dict[str, Any]:
         docs = [

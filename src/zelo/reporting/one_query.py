@@ -86,7 +86,7 @@ class OneQuery:
 
 def one_query(run: FinishedRun, query_id: str) -> OneQuery:
     """Gather what a run knows of a query; `UserError` where it knows none of that id."""
-    data = run.last("load")
+    data = run.collection_folder()
     this = pc.field("query_id") == query_id
     found = read_table(data, "queries", this).to_pylist()
     if not found:
@@ -94,9 +94,9 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         some = ", ".join(known.slice(0, NAMED).to_pylist())
         raise UserError(f"{query_id}: no such query; there are {len(known):,}: {some}, ...")
     ranks = ranks_of(run, query_id, this)
-    rated = read_table(run.last("rate"), "ratings", this).to_pylist() if run.has("rate") else []
+    rated = read_table(run.ratings_folder(), "ratings", this).to_pylist() if run.has("rate") else []
     elos = {row["doc_id"]: (row["elo"], row["stderr"]) for row in rated}
-    folders = run.inputs("rate", "judgments") if run.has("rate") else []
+    folders = run.judgments_folders() if run.has("rate") else []
     judged = [r for folder in folders for r in read_table(folder, "judgments", this).to_pylist()]
     asked_about = [row[side] for row in judged for side in ("doc_a", "doc_b")]
     ranked = [doc_id for ranking in ranks.values() for doc_id in ranking]
@@ -113,8 +113,10 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         for doc_id in ids
     }
     order = sorted(documents.values(), key=place)
-    vote = read_json(run.last("rate") / RECORD)["options"]["vote"] if run.has("rate") else "soft"
-    pairs = pairs_of(judged, documents, run.manifest["config"]["rating"]["model"], vote)
+    pairs = []
+    if run.has("rate"):
+        rating = read_json(run.ratings_folder() / RECORD)["options"]
+        pairs = pairs_of(judged, documents, rating["rating"]["model"], rating["vote"])
     metrics = {}
     if run.has("evaluate"):
         ndcg = this & (pc.field("metric") == "NDCG@10")

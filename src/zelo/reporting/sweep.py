@@ -12,7 +12,7 @@ import numpy as np
 from zelo.artifacts import read_json, read_table, save_figure, write_csv
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import TRAINED
-from zelo.finished_run import MANIFEST
+from zelo.finished_run import MANIFEST, FinishedRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ class Job:
     status: str  # done, failed, interrupted, running
     error: str | None
     numbers: dict[str, float]  # of metrics.json
-    evaluated: Path | None  # output of the stage `evaluate`
+    evaluated: Path | None  # folder of its last stage `evaluate`, which may be gone
 
     @property
     def name(self) -> str:
@@ -79,19 +79,18 @@ def in_order(path: Path) -> tuple[int, str]:
 
 def read_job(folder: Path) -> Job:
     """One run."""
-    manifest = read_json(folder / MANIFEST)
+    run = FinishedRun.at(folder)
     metrics = folder / "metrics.json"
-    stages = {stage["stage"]: stage for stage in manifest.get("stages", [])}
-    evaluated = stages.get("evaluate", {})
-    words = [word.lstrip("+").partition("=") for word in manifest.get("overrides", [])]
+    evaluated = [Path(stage["path"]) for stage in run.stages if stage["stage"] == "evaluate"]
+    words = [word.lstrip("+").partition("=") for word in run.manifest.get("overrides", [])]
     overrides = {key: value for key, _, value in words}  # `~key` takes something away: no value
     return Job(
         folder,
         overrides,
-        manifest["status"],
-        manifest.get("error"),
+        run.manifest["status"],
+        run.manifest.get("error"),
         read_json(metrics) if metrics.is_file() else {},
-        Path(evaluated["path"]) if evaluated.get("complete") else None,
+        evaluated[-1] if evaluated else None,
     )
 
 

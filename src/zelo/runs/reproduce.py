@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from zelo.artifacts import read_json
 from zelo.errors import UserError
-from zelo.finished_run import MANIFEST
+from zelo.finished_run import MANIFEST, FinishedRun
 from zelo.runs.run_folder import execute
 
 TOLD = ("report",)  # stages whose output tells how long the others took
@@ -67,7 +67,7 @@ def reproduce(run: Path, home: Path, trusted: bool = False) -> Reproduction:
     there is no manifest of a run that is done, or `home` is not empty, or the manifest asks for
     more than a stranger's may, unless it is `trusted`.
     """
-    manifest = read_manifest(run)
+    manifest = manifest_of_done(run)
     if home.exists() and any(home.iterdir()):
         raise UserError(f"{home}: not empty; name another with home=FOLDER")
     if not trusted:
@@ -124,19 +124,19 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
-    """The manifest of a run that is done."""
-    path = run if run.is_file() else run / MANIFEST
-    if not path.is_file():
-        raise UserError(f"{run}: no run lies there ({MANIFEST})")
-    manifest: Any = read_json(path)
-    if not (isinstance(manifest, dict) and "status" in manifest):
-        raise UserError(f"{path}: not the manifest of a run")
-    if manifest["status"] != "done":
+def manifest_of_done(place: Path) -> Mapping[str, Any]:
+    """The manifest of a run; `UserError` where the run is not done, or its manifest not whole."""
+    run = FinishedRun.at(place)
+    path = place if place.is_file() else place / MANIFEST
+    if run.manifest["status"] != "done":
         raise UserError(
-            f"{path}: the run is {manifest['status']}; only one that is done can be compared with"
+            f"{path}: the run is {run.manifest['status']}; only one that is done can be compared "
+            f"with"
         )
-    return read_json(path, "config", "stages", "packages", "code")  # type: ignore[no-any-return]
+    missing = [key for key in ("config", "stages", "packages", "code") if key not in run.manifest]
+    if missing:
+        raise UserError(f"{path}: damaged, no {', '.join(missing)} in it")
+    return run.manifest
 
 
 def copy_ledger(path: Path, target: Path) -> None:

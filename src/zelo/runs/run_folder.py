@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
 from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
 from zelo.run_config import STAGE_NAMES, Run
-from zelo.store import Artifact, Store, Used
+from zelo.store import RECORD, Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.trainable import MODEL
 from zelo.versions import code_version, package_versions
 
 OUTPUTS = ("report.html", "metrics.json", "runs", MODEL)  # what is copied out of the store
+LINKED = "judgments*", "*_judgments", "ratings"  # names of what is linked to
 
 
 def execute(
@@ -102,14 +104,15 @@ def _execute(
         tracker=run.logger, folder=folder, config=json.dumps(describe(run)), group=group
     )
     try:
-        made = run_stages(run, store, tracking, manifest["overrides"])
-        whole = {name: artifact.path for name, artifact in made.items() if artifact.complete}
+        artifacts = run_stages(run, store, tracking, manifest["overrides"])
+        whole = {name: artifact.path for name, artifact in artifacts.items() if artifact.complete}
         passed = passes(whole, run.evaluation.resamples, run.seed)
-        numbers = summary(made["metrics"]) | pass_summary(passed)
+        numbers = summary(artifacts["metrics"]) | pass_summary(passed)
         manifest["results"] = numbers
         with writing_below(folder):
-            copy_out(made, numbers, folder)
-        tracking.finish(Outcome(store.used, numbers, made))
+            copy_out(artifacts, numbers, folder)
+            link_tables(artifacts, folder)
+        tracking.finish(Outcome(store.used, numbers, artifacts))
         status = "done"
     except Exception as error:
         manifest["error"] = str(error) if isinstance(error, UserError) else repr(error)
@@ -124,11 +127,11 @@ def _execute(
         with suppress(UserError) if status != "done" else nullcontext():  # what came first is said
             write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
     print_cost(store.used, time.monotonic() - began)
-    if made["metrics"].complete:
-        print_results(made["metrics"])
+    if artifacts["metrics"].complete:
+        print_results(artifacts["metrics"])
     print_passes(passed)
-    print_paths(made, folder)
-    return ndcg_of_trained(made["metrics"])
+    print_paths(artifacts, folder)
+    return ndcg_of_trained(artifacts["metrics"])
 
 
 def clear(folder: Path, config: Any) -> None:
@@ -140,11 +143,19 @@ def clear(folder: Path, config: Any) -> None:
         return  # there was none, or it came to nothing
     if before == json.loads(json.dumps(config)):
         return
-    left = [path for name in OUTPUTS if (path := folder / name).exists()]
+    left = [path for name in OUTPUTS if (path := folder / name).exists()] + linked_tables(folder)
     if left:
         say(f"{shorter(folder)}: what a run of another configuration left there is replaced")
     for path in left:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def stages_and_cost(used: list[Used]) -> dict[str, Any]:
@@ -169,25 +180,53 @@ def stages_and_cost(used: list[Used]) -> dict[str, Any]:
     return {"stages": stages}
 
 
-def copy_out(made: dict[str, Artifact], numbers: dict[str, float], folder: Path) -> None:
+def copy_out(artifacts: dict[str, Artifact], numbers: dict[str, float], folder: Path) -> None:
     """Copy report, model with its card, metrics and TREC runs from the store into `folder`."""
-    if made["trained"].complete:
-        shutil.copytree(made["trained"].path / MODEL, folder / MODEL, dirs_exist_ok=True)
-    if made["metrics"].complete:
+    if artifacts["trained"].complete:
+        shutil.copytree(artifacts["trained"].path / MODEL, folder / MODEL, dirs_exist_ok=True)
+    if artifacts["metrics"].complete:
         write_json(folder / "metrics.json", numbers)
-        shutil.copytree(made["metrics"].path / "runs", folder / "runs", dirs_exist_ok=True)
-    if made["report"].complete:
-        shutil.copy(made["report"].path / "report.html", folder)
-        if made["trained"].complete:
-            shutil.copy(made["report"].path / "README.md", folder / MODEL)
+        shutil.copytree(artifacts["metrics"].path / "runs", folder / "runs", dirs_exist_ok=True)
+    if artifacts["report"].complete:
+        shutil.copy(artifacts["report"].path / "report.html", folder)
+        if artifacts["trained"].complete:
+            shutil.copy(artifacts["report"].path / "README.md", folder / MODEL)
 
 
-def print_paths(made: dict[str, Artifact], folder: Path) -> None:
+def link_tables(artifacts: Mapping[str, Artifact], folder: Path) -> None:
+    """Put links to the ratings, and to the judgments that were made for them, into `folder`.
+
+    Links are relative, so that runs and store can be moved together. Where the file system has
+    none, the tables are copied.
+    """
+    for left in linked_tables(folder):
+        remove(left)
+    tables = {"ratings": artifacts["ratings"]}
+    for name, artifact in artifacts.items():
+        if artifact.stage == "judge":
+            tables[name if "judgments" in name else f"{name}_judgments"] = artifact
+    for name, artifact in tables.items():
+        if not artifact.complete:
+            continue
+        try:
+            there = os.path.relpath(artifact.path.resolve(), folder.resolve())
+            (folder / name).symlink_to(there, target_is_directory=True)
+        except (OSError, ValueError):  # ValueError: it lies on another drive
+            shutil.copytree(artifact.path, folder / name)
+
+
+def linked_tables(folder: Path) -> list[Path]:
+    """What `link_tables` has put into `folder`, and nothing of the user's."""
+    named = [path for name in LINKED for path in folder.glob(name)]
+    return [path for path in named if path.is_symlink() or (path / RECORD).is_file()]
+
+
+def print_paths(artifacts: dict[str, Artifact], folder: Path) -> None:
     """Say where the report, the model and the run folder are."""
     short = shorter(folder)
     rows = [("report", "report.html", "report"), ("trained", MODEL, "model")]
     for key, name, title in rows:
-        if made[key].complete:
+        if artifacts[key].complete:
             print(f"{title:>10}  {short / name}")
     print(f"{'run folder':>10}  {short}", flush=True)
 
