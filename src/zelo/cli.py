@@ -1,4 +1,4 @@
-"""The `zelo` command."""
+"""The `zelo` command: what its words mean, and how it ends."""
 
 from __future__ import annotations
 
@@ -7,22 +7,51 @@ import os
 import shlex
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import zelo
+from zelo import commands
 from zelo.errors import UserError, crashed, of_the_system
-from zelo.launch import GOES_ON, composed, run
-from zelo.usage import HELP, RATE_HELP
+from zelo.launch import GOES_ON
+
+NOTHING = "nothing was written"
+
+EXAMPLES = """\
+examples:
+  zelo run experiment=quickstart                built-in data, an embedding model, minutes
+  zelo run experiment=quickstart_reranker       the same with a cross-encoder
+  zelo run data=beir data.path=FOLDER           your own queries and documents
+  zelo run -m GROUP=OPTION,OPTION KEY=VALUE     a sweep over all combinations
+  zelo run stages=[rate,train]                  some stages only
+  zelo run --cfg job                            print a configuration without running it
+
+zelo COMMAND --help is about each; zelo run --help has all groups and options.
+"""
+
+ROWS_TO_RATE = """\
+A row of FILE, Parquet or JSON lines, is one comparison: query_id, doc_a, doc_b and either
+p in [0, 1], the preference for doc_a, or score in [-1, 1], -1 for doc_a; null is no answer.
+weight and judge are read where they are given; doc_a is the document that was shown first.
+ratings.parquet, fits.parquet and judges.parquet are written to FILE's name + .ratings.
+
+options:
+  out=FOLDER                 where the tables go
+  vote=soft|sign             whether the strength of an answer counts
+  rating=thurstone|bradley_terry
+  rating.prior=0.05          precision of the Gaussian prior on an Elo
+  rating.target=centred      centred, cdf or minmax: the training target
+  rating.joint_judges=true   fit each judge's position bias and discrimination as well
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 done, 1 a bug, 2 a mistake that the user can mend, 130
-    interrupted."""
+    """Run the command and exit: 0 done, 1 a bug, or a run that came out otherwise, 2 a mistake that
+    the user can mend, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
@@ -31,16 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+    when_interrupted = NOTHING
     try:
         try:
-            dispatch(words)
+            given = parsed(words or ["--help"])
+            when_interrupted = given.when_interrupted
+            sys.exit(given.command(given) or 0)
         finally:
             sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # its reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {NOTHING}", file=sys.stderr)
+        print(f"\ninterrupted; {when_interrupted}", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         print(f"error: {of_the_system(error)}", file=sys.stderr)
@@ -51,343 +86,194 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def dispatch(arguments: list[str]) -> None:
-    """Run the command that the words name."""
-    match arguments:
-        case ["run", *rest]:
-            sys.exit(run(rest))
-        case [
-            "plan" | "evaluate" | "audit" | "data" | "compare" | "table" | "reproduce",
-            *rest,
-        ] if rest and rest[-1] in ("--help", "-h"):
-            print(HELP, end="")
-        case ["rate", file, *rest] if not file.startswith("-"):
-            sys.exit(rate(file, rest))
-        case ["rate", *_]:
-            print(RATE_HELP, end="")
-        case ["plan", *rest]:
-            sys.exit(plan(rest))
-        case ["evaluate", *rest]:
-            sys.exit(evaluate(rest))
-        case ["compare", *rest] if any(word.startswith("qrels=") for word in rest):
-            sys.exit(compare(rest))
-        case ["compare", *rest] if rest and not rest[0].startswith("-"):
-            sys.exit(compare_sweeps(rest))
-        case ["compare", *_]:
-            print(
-                "usage: zelo compare SWEEP ... [metric=zelo/NDCG@10,...] [csv=FILE] "
-                "[plot=FILE.png]\n       zelo compare RUN RUN ... qrels=FILE [order=rank|score] "
-                "[plot=FILE.png]",
-                file=sys.stderr,
-            )
-            sys.exit(2)
-        case ["table", *rest] if rest and not rest[0].startswith("-"):
-            sys.exit(table(rest))
-        case ["table", *_]:
-            print(
-                "usage: zelo table FOLDER FOLDER ... [baseline=SYSTEM] [metric=NDCG@10] "
-                "[csv=FILE]", file=sys.stderr
+class CommandParser(ArgumentParser):
+    """The words of one command. A mistake in them is a `UserError`.
+
+    Where Hydra configures the command, its words are kept as `overrides`, as they are: they may
+    look like options (`-m`) or mean something to Hydra alone (`~key`, `+key=value`). In front of
+    them there may be a `file`. Options of other commands can be written `key=value` as well.
+    """
+
+    def __init__(self, configured: bool = False, file: str | None = None, **settings: Any) -> None:
+        form = partial(RawDescriptionHelpFormatter, max_help_position=28)
+        super().__init__(allow_abbrev=False, formatter_class=form, **settings)
+        self.configured, self.file = configured, file
+        self.settings: list[str] = []
+        if file is not None:
+            self.add_argument("file", metavar=file)
+        if configured:
+            self.add_argument(
+                "overrides", nargs="*", metavar="GROUP=OPTION | KEY=VALUE",
+                help="`zelo run --help` has the groups and options of a run",
             )  # fmt: skip
-            sys.exit(2)
-        case ["rerank", *rest]:
-            sys.exit(rerank(rest))
-        case ["audit", log, *rest] if not log.startswith("-") and "=" not in log:
-            sys.exit(audit(log, rest))
-        case ["audit", *_]:
-            print("usage: zelo audit LOG.jsonl [judge=OPTION] [KEY=VALUE ...]", file=sys.stderr)
-            sys.exit(2)
-        case ["data", "describe", *rest]:
-            sys.exit(describe_data(rest))
-        case ["import" | "export" as command, place, out] if out.startswith("out="):
-            sys.exit(convert(command, Path(place), Path(out.removeprefix("out="))))
-        case ["import" | "export" as command, *_]:
-            print(f"usage: zelo {command} {CONVERT[command]} out=FOLDER", file=sys.stderr)
-            sys.exit(2)
-        case ["reproduce", place, *rest] if not place.startswith("-") and homes(rest):
-            sys.exit(reproduce(Path(place), homes(rest)[0], TRUSTED in rest))
-        case ["reproduce", *_]:
-            print("usage: zelo reproduce RUN|MANIFEST [home=FOLDER] [trust=true]", file=sys.stderr)
-            sys.exit(2)
-        case ["inspect", *rest]:
-            sys.exit(inspect(rest))
-        case ["publish", place, repo, *rest] if repo.startswith("repo=") and rest in PRIVATE:
-            sys.exit(publish(Path(place), repo.removeprefix("repo="), PRIVATE.index(rest) < 2))
-        case ["publish", *_]:
-            usage = "usage: zelo publish RUN|MODEL repo=OWNER/NAME [private=true|false]"
-            print(usage, file=sys.stderr)
-            sys.exit(2)
-        case ["--version"]:
-            print(f"zelo {zelo.__version__}")
-        case [] | ["--help"] | ["-h"]:
-            print(HELP, end="")
-        case [unknown, *_]:
-            print(f"error: {unknown}: no such command; see zelo --help", file=sys.stderr)
-            sys.exit(2)
+
+    def add_setting(self, name: str, **settings: Any) -> None:
+        """Add the option `--name VALUE`, which can be written `name=VALUE`."""
+        self.add_argument(f"--{name}", **settings)
+        self.settings.append(name)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None
+    ) -> tuple[Namespace, list[str]]:
+        """Read the words behind the command's name."""
+        words, given = list(args or []), namespace or Namespace()
+        if not self.configured:
+            # Settings first: they may stand between two paths.
+            words.sort(key=lambda word: not self.sets_option(word))
+            return super().parse_known_args([self.spelt_out(word) for word in words], given)
+        if self.add_help and words[-1:] in (["-h"], ["--help"]):
+            self.print_help()
+            self.exit()
+        if self.file is not None:
+            if not words or words[0].startswith("-") or is_setting(words[0]):
+                self.error(f"{self.file} is missing")
+            given.file = words.pop(0)
+        given.overrides = words
+        for name in ("command", "when_interrupted"):
+            setattr(given, name, self.get_default(name))
+        return given, []
+
+    def spelt_out(self, word: str) -> str:
+        """`--key=value` for `key=value`; `UserError` where there is no such option."""
+        if not self.sets_option(word):
+            return word
+        key = word.partition("=")[0]
+        if key not in self.settings:
+            raise UserError(f"{key}: no such option; there are {', '.join(self.settings)}")
+        return f"--{word}"
+
+    def sets_option(self, word: str) -> bool:
+        """Whether a word is `key=value`, and this command has options that are written so."""
+        return bool(self.settings) and word.partition("=")[0].isidentifier() and is_setting(word)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UserError`."""
+        raise UserError(f"{message}; {' '.join(self.format_usage().split())}")
 
 
-def exit_status(interrupted: str) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
-    """Make a command return its exit status, and say of a mistake or an interruption a line."""
-
-    def decorate(command: Callable[..., int | None]) -> Callable[..., int]:
-        @wraps(command)
-        def run(*arguments: Any) -> int:
-            try:
-                return command(*arguments) or 0
-            except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
-            except KeyboardInterrupt:
-                print(f"\ninterrupted; {interrupted}", file=sys.stderr)
-                return 130
-
-        return run
-
-    return decorate
+def is_setting(word: str) -> bool:
+    """Whether a word sets an option, and names no file."""
+    return "=" in word and not Path(word).exists()
 
 
-NOTHING = "nothing was written"
+def parsed(words: Sequence[str]) -> Namespace:
+    """What the words of the command say: what to call (`command`), and with what.
 
-
-@exit_status(NOTHING)
-def rate(file: str, overrides: Sequence[str]) -> None:
-    """Rate a file of comparisons."""
-    from zelo.rating.rate_file import judges_as_text
-
-    out, counts = composed("rate", overrides, file=file).run()
-    print_counts(counts)
-    print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
-
-
-@exit_status(NOTHING)
-def plan(overrides: Sequence[str]) -> None:
-    """Print what a configuration will ask, cost and take."""
-    from zelo.runs.plan import plan as make_plan
-    from zelo.runs.show_plan import show
-
-    configured = composed("config", overrides)
-    show(configured, make_plan(configured))
-
-
-@exit_status(GOES_ON)
-def evaluate(overrides: Sequence[str]) -> None:
-    """Compare rerankers."""
-    from zelo.progress import say
-    from zelo.reporting.results import print_evaluation
-
-    print_evaluation(composed("evaluate", overrides).run(say))
-
-
-@exit_status(GOES_ON)
-def audit(log: str, overrides: Sequence[str]) -> None:
-    """Audit the log of a live system."""
-    from zelo.evaluation.audit import show
-    from zelo.progress import say
-
-    out, found = composed("audit", overrides, **{"data.path": log}).run(say)
-    show(found)
-    print(f"\n{out}/audit.json")
-
-
-@exit_status(NOTHING)
-def compare(words: Sequence[str]) -> None:
-    """Compare TREC runs."""
-    from zelo.evaluation.compare_runs import compare_runs, draw
-    from zelo.reporting.results import print_systems
-
-    options, paths = options_and_paths(words, ("qrels=", "plot=", "order="))
-    order = options.get("order")
-    found, tests, values = compare_runs(paths, Path(options["qrels"]), order=order)
-    queries = len(next(iter(values.values())))
-    print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
-    if "plot" in options:
-        draw(values, "NDCG@10", Path(options["plot"]))
-
-
-@exit_status(NOTHING)
-def compare_sweeps(words: Sequence[str]) -> None:
-    """Put the runs of sweeps side by side."""
-    from zelo.reporting.sweep import (
-        MEASURES,
-        draw,
-        failures,
-        print_jobs,
-        read_jobs,
-        rows,
-        write_sweep,
+    Raises `UserError`.
+    """
+    parser = CommandParser(
+        prog="zelo",
+        description="Train rerankers and embedding models without labels.",
+        epilog=EXAMPLES,
     )
+    parser.add_argument("--version", action="version", version=f"zelo {zelo.__version__}")
+    group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    options, folders = options_and_paths(words, ("metric=", "csv=", "plot="))
-    jobs = read_jobs(folders)
-    found = rows(jobs, options["metric"].split(",") if "metric" in options else MEASURES)
-    print_jobs(found)
-    for line in failures(jobs):
-        print(f"! left out: {line}")
-    if "csv" in options:
-        write_sweep(Path(options["csv"]), found)
-    if "plot" in options:
-        draw(Path(options["plot"]), found)
+    def command(
+        name: str,
+        call: Callable[[Namespace], int | None],
+        summary: str,
+        when_interrupted: str = NOTHING,
+        within: Any = group,
+        **settings: Any,
+    ) -> CommandParser:
+        made: CommandParser = within.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", **settings
+        )
+        made.set_defaults(command=call, when_interrupted=when_interrupted)
+        return made
 
-
-def options_and_paths(
-    words: Sequence[str], options: tuple[str, ...]
-) -> tuple[dict[str, str], list[Path]]:
-    """What `options` (each with its =) are set to, and the other words as paths."""
-    return (
-        dict(word.split("=", 1) for word in words if word.startswith(options)),
-        [Path(word) for word in words if not word.startswith(options)],
+    command(
+        "run", commands.run, "run every stage that has not run yet; -m sweeps over options",
+        GOES_ON, configured=True, add_help=False,
+    )  # fmt: skip
+    command(
+        "plan", commands.plan, "what a run will ask, cost and take; calls nothing", configured=True
     )
-
-
-@exit_status(NOTHING)
-def table(words: Sequence[str]) -> None:
-    """Put what `zelo evaluate` found on several collections together."""
-    from zelo.evaluation.macro_average import (
-        against_baseline,
-        read_evaluations,
-        rows,
-        unlike,
-        write_csv,
+    command(
+        "evaluate", commands.evaluate, "rerankers side by side on one collection", GOES_ON,
+        configured=True, epilog="example:\n  zelo evaluate data=scifact reranker=[start,zelo]",
+    )  # fmt: skip
+    compare = command(
+        "compare", commands.compare, "runs of sweeps side by side, or TREC runs by labels"
     )
-    from zelo.reporting.results import print_collections
-
-    options = {"metric": "NDCG@10", "baseline": "", "csv": ""}
-    folders = []
-    for word in words:
-        key, is_option, value = word.partition("=")
-        if not is_option or Path(word).is_dir():
-            folders.append(Path(word))
-        elif key in options:
-            options[key] = value
-        else:
-            raise UserError(f"{key}: no such option; there are metric, baseline and csv")
-    if not folders:
-        raise UserError("table: name at least one folder of zelo evaluate")
-    evaluated = read_evaluations(folders, options["metric"])
-    baseline = options["baseline"] or evaluated[0].how["first_stage"]
-    found = rows(evaluated)
-    print_collections(options["metric"], baseline, found, against_baseline(evaluated, baseline))
-    for line in unlike(evaluated):
-        print(f"! {line}")
-    if options["csv"]:
-        write_csv(Path(options["csv"]), found)
-
-
-@exit_status(NOTHING)
-def rerank(words: Sequence[str]) -> None:
-    """Order the documents of a file."""
-    import argparse
-    import json
-
-    parser = argparse.ArgumentParser(
-        "zelo rerank", description="Order documents by a model; ranked JSON lines come out."
+    compare.add_argument("paths", nargs="+", metavar="PATH", help="sweeps and runs, or TREC runs")
+    compare.add_setting("qrels", metavar="FILE", help="labels: the paths are TREC runs")
+    compare.add_setting("order", metavar="rank|score", help="what orders the lines of a TREC run")
+    compare.add_setting("metric", metavar="NAME,...", help="measures of a sweep: zelo/NDCG@10")
+    compare.add_setting("csv", metavar="FILE", help="write the table of a sweep")
+    compare.add_setting("plot", metavar="FILE.png", help="draw it")
+    table = command(
+        "table", commands.table, "evaluations of several collections, by domain and on average"
     )
-    parser.add_argument(
+    table.add_argument("folders", nargs="*", metavar="FOLDER", help="of zelo evaluate")
+    table.add_setting(
+        "baseline", default="", metavar="SYSTEM", help="the first stage, if not named"
+    )
+    table.add_setting("metric", default="NDCG@10", metavar="NAME", help="%(default)s")
+    table.add_setting("csv", default="", metavar="FILE", help="write the table")
+    rerank = command("rerank", commands.rerank, "order documents by a model, as JSON lines")
+    rerank.add_argument(
         "--model", type=Path, required=True, help="folder of a reranker or embedding model"
     )
-    parser.add_argument("--query", required=True)
-    parser.add_argument("--top", type=int, help="so many, the best")
-    parser.add_argument("file", help="a document per line, or JSON lines with a text; - for stdin")
-    given = parser.parse_args(words)
-    from zelo.models.rerank_file import rerank_file
-
-    for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
-        print(json.dumps(row, ensure_ascii=False))
-
-
-@exit_status(NOTHING)
-def describe_data(overrides: Sequence[str]) -> None:
-    """Print what a collection holds."""
-    from zelo.data.describe import describe, show
-
-    show(describe(composed("config", overrides).data))
-
-
-CONVERT = {"import": "FILE|FOLDER", "export": "RUN"}
-
-
-@exit_status(NOTHING)
-def convert(command: str, place: Path, out: Path) -> None:
-    """Read or write zbench's files."""
-    from zelo.data.zbench import export_zbench, import_zbench
-    from zelo.finished_run import FinishedRun
-
-    if command == "import":
-        counts = import_zbench(place, out)
-    else:
-        run = FinishedRun.at(place)
-        folders = run.collection_folder(), run.judgments_folders(), run.ratings_folder()
-        counts = export_zbench(*folders, out)
-    print_counts(counts)
-    for what, data in (("preferences", "annotated"), ("preferences_implied_by_scores", "scored")):
-        if counts.get(what):
-            stages = "stages=[load,retrieve,compare,judge,rate,train]"
-            print(f"\nrate it and train on it:\n  zelo run data={data} data.path={out} {stages}")
-
-
-TRUSTED = "trust=true"
-
-
-def homes(words: Sequence[str]) -> list[Path]:
-    """Where a reproduction goes: what `home=FOLDER` says, or a folder named by the time; none where
-    the words say something else."""
-    match [word for word in words if word != TRUSTED]:
-        case []:
-            return [Path("outputs") / "reproductions" / time.strftime("%Y-%m-%d_%H-%M-%S")]
-        case [word] if word.startswith("home="):
-            return [Path(word.removeprefix("home=")).expanduser()]
-        case _:
-            return []
-
-
-@exit_status("another home=FOLDER begins anew")
-def reproduce(place: Path, home: Path, trusted: bool) -> int:
-    """Run again what a manifest describes; 0 the same, 1 something differs."""
-    from zelo.runs.reproduce import reproduce as again
-
-    found = again(place, home, trusted)
-    print("\nthen and now:")
-    for line in (*map(str, found.stages), *found.numbers):
-        print(f"  {line}")
-    for line in found.surroundings:
-        print(f"  ! {line}")
-    print("the same, bit for bit" if found.same else "not the same")
-    return 0 if found.same else 1
-
-
-@exit_status(NOTHING)
-def inspect(words: Sequence[str]) -> None:
-    """Print what a run knows of a query."""
-    import argparse
-
-    parser = argparse.ArgumentParser(
-        "zelo inspect", description="One query's documents, comparisons, and what judges said."
+    rerank.add_argument("--query", required=True)
+    rerank.add_argument("--top", type=int, help="so many, the best")
+    rerank.add_argument(
+        "file", metavar="FILE", help="a document per line, or JSON lines with a text; - for stdin"
     )
-    parser.add_argument("run", type=Path, help="a run folder (outputs/runs/...)")
-    parser.add_argument("--query", required=True, help="id of the query")
-    parser.add_argument("--documents", type=int, default=20, help="so many, the best; 0: all")
-    parser.add_argument(
+    command(
+        "audit", commands.audit, "how good a live system's results are", GOES_ON,
+        configured=True, file="LOG.jsonl",
+    )  # fmt: skip
+    data = group.add_parser("data", help="what a collection holds, and what looks wrong")
+    command(
+        "describe", commands.describe_data, "what a collection holds, and what looks wrong",
+        within=data.add_subparsers(metavar="COMMAND", required=True), configured=True,
+    )  # fmt: skip
+    command(
+        "rate", commands.rate, "Elos of a Parquet or JSONL file of comparisons",
+        configured=True, file="FILE", epilog=ROWS_TO_RATE,
+    )  # fmt: skip
+    inspect = command(
+        "inspect", commands.inspect, "one query's documents, comparisons, and what judges said"
+    )
+    inspect.add_argument("run", type=Path, metavar="RUN", help="a run folder (outputs/runs/...)")
+    inspect.add_argument("--query", required=True, metavar="ID", help="id of the query")
+    inspect.add_argument("--documents", type=int, default=20, help="so many, the best; 0: all")
+    inspect.add_argument(
         "--comparisons", type=int, default=10, help="so many, the most surprising; 0: all"
     )
-    given = parser.parse_args(words)
-    from zelo.finished_run import FinishedRun
-    from zelo.reporting.one_query import one_query, show
-
-    found = one_query(FinishedRun.at(given.run.expanduser()), given.query)
-    show(found, given.documents or None, given.comparisons or None)
-
-
-PRIVATE: list[list[str]] = [[], ["private=true"], ["private=false"]]  # unless said otherwise
-
-
-@exit_status("the same command uploads what is missing")
-def publish(place: Path, repo: str, private: bool) -> None:
-    """Upload a model."""
-    from zelo.models.publish import publish as upload
-
-    print(upload(place, repo, private))
-
-
-def print_counts(counts: Mapping[str, int]) -> None:
-    """What was counted, a line each."""
-    for what, number in counts.items():
-        print(f"{number:>12,}  {what.replace('_', ' ')}")
+    reproduce = command(
+        "reproduce", commands.reproduce, "run a manifest again and say what differs",
+        "another home=FOLDER begins anew",
+    )  # fmt: skip
+    reproduce.add_argument("run", type=Path, metavar="RUN|MANIFEST")
+    reproduce.add_setting(
+        "home", type=Path, metavar="FOLDER", help="an empty one; else by the time"
+    )
+    reproduce.add_setting(
+        "trust", choices=("true", "false"), default="false",
+        help="whether a manifest may name addresses, environment and code of others",
+    )  # fmt: skip
+    publish = command(
+        "publish", commands.publish, "put a trained model on the Hugging Face Hub",
+        "the same command uploads what is missing",
+    )  # fmt: skip
+    publish.add_argument("place", type=Path, metavar="RUN|MODEL")
+    publish.add_setting("repo", required=True, metavar="OWNER/NAME")
+    publish.add_setting("private", choices=("true", "false"), default="true", help="%(default)s")
+    for name, call, place, summary in (
+        (
+            "import",
+            commands.import_zbench,
+            "FILE|FOLDER",
+            "zbench's data or annotation, as BEIR",
+        ),
+        ("export", commands.export_zbench, "RUN", "what a run annotated, as zbench's files"),
+    ):
+        zbench = command(name, call, summary)
+        zbench.add_argument("place", type=Path, metavar=place)
+        zbench.add_setting("out", type=Path, required=True, metavar="FOLDER")
+    if words and not words[0].startswith("-") and words[0] not in group.choices:
+        raise UserError(f"{words[0]}: no such command; see zelo --help")
+    return parser.parse_args(words)

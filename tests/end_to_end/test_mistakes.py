@@ -164,13 +164,6 @@ def test_a_collection_without_queries_says_what_can_be_done(
     assert "a coming release will write queries" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["plan"], ["evaluate"], ["data", "describe"], ["compare"]])
-def test_help_is_had_where_it_is_asked_for(cli: Cli, command: list[str]) -> None:
-    done = cli(*command, "--help")
-    assert done.returncode == 0, done.stderr
-    assert f"zelo {' '.join(command)} " in done.stdout
-
-
 @pytest.mark.parametrize("word", ["home=~/out", "home='~/out'"])
 def test_a_home_is_found_whatever_the_shell(
     cli: Cli, tmp_path: Path, beir_folder: Path, word: str

@@ -1,0 +1,202 @@
+"""What each command of `zelo` does with the words that it was given, as `cli.py` read them.
+
+Mistakes are raised as `UserError`; what a command needs is imported when it is called.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+
+from zelo import launch
+from zelo.errors import UserError
+from zelo.launch import composed
+
+
+def run(given: Namespace) -> int:
+    """Run a configuration, or a sweep over several."""
+    return launch.run(given.overrides)
+
+
+def rate(given: Namespace) -> None:
+    """Rate a file of comparisons."""
+    from zelo.rating.rate_file import judges_as_text
+
+    out, counts = composed("rate", given.overrides, file=given.file).run()
+    print_counts(counts)
+    print(f"\n{judges_as_text(out)}\n\n{out}/ratings.parquet")
+
+
+def plan(given: Namespace) -> None:
+    """Print what a configuration will ask, cost and take."""
+    from zelo.runs.plan import plan as make_plan
+    from zelo.runs.show_plan import show
+
+    configured = composed("config", given.overrides)
+    show(configured, make_plan(configured))
+
+
+def evaluate(given: Namespace) -> None:
+    """Compare rerankers."""
+    from zelo.progress import say
+    from zelo.reporting.results import print_evaluation
+
+    print_evaluation(composed("evaluate", given.overrides).run(say))
+
+
+def audit(given: Namespace) -> None:
+    """Audit the log of a live system."""
+    from zelo.evaluation.audit import show
+    from zelo.progress import say
+
+    out, found = composed("audit", given.overrides, **{"data.path": given.file}).run(say)
+    show(found)
+    print(f"\n{out}/audit.json")
+
+
+def compare(given: Namespace) -> None:
+    """Put the runs of sweeps side by side, or TREC runs where there are labels."""
+    paths = [Path(path) for path in given.paths]
+    if given.qrels is None:
+        compare_sweeps(paths, given)
+    else:
+        compare_trec_runs(paths, given)
+
+
+def compare_trec_runs(paths: list[Path], given: Namespace) -> None:
+    """Compare TREC runs."""
+    from zelo.evaluation.compare_runs import compare_runs, draw
+    from zelo.reporting.results import print_systems
+
+    found, tests, values = compare_runs(paths, Path(given.qrels), order=given.order)
+    queries = len(next(iter(values.values())))
+    print_systems(f"{queries} queries, mean and 95 % interval", found, tests)
+    if given.plot:
+        draw(values, "NDCG@10", Path(given.plot))
+
+
+def compare_sweeps(folders: list[Path], given: Namespace) -> None:
+    """Put the runs of sweeps side by side."""
+    from zelo.reporting.sweep import (
+        MEASURES,
+        draw,
+        failures,
+        print_jobs,
+        read_jobs,
+        rows,
+        write_sweep,
+    )
+
+    jobs = read_jobs(folders)
+    found = rows(jobs, given.metric.split(",") if given.metric else MEASURES)
+    print_jobs(found)
+    for line in failures(jobs):
+        print(f"! left out: {line}")
+    if given.csv:
+        write_sweep(Path(given.csv), found)
+    if given.plot:
+        draw(Path(given.plot), found)
+
+
+def table(given: Namespace) -> None:
+    """Put what `zelo evaluate` found on several collections together."""
+    from zelo.evaluation.macro_average import (
+        against_baseline,
+        read_evaluations,
+        rows,
+        unlike,
+        write_csv,
+    )
+    from zelo.reporting.results import print_collections
+
+    if not given.folders:
+        raise UserError("table: name at least one folder of zelo evaluate")
+    evaluated = read_evaluations([Path(folder) for folder in given.folders], given.metric)
+    baseline = given.baseline or evaluated[0].how["first_stage"]
+    found = rows(evaluated)
+    print_collections(given.metric, baseline, found, against_baseline(evaluated, baseline))
+    for line in unlike(evaluated):
+        print(f"! {line}")
+    if given.csv:
+        write_csv(Path(given.csv), found)
+
+
+def rerank(given: Namespace) -> None:
+    """Order the documents of a file."""
+    import json
+
+    from zelo.models.rerank_file import rerank_file
+
+    for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
+        print(json.dumps(row, ensure_ascii=False))
+
+
+def describe_data(given: Namespace) -> None:
+    """Print what a collection holds."""
+    from zelo.data.describe import describe, show
+
+    show(describe(composed("config", given.overrides).data))
+
+
+def import_zbench(given: Namespace) -> None:
+    """Read zbench's files as a collection."""
+    from zelo.data import zbench
+
+    counts = zbench.import_zbench(given.place, given.out)
+    print_counts(counts)
+    for what, data in (("preferences", "annotated"), ("preferences_implied_by_scores", "scored")):
+        if counts.get(what):
+            stages = "stages=[load,retrieve,compare,judge,rate,train]"
+            print(
+                f"\nrate it and train on it:\n  zelo run data={data} data.path={given.out} {stages}"
+            )
+
+
+def export_zbench(given: Namespace) -> None:
+    """Write what a run annotated as zbench's files."""
+    from zelo.data import zbench
+    from zelo.finished_run import FinishedRun
+
+    run = FinishedRun.at(given.place)
+    folders = run.collection_folder(), run.judgments_folders(), run.ratings_folder()
+    print_counts(zbench.export_zbench(*folders, given.out))
+
+
+def reproduce(given: Namespace) -> int:
+    """Run again what a manifest describes; 0 the same, 1 something differs."""
+    from zelo.runs.reproduce import reproduce as again
+
+    home = given.home and given.home.expanduser()
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    found = again(given.run, home or Path("outputs/reproductions") / now, given.trust == "true")
+    print("\nthen and now:")
+    for line in (*map(str, found.stages), *found.numbers):
+        print(f"  {line}")
+    for line in found.surroundings:
+        print(f"  ! {line}")
+    print("the same, bit for bit" if found.same else "not the same")
+    return 0 if found.same else 1
+
+
+def inspect(given: Namespace) -> None:
+    """Print what a run knows of a query."""
+    from zelo.finished_run import FinishedRun
+    from zelo.reporting.one_query import one_query, show
+
+    found = one_query(FinishedRun.at(given.run.expanduser()), given.query)
+    show(found, given.documents or None, given.comparisons or None)
+
+
+def publish(given: Namespace) -> None:
+    """Upload a model."""
+    from zelo.models.publish import publish as upload
+
+    print(upload(given.place, given.repo, given.private == "true"))
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """What was counted, a line each."""
+    for what, number in counts.items():
+        print(f"{number:>12,}  {what.replace('_', ' ')}")
