@@ -83,6 +83,7 @@ def run_stages(
         distilled = Distilled(
             folder=pairwise.path / MODEL,
             stage_fingerprint=pairwise.fingerprint,
+            model=run.distil.model,
             trainer=run.trainer,
             max_tokens_per_forward=run.distil.training.max_tokens_per_forward,
         )

@@ -15,13 +15,13 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.evaluate import Evaluation
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
+from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating
 from zelo.retrieval.retrieve import Retriever
 from zelo.training.loggers import Tracker
 from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
-from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.training.trainable import TrainableModel
 
 STAGE_NAMES = (  # as the pipeline calls them

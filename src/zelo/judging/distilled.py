@@ -15,16 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zelo.config import option
+from zelo.config import name_of, option
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.question import Answer, Question
 from zelo.models.batching import by_length
+from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
+from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest, digest_files
 
 if TYPE_CHECKING:
-    from zelo.models.pairwise import PairwiseCrossEncoder, Triple
+    from zelo.models.pairwise import PairwiseNetwork, Triple
 
 QUESTIONS_PER_DEVICE = 256  # questions, at most, that a device is given at once
 
@@ -36,6 +38,9 @@ class Distilled(BaseJudge):
     folder: Path = option(help="the model's folder", exclude=True)
     stage_fingerprint: str | None = option(
         None, "fingerprint of the stage that makes the model; null: it is there already"
+    )
+    model: BasePairwiseModel | None = option(
+        None, "what loads the folder; null: the pairwise cross-encoder"
     )
     trainer: LightningTrainer | None = option(None, "precision and devices; null: the CPU")
     max_tokens_per_forward: int | None = option(
@@ -64,27 +69,35 @@ class Distilled(BaseJudge):
         if trainer.precision != "32-true":
             said.append(trainer.precision)
         max_tokens = trainer.max_tokens_per_forward(self.max_tokens_per_forward)
-        return DistilledSession(digest(said), self.folder.expanduser(), trainer, max_tokens)
+        model = self.model or PairwiseModel(pretrained=PretrainedModel(name=str(self.folder)))
+        if type(model) is not PairwiseModel:
+            said.append(name_of(type(model)))
+        load = partial(model.load, self.folder.expanduser())
+        return DistilledSession(digest(said), load, trainer, max_tokens)
 
 
 class DistilledSession(LocalSession):
     """The loaded model, or the processes that have it."""
 
     def __init__(
-        self, fingerprint: str, folder: Path, trainer: LightningTrainer, tokens: int
+        self,
+        fingerprint: str,
+        load: Callable[[], PairwiseNetwork],
+        trainer: LightningTrainer,
+        tokens: int,
     ) -> None:
         self.fingerprint = fingerprint
         self.processes: ProcessPoolExecutor | None = None
         self.read_batches: Callable[[list[list[Triple]]], Iterable[list[float]]]  # P(a ≻ b) of each
         if trainer.devices == 1:
-            self.read_batches = partial(map, DeviceModel(folder, trainer, tokens, 0))
+            self.read_batches = partial(map, DeviceModel(load, trainer, tokens, 0))
             return
         context = multiprocessing.get_context("spawn")
         device_numbers: Any = context.Queue()
         for number in range(trainer.devices):
             device_numbers.put(number)
         self.processes = ProcessPoolExecutor(
-            trainer.devices, context, load_on_device, (folder, trainer, tokens, device_numbers)
+            trainer.devices, context, load_on_device, (load, trainer, tokens, device_numbers)
         )
         self.read_batches = partial(self.processes.map, preference_of)
         # Here, not where they are asked: they end with the thread that started them.
@@ -113,11 +126,15 @@ class DistilledSession(LocalSession):
 class DeviceModel:
     """The model on one device."""
 
-    def __init__(self, folder: Path, trainer: LightningTrainer, tokens: int, number: int) -> None:
-        from zelo.models.pairwise import PairwiseCrossEncoder
-
+    def __init__(
+        self,
+        load: Callable[[], PairwiseNetwork],
+        trainer: LightningTrainer,
+        tokens: int,
+        number: int,
+    ) -> None:
         self.device, self.trainer, self.tokens = trainer.device(number), trainer, tokens
-        self.model: PairwiseCrossEncoder = PairwiseCrossEncoder.load(folder).to(self.device)
+        self.model: PairwiseNetwork = load().to(self.device)
 
     def __call__(self, triples: Sequence[Triple]) -> list[float]:
         """P(a ≻ b) of triples."""
@@ -130,7 +147,10 @@ LOADED: list[DeviceModel] = []  # the one of a process that answers for a device
 
 
 def load_on_device(
-    folder: Path, trainer: LightningTrainer, tokens: int, device_numbers: Any
+    load: Callable[[], PairwiseNetwork],
+    trainer: LightningTrainer,
+    tokens: int,
+    device_numbers: Any,
 ) -> None:
     """Load the model in a process of its own, on a device that no other has."""
     from zelo.distributed.ranks import die_with_parent, share_cores
@@ -138,7 +158,7 @@ def load_on_device(
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked stops them
     share_cores(trainer)
-    LOADED.append(DeviceModel(folder, trainer, tokens, device_numbers.get()))
+    LOADED.append(DeviceModel(load, trainer, tokens, device_numbers.get()))
 
 
 def preference_of(triples: Sequence[Triple]) -> list[float]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from zelo.models.fine_tuned import FineTuned
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
     from zelo.training.options import TrainingOptions
-    from zelo.training.trainable import StartsFromPretrained
 
 LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")  # number, in the name of a weight
 
@@ -79,9 +79,7 @@ def reading(stage: str, tokens: float, weights: PretrainedModel) -> Work:
     return Work(stage, tokens, p.total, p.to_read) if p else Work(stage, tokens, None, None)
 
 
-def learning(
-    stage: str, tokens: float, model: StartsFromPretrained, training: TrainingOptions
-) -> Work:
+def learning(stage: str, tokens: float, model: FineTuned, training: TrainingOptions) -> Work:
     """Work that trains `model`."""
     p = parameters(model.pretrained)
     if p is None:

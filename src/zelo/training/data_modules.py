@@ -26,6 +26,7 @@ from zelo.data.collection import load
 from zelo.data.texts import document_texts, query_texts
 from zelo.distributed.trainer import suitable_tokens
 from zelo.errors import UserError
+from zelo.finished_run import FinishedRun
 from zelo.judging.ensemble import Preferences, average
 from zelo.models.loading import without_weights
 from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
@@ -156,6 +157,16 @@ class ThurstoneDataModule(TokenizedDataModule):
             },
             logger=False,
         )
+
+    @classmethod
+    def from_run(
+        cls, run: str | Path, model: str | Path | TrainableModel | Mapping[str, Any], **options: Any
+    ) -> ThurstoneDataModule:
+        """Batches of what a finished run rated, in its last pass; `options` are the others."""
+        finished = FinishedRun.at(Path(run))
+        collection, ratings = finished.collection_folder(), finished.ratings_folder()
+        judgments = finished.judgments_folders()
+        return cls(collection, ratings, model, **{"judgments": judgments, **options})
 
     @cached_property
     def dataset(self) -> RatedDataset:
