@@ -84,6 +84,17 @@ def test_hydra_in_a_notebook_and_debugging(tmp_path: Path) -> None:
     assert debugged.endswith("outputs/debug/one/report.html\n")
 
 
+def test_training_in_a_notebook(tmp_path: Path) -> None:
+    """On one process and on two, which end with the same model."""
+    said = follow("lightning.md", tmp_path, HOME=str(tmp_path))
+    one, two = (re.findall(r"rank \d: NDCG@10 (\S+)", text) for text in said[1:3])
+    assert two == 2 * one
+    difference = re.search(r"largest difference (\S+)", said[3])
+    assert difference is not None
+    assert float(difference[1]) < 1e-5
+    assert SentenceTransformer(str(tmp_path / "embedder")).encode(["a"]).shape == (1, 384)
+
+
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],

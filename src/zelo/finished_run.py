@@ -25,8 +25,9 @@ class FinishedRun:
     stages: Sequence[Mapping[str, Any]]  # of the manifest, in their order
 
     @classmethod
-    def at(cls, place: Path) -> FinishedRun:
+    def at(cls, place: str | Path) -> FinishedRun:
         """The run whose folder or manifest `place` is; `UserError` where there is none."""
+        place = Path(place)
         path = place if place.is_file() else place / MANIFEST
         if not path.is_file():
             raise UserError(
