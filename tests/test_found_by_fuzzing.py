@@ -16,13 +16,13 @@ import pytest
 from zelo.comparison.graphs import Regular, TopPairs
 from zelo.data.columns import row_of
 from zelo.data.log import Log
+from zelo.data.preference_file import read_preferences
 from zelo.data.trec import read_run, read_topics, write_run
 from zelo.data.zbench import import_zbench
 from zelo.errors import UserError
 from zelo.judging.endpoint import retry_after
 from zelo.judging.ledger import ledger_question
 from zelo.judging.question import Question
-from zelo.judging.recorded import read_preferences
 from zelo.judging.reply import read_reply
 from zelo.launch import composed
 from zelo.models.rerank_file import documents_of, is_cross_encoder

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from zelo.artifacts import read_json, read_table, write_csv, write_json, write_table
 from zelo.data.texts import document_texts, query_texts
 from zelo.evaluation.assess import mean_with_interval
-from zelo.judging.ensemble import average
 from zelo.launch import composed
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
+from zelo.rating.preferences import average
 from zelo.seeding import stream
 from zelo.training.distil import distil
 from zelo.training.loggers import Csv, Tracking

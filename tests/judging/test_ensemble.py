@@ -21,13 +21,14 @@ from zelo.errors import UserError
 from zelo.judging.agreement import judge_counts
 from zelo.judging.api import ApiJudge
 from zelo.judging.base import LocalSession
-from zelo.judging.ensemble import Ensemble, average
+from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.provider import Provider
 from zelo.judging.question import Answer, Question
 from zelo.judging.simulated import Noise, Simulated
 from zelo.judging.views import Planted
 from zelo.judging.votes import ComparisonVotes, VoteCollector
+from zelo.rating.preferences import average
 
 QUESTION = Question("q", "a", "b", 0, "what", "text of a", "text of b")
 

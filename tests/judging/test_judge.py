@@ -12,11 +12,12 @@ from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
 from zelo.errors import UserError
 from zelo.judging.base import BaseJudge, LocalSession
-from zelo.judging.ensemble import Ensemble, average
+from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.judging.judge import judge
 from zelo.judging.question import FAILED, Answer, Question
 from zelo.judging.votes import prepare_sessions
+from zelo.rating.preferences import average
 
 
 class CountingSession(LocalSession):

@@ -12,9 +12,9 @@ from tests.judging.test_api import ask, judge, questions
 from zelo.artifacts import Table, table
 from zelo.comparison.graphs import Cycles
 from zelo.judging.agreement import judge_counts
-from zelo.judging.ensemble import average
 from zelo.judging.ledger import Ledger
 from zelo.judging.reply import read_reply
+from zelo.rating.preferences import average
 
 
 def judged(rows: list[tuple[str, str, str, float | None]]) -> Table:

@@ -14,7 +14,7 @@ import pytest
 
 from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
-from zelo.judging.ensemble import average
+from zelo.rating.preferences import average
 from zelo.reporting import plots
 from zelo.reporting.figures import most_compared
 from zelo.reporting.judges import Panel

@@ -13,8 +13,8 @@ from zelo.comparison.sampler import BaseSampler, Edges
 from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
-from zelo.judging.ensemble import average
 from zelo.progress import track
+from zelo.rating.preferences import average
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage

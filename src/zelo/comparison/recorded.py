@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from zelo.comparison.sampler import BaseSampler
 from zelo.config import option
-from zelo.judging.recorded import existing, read_preferences
+from zelo.data.preference_file import existing, read_preferences
 from zelo.store import digest_files
 
 

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 
 from zelo.artifacts import read_table, write_json
 from zelo.evaluation.significance import bootstrap_interval
-from zelo.judging.ensemble import average
+from zelo.rating.preferences import average
 from zelo.rating.rate import Rating, rate_judgments
 from zelo.seeding import stream
 from zelo.store import stage

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zelo.config import Component, option
+from zelo.data.preference_file import existing, read_rows
 from zelo.data.texts import privileged_texts, query_texts, relevance_grades
 from zelo.errors import UserError
-from zelo.judging.recorded import existing, read_rows
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest_files
 

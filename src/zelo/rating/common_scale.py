@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from zelo.artifacts import Table, table
-from zelo.judging.ensemble import mean_preference, votes_by_pair
+from zelo.rating.preferences import mean_preference, votes_by_pair
 from zelo.rating.query_bias import fit_query_biases
 from zelo.rating.targets import targets
 

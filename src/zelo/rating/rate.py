@@ -12,7 +12,7 @@ import pyarrow as pa
 from zelo.artifacts import read_table, table, write_table
 from zelo.config import Component, option
 from zelo.errors import UserError, in_words
-from zelo.judging.ensemble import average
+from zelo.rating.preferences import average
 from zelo.store import stage
 
 if TYPE_CHECKING:

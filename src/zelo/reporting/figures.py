@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from zelo.artifacts import Table, read_table
-from zelo.judging.ensemble import Preferences
+from zelo.rating.preferences import Preferences
 from zelo.reporting import plots
 from zelo.reporting.changes import METRIC, gains
 from zelo.reporting.plots import Matrix

@@ -21,7 +21,7 @@ from zelo.config import describe
 from zelo.data.texts import query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
-from zelo.judging.ensemble import average
+from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
 from zelo.reporting.judges import Panel, matrix, panel
 from zelo.reporting.passes import passes

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zelo.artifacts import Table
-from zelo.judging.ensemble import average
 from zelo.rating.comparisons import Comparisons
+from zelo.rating.preferences import average
 from zelo.rating.rate import Rating
 from zelo.rating.solver import fit
 from zelo.rating.tables import encode

@@ -27,10 +27,10 @@ from zelo.data.texts import document_texts, query_texts
 from zelo.distributed.trainer import suitable_tokens
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
-from zelo.judging.ensemble import Preferences, average
 from zelo.models.loading import without_weights
 from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
 from zelo.models.tokens import TokenFile, write_tokens
+from zelo.rating.preferences import Preferences, average
 from zelo.seeding import stream
 from zelo.store import digest
 from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batch

@@ -101,7 +101,7 @@ def comparisons_of(
         return {}
     import pyarrow as pa
 
-    from zelo.judging.ensemble import average
+    from zelo.rating.preferences import average
 
     said = average(pa.concat_tables([read_table(i, "judgments") for i in judgments]), "soft")
     place = {q: {doc_id: i for i, doc_id in enumerate(docs)} for q, docs in rated.items()}
