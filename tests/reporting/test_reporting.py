@@ -14,12 +14,13 @@ import pytest
 
 from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
+from zelo.evaluation.significance import Estimate
 from zelo.rating.preferences import average
 from zelo.reporting import plots
 from zelo.reporting.figures import most_compared
 from zelo.reporting.judges import Panel
 from zelo.reporting.report import caveats, report
-from zelo.reporting.results import Comparison, Estimate
+from zelo.reporting.results import Comparison
 from zelo.store import RECORD
 
 HOSTILE = (

@@ -15,7 +15,7 @@ import html
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,6 @@ from zelo.data.records import (
     read_qrels,
 )
 from zelo.errors import UserError
-from zelo.retrieval.ranking import Ranking
 from zelo.store import digest, digest_files
 
 THREE, SIX = 3, 6  # fields of a line of a run
@@ -361,8 +360,8 @@ def json_rows(path: Path) -> Iterator[RunRow]:
             ) from None
 
 
-def write_run(path: Path, ranking: Ranking, tag: str) -> None:
-    """Write a ranking, ranks from 1.
+def write_run(path: Path, ranking: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:
+    """Write a ranking: query id → (document id, score), best first; ranks from 1.
 
     White space within an id, which the format cannot hold, is percent-encoded. Scores are replaced
     by falling whole numbers where they tie, since tools that read runs sort by score.

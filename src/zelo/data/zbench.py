@@ -11,13 +11,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from zelo.artifacts import Table, read_json, read_table, replacing, write_json
-from zelo.comparison.graphs import Cycles
 from zelo.data.lines import json_objects, text_field
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
@@ -102,9 +102,11 @@ def implied(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
     """Preferences that have these Elos as their Thurstone ratings: of four random cycles, which
     hold the ends together, and of neighbours in the ranking, which tell most."""
     ids = sorted(elos, key=lambda doc_id: -elos[doc_id])
-    cycles = Cycles(cycles=4).edges(len(ids), stream(0, "implied", query_id))
-    ranked = {(i, i + 1) for i in range(len(ids) - 1)}
-    edges = sorted(ranked | {(min(i, j), max(i, j)) for i, j in cycles.tolist()})
+    rng = stream(0, "implied", query_id)
+    cycles = [rng.permutation(len(ids)).tolist() for _ in range(4)]
+    pairs = [*pairwise(range(len(ids)))]
+    pairs += [pair for cycle in cycles for pair in pairwise([*cycle, *cycle[:1]])]
+    edges = sorted({(min(i, j), max(i, j)) for i, j in pairs if i != j})
     return [
         {
             "query_id": query_id,

@@ -12,8 +12,7 @@ from zelo.data.records import read_qrels
 from zelo.data.trec import encoded, read_run
 from zelo.errors import UserError
 from zelo.evaluation.evaluate import Values, measure, summarise, values_by_system
-from zelo.evaluation.significance import Difference, against
-from zelo.reporting.results import Estimate
+from zelo.evaluation.significance import Difference, Estimate, against
 
 MEASURES = ("NDCG@10", "Recall@100", "MRR@10", "MAP@100", "Judged@10")
 RESAMPLES = 10_000

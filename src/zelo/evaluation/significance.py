@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,15 @@ def quantiles(means: Values, confidence: float = 0.95) -> tuple[float, float]:
     """The interval that holds the share `confidence` of `means`, and as many below as above it."""
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over queries with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Difference(NamedTuple):

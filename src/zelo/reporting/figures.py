@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from zelo.artifacts import Table, read_table
+from zelo.evaluation.significance import Estimate
 from zelo.rating.preferences import Preferences
 from zelo.reporting import plots
 from zelo.reporting.changes import METRIC, gains
 from zelo.reporting.plots import Matrix
-from zelo.reporting.results import Estimate
 from zelo.reporting.settled import Settled
 from zelo.retrieval.ranking import candidates_from
 

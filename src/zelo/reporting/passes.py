@@ -10,8 +10,8 @@ from typing import Any
 from zelo.artifacts import read_json, read_table
 from zelo.evaluation.assess import ASSESSMENT
 from zelo.evaluation.evaluate import TRAINED, values_by_system
-from zelo.evaluation.significance import Difference, against
-from zelo.reporting.results import Estimate, cell, new_console, new_table, results
+from zelo.evaluation.significance import Difference, Estimate, against
+from zelo.reporting.results import cell, new_console, new_table, results
 
 
 @dataclass(frozen=True)

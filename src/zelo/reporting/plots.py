@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from zelo.evaluation.evaluate import TRAINED
-from zelo.reporting.results import Estimate, label
+from zelo.evaluation.significance import Estimate
+from zelo.reporting.results import label
 
 INK, ACCENT, MUTED, GRID, LOSS = "#24292f", "#0969da", "#8c959f", "#eaeef2", "#cf222e"
 IN_THE_DARK = {

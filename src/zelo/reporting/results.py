@@ -12,7 +12,7 @@ from zelo.errors import shown
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
 from zelo.evaluation.evaluate import TRAINED
 from zelo.evaluation.macro_average import TableRow, Verdict
-from zelo.evaluation.significance import Difference
+from zelo.evaluation.significance import Difference, Estimate
 from zelo.store import Artifact, Used
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ SIGNIFICANT = 0.05
 WIDER = ("NDCG@10", "Recall@100", "MRR@10", "Judged@10")
 TESTED = ("NDCG@10", ELO_NDCG)
 PRINTED = ("NDCG@10", "Recall@10", "Recall@100")  # what 80 columns hold
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over queries with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
