@@ -21,7 +21,6 @@ from types import MappingProxyType
 
 from zelo.comparison.compare import compare
 from zelo.comparison.cross import cross
-from zelo.comparison.refine import Refinement, known_to_refine, refine
 from zelo.comparison.rounds import count, in_rounds
 from zelo.comparison.sampler import BaseSampler
 from zelo.config import check
@@ -29,6 +28,7 @@ from zelo.data.collection import NO_TRAINING, load
 from zelo.errors import UserError
 from zelo.evaluation.assess import assess
 from zelo.evaluation.evaluate import evaluate, grades_to_evaluate
+from zelo.evaluation.refine import Refinement, known_to_refine, refine
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import field_validator, model_validator
 
 from zelo.comparison.cross import CrossQuery
-from zelo.comparison.refine import Refinement
 from zelo.comparison.sampler import OneRoundSampler, Sampler
 from zelo.config import Component, option
 from zelo.data.collection import Data
 from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.evaluate import Evaluation
+from zelo.evaluation.refine import Refinement
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
 from zelo.models.pairwise_model import BasePairwiseModel

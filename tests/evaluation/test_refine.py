@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zelo.comparison.refine import failures
+from zelo.evaluation.refine import failures
 
 
 @pytest.mark.parametrize(
