@@ -141,7 +141,7 @@ def whole(path: Path) -> Any:
         return config
     group = path.parent.name
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(f"{group}/{path.stem}")[group]
+        return compose("config", overrides=[f"{group}={path.stem}"])[group]
 
 
 def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
