@@ -28,6 +28,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
 
     model: Any
     peft_model: Any  # that wraps the backbone where it has adapters
+    logit_scale: float | None = None  # factor of the cosine that is the score; None: no cosine
     strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
 
     def __init__(self, model: nn.Module, peft_model: Any, training: TrainingOptions) -> None:
@@ -45,6 +46,10 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     @property
     def backbone(self) -> nn.Module:
         """The transformer."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: Any) -> None:
+        """Write the folder that ships."""
         raise NotImplementedError
 
     def configure_model(self) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zelo.config import option
 from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
-    from zelo.training.bi_encoder_module import BiEncoderModule
-    from zelo.training.objectives import BaseObjective
-    from zelo.training.options import TrainingOptions
     from zelo.training.tokenized import BiEncoderInputs
 
 
 class BiEncoder(TrainableModel):
     """`model=embedding`: query and document are embedded apart; the score is their cosine."""
 
+    lightning_module: ClassVar[str] = "zelo.training.bi_encoder_module.BiEncoderModule"
     pooling: str | None = option(
         None,
         "of token embeddings; null: as the model says, else a decoder's last token, others' mean",
@@ -52,14 +50,6 @@ class BiEncoder(TrainableModel):
         from zelo.training.tokenized import BiEncoderInputs
 
         return BiEncoderInputs
-
-    def module(
-        self, objective: BaseObjective, training: TrainingOptions, seed: int = 0
-    ) -> BiEncoderModule:
-        """The LightningModule that trains it."""
-        from zelo.training.bi_encoder_module import BiEncoderModule
-
-        return BiEncoderModule(self, loss=objective, training=training, seed=seed)
 
     def score(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zelo.config import option
 from zelo.errors import UserError
@@ -12,9 +12,6 @@ from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
-    from zelo.training.cross_encoder_module import CrossEncoderModule
-    from zelo.training.objectives import BaseObjective
-    from zelo.training.options import TrainingOptions
     from zelo.training.tokenized import CrossEncoderInputs
 
 
@@ -27,6 +24,7 @@ class CrossEncoder(TrainableModel):
     ships with its own code. `keep` goes on from a folder that is a cross-encoder already.
     """
 
+    lightning_module: ClassVar[str] = "zelo.training.cross_encoder_module.CrossEncoderModule"
     head: str = option(
         "mean", "what turns tokens into a score", pattern="^(mean|cls|answer|segments|keep)$"
     )
@@ -64,14 +62,6 @@ class CrossEncoder(TrainableModel):
         from zelo.training.tokenized import CrossEncoderInputs
 
         return CrossEncoderInputs
-
-    def module(
-        self, objective: BaseObjective, training: TrainingOptions, seed: int = 0
-    ) -> CrossEncoderModule:
-        """The LightningModule that trains it."""
-        from zelo.training.cross_encoder_module import CrossEncoderModule
-
-        return CrossEncoderModule(self, loss=objective, training=training, seed=seed)
 
     def score(
         self,

@@ -39,8 +39,6 @@ class PointwiseModule(ZeloModule):
     has them by these names, or a sequence of the three.
     """
 
-    logit_scale: float | None  # factor of the cosine; None where the model has none
-
     def __init__(
         self,
         component: TrainableModel,
@@ -93,10 +91,6 @@ class PointwiseModule(ZeloModule):
     def forward(self, batch: ScoredBatch) -> Tensor:
         """Predictions (queries, candidates) of the whole model."""
         return self.predict(batch)[0][0]
-
-    def save_pretrained(self, folder: Any) -> None:
-        """Write the folder that ships."""
-        raise NotImplementedError
 
     def from_rows(self, rows: Any) -> ScoredBatch:
         """Columns of queries, documents and targets as a batch on the module's device; rows of one

@@ -14,8 +14,8 @@ from zelo.training.options import TrainingOptions
 from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
+    from zelo.training.base_module import ZeloModule
     from zelo.training.data_modules import ThurstoneDataModule
-    from zelo.training.pointwise import PointwiseModule
 
 
 @stage(version=6)
@@ -52,7 +52,7 @@ def train(
     if trainer.processes > 1:  # once, before ranks wait for one another
         thurstone_data(out=out, trainer=trainer, **options).prepare_data()
     trained = on_devices(train_on_ranks, out, trainer, logger=logger, **options)
-    module: PointwiseModule = trained or model.module(objective, training, seed)
+    module: ZeloModule = trained or model.module(objective, training, seed)
     fitted = export(module, out)
     scale = {} if module.logit_scale is None else {"logit_scale": round(module.logit_scale, 3)}
     return {**fitted, **scale}
@@ -99,7 +99,7 @@ def train_on_ranks(
     seed: int,
     logger: Callable[[str], Any],
     **inputs: Any,
-) -> PointwiseModule:
+) -> ZeloModule:
     """Train as one of the trainer's ranks."""
     from zelo.training.fit import fit
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zelo.config import option
 from zelo.models.fine_tuned import FineTuned
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
+    from zelo.training.base_module import ZeloModule
     from zelo.training.objectives import BaseObjective
     from zelo.training.options import TrainingOptions
-    from zelo.training.pointwise import PointwiseModule
     from zelo.training.tokenized import TokenizedInputs
 
 MODEL = "model"  # folder of the trained model within the stage's output
@@ -22,8 +23,12 @@ MODEL = "model"  # folder of the trained model within the stage's output
 class TrainableModel(FineTuned):
     """A model that can be trained on ratings: options that all have, and what one is asked for.
 
-    A subclass has the four methods below.
+    A subclass names its LightningModule and has the methods below that raise here.
     """
+
+    # Import path of the LightningModule that trains it, which is built from the component, `loss`,
+    # `training` and `seed`. It imports the component, which therefore cannot import it.
+    lightning_module: ClassVar[str]
 
     max_length: int = option(256, "longer texts are cut here, in training and after", ge=8)
     train_max_length: int | None = option(
@@ -56,9 +61,12 @@ class TrainableModel(FineTuned):
 
     def module(
         self, objective: BaseObjective, training: TrainingOptions, seed: int = 0
-    ) -> PointwiseModule:
+    ) -> ZeloModule:
         """The LightningModule that trains it; new parameters are drawn by `seed`."""
-        raise NotImplementedError
+        file, _, name = self.lightning_module.rpartition(".")
+        cls = getattr(importlib.import_module(file), name)
+        module: ZeloModule = cls(self, loss=objective, training=training, seed=seed)
+        return module
 
     def score(
         self,
