@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from zelo.artifacts import read_json, write_csv
-from zelo.evaluation.macro_average import against_baseline, read_evaluations, rows
+from zelo.evaluation.macro_average import against_baseline, read_evaluations, table_rows
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "domains"
 # Collection → domain, options of its training: about 60 steps of 4 queries. med and cacm have
@@ -89,7 +89,7 @@ def main(collections: Path, names: list[str]) -> None:
     lines: list[list[Any]] = []
     for retriever, evaluated in folders.items():
         read = read_evaluations(evaluated, "NDCG@10")
-        for row in rows(read):
+        for row in table_rows(read):
             for system in (retriever, "start", "zelo"):
                 lines.append([retriever, row.kind, row.name, row.queries, system,
                               *(f"{x:.4f}" for x in row.values[system])])  # fmt: skip

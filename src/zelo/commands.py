@@ -104,9 +104,9 @@ def table(given: Namespace) -> None:
     """Put what `zelo evaluate` found on several collections together."""
     from zelo.evaluation.macro_average import (
         against_baseline,
+        differences,
         read_evaluations,
-        rows,
-        unlike,
+        table_rows,
         write_csv,
     )
     from zelo.reporting.results import print_collections
@@ -114,10 +114,10 @@ def table(given: Namespace) -> None:
     if not given.folders:
         raise UserError("table: name at least one folder of zelo evaluate")
     evaluated = read_evaluations([Path(folder) for folder in given.folders], given.metric)
-    baseline = given.baseline or evaluated[0].how["first_stage"]
-    found = rows(evaluated)
+    baseline = given.baseline or evaluated[0].settings["first_stage"]
+    found = table_rows(evaluated)
     print_collections(given.metric, baseline, found, against_baseline(evaluated, baseline))
-    for line in unlike(evaluated):
+    for line in differences(evaluated):
         print(f"! {line}")
     if given.csv:
         write_csv(Path(given.csv), found)

@@ -14,8 +14,8 @@ from zelo.evaluation.macro_average import (
     DOMAINS,
     Evaluated,
     against_baseline,
-    rows,
     shared_systems,
+    table_rows,
 )
 
 
@@ -37,7 +37,7 @@ SETS = [
 
 
 def test_collections_and_domains_count_the_same_whatever_their_size() -> None:
-    found = {row.name: row for row in rows(SETS)}
+    found = {row.name: row for row in table_rows(SETS)}
     assert list(found) == ["small", "large", "other", "legal", "medical", COLLECTIONS, DOMAINS]
     means = [e.values["ours"].mean() for e in SETS]
     assert found["legal"].values["ours"][0] == pytest.approx(np.mean(means[:2]))
@@ -57,7 +57,7 @@ def test_collections_and_domains_count_the_same_whatever_their_size() -> None:
 
 def test_without_domains_there_is_one_average() -> None:
     sets = [Evaluated(e.name, None, e.values) for e in SETS]
-    assert [row.name for row in rows(sets)][3:] == [COLLECTIONS]
+    assert [row.name for row in table_rows(sets)][3:] == [COLLECTIONS]
 
 
 def test_a_gain_over_all_collections_is_found_and_equality_is_not() -> None:

@@ -39,7 +39,7 @@ class Evaluated:
     name: str
     domain: str | None
     values: Mapping[str, Reals]
-    how: Mapping[str, Any] = field(default_factory=dict)  # split, depth and first stage
+    settings: Mapping[str, Any] = field(default_factory=dict)  # split, depth and first stage
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ def read_evaluations(folders: Sequence[Path], metric: str) -> list[Evaluated]:
         if "collection" not in about:
             raise UserError(f"{folder}: written by an earlier version; run zelo evaluate again")
         values = values_by_system(read_table(folder, "per_query"))
-        of = {system: row for (system, name), row in values.items() if name == metric}
-        if not of:
+        by_system = {system: row for (system, name), row in values.items() if name == metric}
+        if not by_system:
             names = ", ".join(dict.fromkeys(name for _, name in values))
             raise UserError(f"{folder}: has no {metric}; there are {names}")
         if about["collection"] in {other.name for other in found}:
             raise UserError(
                 f"{folder}: collection {about['collection']} is there already; name it by data.name"
             )
-        how = {key: about[key] for key in ("split", "depth", "first_stage")}
-        found.append(Evaluated(about["collection"], about["domain"], of, how))
+        settings = {key: about[key] for key in ("split", "depth", "first_stage")}
+        found.append(Evaluated(about["collection"], about["domain"], by_system, settings))
     return found
 
 
@@ -101,16 +101,16 @@ def shared_systems(evaluated: Sequence[Evaluated]) -> list[str]:
     return shared
 
 
-def unlike(evaluated: Sequence[Evaluated]) -> list[str]:
-    """What a reader should know: systems left out, and what was evaluated in another way."""
+def differences(evaluated: Sequence[Evaluated]) -> list[str]:
+    """Notes on how evaluations differ: systems that not all have, and settings."""
     shared, notes = set(shared_systems(evaluated)), []
     left_out = sorted({system for e in evaluated for system in e.values} - shared)
     if left_out:
         notes.append(f"{', '.join(left_out)}: not in every evaluation, and left out")
-    for key in evaluated[0].how:
+    for key in evaluated[0].settings:
         by_value: dict[Any, list[str]] = {}
         for e in evaluated:
-            by_value.setdefault(e.how[key], []).append(e.name)
+            by_value.setdefault(e.settings[key], []).append(e.name)
         if len(by_value) > 1:
             ways = "; ".join(f"{value} of {', '.join(names)}" for value, names in by_value.items())
             notes.append(f"{key.replace('_', ' ')} differs: {ways}")
@@ -118,7 +118,7 @@ def unlike(evaluated: Sequence[Evaluated]) -> list[str]:
 
 
 def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:
-    """Averages worth showing: name, kind, and the weight of each collection (collections,)."""
+    """Averages to show: name, kind, and the weight of each collection (collections,)."""
     n = len(evaluated)
     domains = np.array([e.domain or "" for e in evaluated], dtype=object)
     named = [domain for domain in dict.fromkeys(domains) if domain]
@@ -130,7 +130,7 @@ def weights(evaluated: Sequence[Evaluated]) -> Iterator[tuple[str, str, Reals]]:
         yield DOMAINS, "average", np.mean(shares, axis=0)
 
 
-def rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[TableRow]:
+def table_rows(evaluated: Sequence[Evaluated], seed: int = 0) -> list[TableRow]:
     """A row per collection, per domain and per average; intervals are bootstrapped over queries,
     drawn anew within each collection."""
     systems = shared_systems(evaluated)
@@ -179,13 +179,13 @@ def against_baseline(evaluated: Sequence[Evaluated], baseline: str, seed: int = 
     for system in systems:
         if system in (baseline, CEILING):
             continue
-        differences = [e.values[system] - e.values[baseline] for e in evaluated]
-        means = np.array([d.mean() for d in differences])
-        # Each query's part in the average of collections.
-        parts = np.concatenate([w * d / len(d) for w, d in zip(weight, differences, strict=True)])
+        gains = [e.values[system] - e.values[baseline] for e in evaluated]
+        means = np.array([d.mean() for d in gains])
+        # What each query adds to the average of collections.
+        parts = np.concatenate([w * d / len(d) for w, d in zip(weight, gains, strict=True)])
         rng = stream(seed, "macro test")
         p = randomisation_test(parts, np.zeros(len(parts)), rng, RESAMPLES)
-        low, high = interval(differences, weight, seed)
+        low, high = interval(gains, weight, seed)
         found.append((system, float(weight @ means), low, high, p, int((means > 0).sum()),
                       int((means < 0).sum())))  # fmt: skip
     corrected = holm([row[4] for row in found])

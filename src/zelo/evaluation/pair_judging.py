@@ -16,13 +16,13 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.question import Question
 from zelo.judging.spending import Budget
 from zelo.judging.votes import ComparisonVotes, vote_collector
-from zelo.rating.rate import compiled
+from zelo.rating.rate import load_solver
 from zelo.seeding import stream
 from zelo.store import digest
 
 
 class PoolElos(NamedTuple):
-    """What judges made of a pool."""
+    """What judges found about the documents of a pool."""
 
     elos: dict[str, dict[str, float]]  # query id → document id → Elo
     comparisons: int
@@ -40,35 +40,35 @@ class PairJudging(Component):
     budget: Budget = option(Budget(), "what judges may cost at most", exclude=True)
 
     def check(self) -> None:
-        """`UserError` where what is answered could not be rated."""
-        compiled()
+        """`UserError` where answers could not be rated on this machine."""
+        load_solver()
 
     def elos(
         self,
-        what: str,
+        asker: str,
         data: Path,
         queries: Mapping[str, str],
         documents: Mapping[str, str],
         pool: Mapping[str, Sequence[str]],
     ) -> PoolElos:
-        """Compare the documents of `pool` and rate those that an answer is about.
+        """Compare the documents of `pool` and rate those that at least one answer is about.
 
         Every answer is in the ledger as it comes. Raises `UserError` where a judge was given up, or
-        no question was answered; `what` names who asks.
+        no question was answered; `asker` is who asks, for messages.
         """
         from zelo.rating import Comparisons, fit
 
         compared = {query_id: docs for query_id, docs in pool.items() if len(docs) > 1}
         run = digest([describe(self), list(compared.items())])
         votes: list[ComparisonVotes] = []
-        places: list[tuple[int, int, int]] = []
+        indices: list[tuple[int, int, int]] = []  # of a query and its two documents
         rounds = self.sampler.max_rounds
         going = dict(enumerate(compared.items()))  # queries that need more
         with vote_collector(
             self.judge, data, compared, self.seed, self.ledger, self.budget, run
         ) as collector:
             for number in range(1, rounds + 1):
-                drawn = self._draw(going, places, votes, number, rounds)
+                drawn = self._draw(going, indices, votes, number, rounds)
                 going = {n: query for n, query in going.items() if len(drawn[n])}
                 if not going:
                     break
@@ -79,43 +79,43 @@ class PairJudging(Component):
                         ids = (query_id, docs[i], docs[j])
                         question = Question(*ids, 0, queries[query_id], *texts)
                         votes.append(ComparisonVotes(question))
-                        places.append((n, i, j))
+                        indices.append((n, i, j))
                 collector.collect(votes[start:])
                 for name, why in collector.given_up.items():
                     raise UserError(
-                        f"{what}: judge {name} was given up ({why}); every answer so far is in "
+                        f"{asker}: judge {name} was given up ({why}); every answer so far is in "
                         f"{self.ledger}, and the same command asks for the rest"
                     )
         preferences = [self.judge.preference(comparison.scores()) for comparison in votes]
-        rated = zip(places, preferences, strict=True)
-        given = [(*place, p) for place, p in rated if not np.isnan(p)]
-        if not given:
-            raise UserError(f"{what}: no comparison was answered")
+        rated = zip(indices, preferences, strict=True)
+        answered = [(*index, p) for index, p in rated if not np.isnan(p)]
+        if not answered:
+            raise UserError(f"{asker}: no comparison was answered")
         sizes = [len(docs) for docs in compared.values()]
-        query, i, j, p = zip(*given, strict=True)
+        query, i, j, p = zip(*answered, strict=True)
         elos_of = fit(Comparisons(query, i, j, p, sizes=sizes), "thurstone")
-        known = {(q, place) for q, *pair, _ in given for place in pair}
+        known = {(q, index) for q, *pair, _ in answered for index in pair}
         elos = {
             query_id: {
                 doc_id: float(elo)
-                for place, (doc_id, elo) in enumerate(zip(docs, elos_of.of(number), strict=True))
-                if (number, place) in known
+                for index, (doc_id, elo) in enumerate(zip(docs, elos_of.of(number), strict=True))
+                if (number, index) in known
             }
             for number, (query_id, docs) in enumerate(compared.items())
         }
-        return PoolElos(elos, len(votes), len(votes) - len(given))
+        return PoolElos(elos, len(votes), len(votes) - len(answered))
 
     def _draw(
         self,
         going: Mapping[int, tuple[str, Sequence[str]]],
-        places: Sequence[tuple[int, int, int]],
+        indices: Sequence[tuple[int, int, int]],
         votes: Sequence[ComparisonVotes],
         number: int,
         rounds: int,
     ) -> dict[int, Edges]:
-        """Pairs of each query for round `number`, as they are shown."""
+        """Pairs of each query for round `number`, in the order in which they are shown."""
         before: dict[int, list[tuple[int, int, float]]] = {n: [] for n in going}
-        for (n, i, j), comparison in zip(places, votes, strict=True):
+        for (n, i, j), comparison in zip(indices, votes, strict=True):
             if n in before:
                 before[n].append((i, j, self.judge.preference(comparison.scores())))
         drawn = {}

@@ -37,12 +37,12 @@ class Rating(Component):
     )
 
     def check(self) -> None:
-        """Have what rates loaded, which looks for a folder to keep compiled code in."""
-        compiled()
+        """Load the solver now, and so find out whether compiled code can be kept."""
+        load_solver()
 
 
-def compiled() -> None:
-    """Load the compiled solver; `UserError` where this machine cannot compile it."""
+def load_solver() -> None:
+    """Import the compiled solver; `UserError` where this machine cannot compile it."""
     try:
         from zelo.rating import kernels  # noqa: F401
     except Exception as error:
