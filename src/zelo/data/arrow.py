@@ -33,13 +33,13 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_json_lines(path: Path, texts: tuple[str, ...]) -> Table:
-    """A table of JSON lines; `texts` that look like times, which Arrow would read as such, are
-    text. Raises what `reading` catches."""
+    """A table of JSON lines; columns named in `texts` stay text where Arrow would read their values
+    as times. Raises what `reading` catches."""
     from pyarrow import json
 
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         first = next((line for line in file if line.strip()), b"").lstrip(b"\xef\xbb\xbf \t")
-    if first[:1] != b"{":  # of which Arrow's reader may not return
+    if first[:1] != b"{":  # on other content Arrow's reader may hang
         raise UserError(f"{path}: the first line must be a JSON object, found {first[:40]!r}")
     options = json.ReadOptions(block_size=LONGEST_LINE)
     found = json.read_json(path, options)
@@ -56,13 +56,13 @@ def read_json_lines(path: Path, texts: tuple[str, ...]) -> Table:
 def parquet_records(
     path: Path, wanted: Container[str], size: int = 1_000
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place (`file:row`, from 1) and record of each row, `size` of which are read at once, with the
-    columns whose plain names are `wanted`. Raises what `reading` catches."""
+    """Where each row stands (`file:row`, from 1) and the row as a record of the columns whose plain
+    names are `wanted`; `size` rows are read at once. Raises what `reading` catches."""
     import pyarrow.parquet as pq
 
     number = 0
     with reading(path):
-        # As it is read, since others write a whole corpus as one group of rows.
+        # Read in small pieces: a file may hold a whole corpus as one row group.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
         names = [n for n in file.schema_arrow.names if plain(n) in wanted]
         valid(file.schema_arrow.empty_table(), path)
@@ -74,7 +74,7 @@ def parquet_records(
 
 
 def valid(content: Table, path: Path) -> Table:
-    """`content`, every text of which is whole characters, and no column of which is there twice."""
+    """`content`, checked: every text is valid UTF-8, and no two columns have the same name."""
     content.validate(full=True)
     names = content.column_names
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -84,6 +84,6 @@ def valid(content: Table, path: Path) -> Table:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether an Arrow type is text, or codes of text."""
+    """Whether an Arrow type is text, dictionary-encoded or not."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return kind in (pa.string(), pa.large_string(), pa.string_view())

@@ -2,8 +2,8 @@
 
 Layout: https://github.com/beir-cellar/beir/wiki/Load-your-custom-dataset. Each file may be gzipped
 (`corpus.jsonl.gz`), or Parquet: in one file (`corpus.parquet`) or, as the hub ships sets, in parts
-(`corpus/corpus-00000-of-00002.parquet`, `qrels/test-00000-of-00001.parquet`). Queries without
-labels are what the method is for, so a query that no qrels file names is a training query.
+(`corpus/corpus-00000-of-00002.parquet`, `qrels/test-00000-of-00001.parquet`). The method is for
+queries without labels, so a query that no qrels file names is a training query.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ NO_QUERIES = (
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder that are read, and a line about each that is there and is not."""
+    """The files of a folder that are read, and a note about each one that is not read, though its
+    name suggests it."""
 
     corpus: list[Path]
     queries: list[Path]
@@ -104,10 +105,10 @@ class BeirFolder(LabelledSource):
     def load(self) -> Collection:
         """Read the folder; `UserError` names file and line of what is malformed.
 
-        The corpus is read while its documents are taken.
+        Documents are read only as the caller takes them.
         """
         files = self.files()
-        asked = list(
+        queries = list(
             unique(
                 lambda: (
                     (where, query_of(record, where))
@@ -116,7 +117,7 @@ class BeirFolder(LabelledSource):
                 lambda query: query[0],
             )
         )
-        if not asked:
+        if not queries:
             raise UserError(
                 f"{files.queries[0]}: empty, at least one record is needed; {NO_QUERIES}"
             )
@@ -130,7 +131,7 @@ class BeirFolder(LabelledSource):
         return self.collection(
             self.folder.resolve().name,
             documents,
-            asked,
+            queries,
             {
                 split: chain.from_iterable(map(read_qrels, paths))
                 for split, paths in files.qrels.items()
@@ -141,9 +142,9 @@ class BeirFolder(LabelledSource):
 
 
 def files_of(folder: Path, name: str) -> list[list[Path]]:
-    """The file of that name, plain, gzipped or Parquet, or the Parquet files in a folder of that
-    name: the forms that there are, of which the first is read. `UserError` where a part of it is
-    missing."""
+    """Every form in which a folder has the files of that name, the one that is read first: a single
+    file, plain, gzipped or Parquet, or the Parquet files in a folder of that name. `UserError`
+    where a part is missing."""
     single = [[path] for ending in ENDINGS if (path := folder / f"{name}{ending}").is_file()]
     parts = sorted((folder / name).glob("*.parquet"))
     forms = [*single, parts] if parts else single
@@ -153,7 +154,7 @@ def files_of(folder: Path, name: str) -> list[list[Path]]:
 
 
 def check_parts(paths: Sequence[Path]) -> None:
-    """Raise `UserError` where of a file in parts some are missing, as after a broken download."""
+    """Raise `UserError` where some parts of a file are missing, as after a broken download."""
     parts = [match for path in paths if (match := PART.fullmatch(path.name))]
     for of, count in dict.fromkeys((match[1], match[3]) for match in parts):
         there = {int(match[2]) for match in parts if (match[1], match[3]) == (of, count)}
@@ -167,8 +168,8 @@ def check_parts(paths: Sequence[Path]) -> None:
 
 
 def files_of_labels(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Files of `qrels/` by split, and those that are of none; `UserError` where two files claim to
-    be a split."""
+    """Files of `qrels/` by split, and those of no split; `UserError` where two are of the same
+    split."""
     qrels: dict[str, list[Path]] = {}
     not_read = []
     for path in sorted((folder / "qrels").glob("*")):
@@ -192,8 +193,8 @@ def files_of_labels(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 
 def stem(name: str) -> str:
-    """What stands before the ending of a file of labels and the number of its part; "" where the
-    ending is another one."""
+    """The name of a file of labels without its ending and the number of its part; "" where the
+    ending is not one of such files."""
     part = PART.fullmatch(name)
     if part is not None:
         return part[1]
@@ -202,7 +203,7 @@ def stem(name: str) -> str:
 
 
 def records_of(paths: Sequence[Path], wanted: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and record of each row of files in JSON lines or Parquet."""
+    """`file:line` and record of each row of files in JSON lines or Parquet."""
     for path in paths:
         if path.suffix == ".parquet":
             yield from parquet_records(path, wanted)

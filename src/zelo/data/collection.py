@@ -23,7 +23,7 @@ from zelo.store import stage
 SPLITS = ("train", "dev", "test")
 MAX_GRADE = 2**31 - 1  # what the schema of labels holds
 
-# What to do where every query is tested on.
+# What to do where every query is a test query.
 NO_TRAINING = (
     "data.train_share=0.5 trains on half of the tested ones; or add queries to the collection, "
     "which need no labels (a coming release will write them); stages=[load,retrieve] does without"
@@ -36,10 +36,10 @@ T = TypeVar("T")
 class Collection:
     """Queries, documents and relevance labels, as tables of the schemas of the same names.
 
-    Documents come in parts, once, so that they need not fit in memory. Labels may name documents
-    that are not there, which count as relevant ones that nobody finds, and no query that is not
-    there. `privileged` holds text about documents that simulated judges may read and models may
-    not.
+    Documents come in parts, and can be read once only, so that they need not fit in memory. Labels
+    may name documents that are not there, which count as relevant documents that no system finds;
+    they may not name queries that are not there. `privileged` holds text about documents that
+    simulated judges may read and models may not.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Collection:
     privileged: Table | None = None
     labels_left_out: int = 0  # of queries that are not there
     notes: Sequence[str] = ()  # what else a reader should know of the source
-    drop_identical: bool = True  # a query's own text is no candidate of it
+    drop_identical: bool = True  # a query's own text is not a candidate for it
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ class Data(Protocol):
 def load(*, out: Path, source: Data) -> Mapping[str, Any]:
     """Stage `load`: write the collection's tables into `out`.
 
-    `identical` are the queries whose own text stands in the corpus under their id.
+    The table `identical` holds the queries whose own text is in the corpus under their id.
     """
     collection = source.load()
     identical: list[str] = []
@@ -99,7 +99,7 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
 
 
 def note_identical(collection: Collection, identical: list[str]) -> Iterator[Table]:
-    """The documents' parts; the queries whose own text is among them are put into `identical`."""
+    """The documents' parts; queries whose own text is among them are added to `identical`."""
     names = ("query_id", "text")
     texts = dict(zip(*(collection.queries[name].to_pylist() for name in names), strict=True))
     for part in collection.documents:
@@ -117,12 +117,13 @@ def is_text_of(query: str, document: Mapping[str, str]) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """A text as texts are compared."""
+    """The words of a text in lower case."""
     return text.lower().split()
 
 
 def validate(collection: Collection, doc_ids: Any) -> None:
-    """Raise `UserError` on what no stage could work with; sources report file and line first.
+    """Raise `UserError` where no stage could work with the collection. (Sources themselves report
+    what is wrong in a line of a file.)
 
     `doc_ids` is an Arrow array of the documents' ids.
     """
@@ -141,7 +142,7 @@ def validate(collection: Collection, doc_ids: Any) -> None:
 
 
 def labels_not_in(qrels: Table, column: str, ids: Any) -> Table:
-    """Labels that name an id which is not among `ids`, an Arrow array."""
+    """Labels whose id in a column is not among `ids`, an Arrow array."""
     return qrels.filter(pc.invert(pc.is_in(qrels[column], ids.combine_chunks())))
 
 
@@ -183,7 +184,7 @@ def notes_of(
 
 
 class Label(NamedTuple):
-    """One relevance label, and where it stands (`file:line`)."""
+    """One relevance label, and its `file:line`."""
 
     query_id: str
     doc_id: str
@@ -200,7 +201,7 @@ class Document(NamedTuple):
 
 
 class LabelledSource(Component):
-    """What sources of queries and labels have in common: how queries fall into splits.
+    """What sources of queries and labels have in common: how queries are divided into splits.
 
     A query belongs to the split whose labels name it; one that no labels name is for training.
     """
@@ -230,9 +231,10 @@ class LabelledSource(Component):
     ) -> Collection:
         """Put a collection together from documents, queries (id, text) and labels by split.
 
-        `sources` say where documents and queries come from, for messages. Labels of queries that
-        are not there are left out. Raises `UserError` where a label is given twice, of a query in
-        two splits, or where all labels name what there is not; with `strict` where one does.
+        `sources` are the names of the files of documents and of queries, for messages. Labels of
+        queries that are not there are left out. Raises `UserError` where a label is given twice,
+        where a query has labels in two splits, or where no label names what is there; with
+        `strict`, where a single label does not.
         """
         query_ids = {query_id for query_id, _ in queries}
         if "" in query_ids:
@@ -311,8 +313,8 @@ class LabelledSource(Component):
 def document_tables(
     documents: Iterable[Document], named: Mapping[str, str], source: str, strict: bool
 ) -> Iterator[Table]:
-    """Documents in parts; `UserError` at the end where none that labels name was among them, or
-    with `strict` one was not."""
+    """Documents in parts; `UserError` at the end where none of those that labels name was among
+    them or, with `strict`, where one was not."""
     missing = dict(named)
     empty = True
     for part in parts(documents, PART):
@@ -343,5 +345,5 @@ def parts(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def hash_share(query_id: str) -> float:
-    """A number in [0, 1) by the hash of an id, the same on every machine."""
+    """A number in [0, 1) from the hash of an id, the same on every machine."""
     return int.from_bytes(hashlib.sha256(query_id.encode()).digest()[:8], "big") / 2**64

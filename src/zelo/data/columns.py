@@ -1,14 +1,14 @@
-"""Training data of contrastive methods as a collection: what a baseline learns from.
+"""Training data of contrastive methods, as a collection.
 
-    triples   `query<TAB>positive<TAB>negative`, as MS MARCO's, or with more negatives; a first
-              line may name other columns, which are then read as those of JSON lines
+    triples   `query<TAB>positive<TAB>negative`, as MS MARCO's, or with more negatives; the
+              first line may be a header, whose names are then read as those of JSON lines
     columns   JSON lines of sentence-transformers: query or anchor, positive, negative(_1, _2, ...);
               or query, document (passage, text) and label or score
     lists     JSON lines of FlagEmbedding: query, pos, neg; of Tevatron: query, positive_passages,
               negative_passages, each with a text and perhaps a title
 
-A text is a document, a positive a label of grade 1, a negative one of grade 0; a document that some
-line calls positive for a query is positive.
+Each distinct text is a document; a positive is a label of grade 1, a negative one of grade 0. A
+document that is a positive of a query on one line and a negative of it on another is a positive.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DOCUMENT, GRADE = (
 )
 NEGATIVE = re.compile(r"negatives?(_\d+)?|neg|negative_passages")
 
-Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, place
+Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, `file:line`
 
 
 class Columns(LabelledSource):
@@ -68,10 +68,10 @@ class Columns(LabelledSource):
         for split, path in self.paths().items():
             found = labels.setdefault(split, {})
             for query, positives, negatives, where in read_rows(path):
-                query_id = queries.setdefault(query, named("q", query))
+                query_id = queries.setdefault(query, id_of_text("q", query))
                 for relevance, texts in ((0, negatives), (1, positives)):
                     for text in texts:
-                        doc_id = documents.setdefault(text, named("d", text))
+                        doc_id = documents.setdefault(text, id_of_text("d", text))
                         before = found.get((query_id, doc_id), (0, where))
                         found[query_id, doc_id] = (max(relevance, before[0]), before[1])
         paths = list(self.paths().values())
@@ -89,8 +89,8 @@ class Columns(LabelledSource):
         )
 
 
-def named(kind: str, text: str) -> str:
-    """An id that is the same wherever the text stands."""
+def id_of_text(kind: str, text: str) -> str:
+    """An id from a hash of the text, so that equal texts have the same."""
     return f"{kind}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
@@ -100,7 +100,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for number, record in json_objects(path):
             yield row_of(record, f"{path}:{number}")
         return
-    names: list[str] = []  # of the columns, where the first line has them
+    names: list[str] = []  # of the columns, where the first line is a header
     for count, (number, line) in enumerate(numbered_lines(path)):
         where, fields = f"{path}:{number}", line.split("\t")
         if count == 0 and all(map(is_column, fields)):
@@ -118,7 +118,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def named_fields(names: list[str], fields: list[str], where: str) -> dict[str, Any]:
-    """A line by the names of its columns, its label as a number."""
+    """A line as a record by the names of its columns, labels as numbers."""
     if len(fields) != len(names):
         raise UserError(f"{where}: expected {len(names)} fields, found {len(fields)}")
     return {
@@ -128,13 +128,13 @@ def named_fields(names: list[str], fields: list[str], where: str) -> dict[str, A
 
 
 def is_column(name: str) -> bool:
-    """Whether a field of a first line is the name of a column."""
+    """Whether a field of the first line is a known name of a column."""
     known = (*QUERY, *POSITIVE, *DOCUMENT, *GRADE)
     return plain(name) in known or NEGATIVE.fullmatch(plain(name)) is not None
 
 
 def row_of(record: dict[str, Any], where: str) -> Row:
-    """The row that a JSON object stands for."""
+    """A JSON object as a row."""
     query = text_field(record, one_of(record, QUERY, where), where)
     if any(name in record for name in POSITIVE):
         positives = texts_of(record, one_of(record, POSITIVE, where), where)
@@ -183,7 +183,7 @@ def texts_of(record: dict[str, Any], name: str, where: str) -> list[str]:
 
 
 def with_title(passage: dict[str, Any], where: str) -> str:
-    """Title and text of a passage of Tevatron's."""
+    """Title and text of a passage in Tevatron's format."""
     title = text_field(passage, "title", where, optional=True)
     text = text_field(passage, "text", where)
     return f"{title} {text}" if title else text

@@ -23,13 +23,13 @@ from zelo.data.collection import (
 )
 from zelo.data.token_estimate import estimated_tokens
 
-SHORT = 3  # tokens: a document below tells little
+SHORT = 3  # tokens; a document of fewer says little
 LONG = 20_000
 
 
 @dataclass
 class Description:
-    """Counts of a collection; lengths are in tokens, about."""
+    """Counts of a collection; lengths are estimated numbers of tokens."""
 
     name: str
     document_tokens: NDArray[np.int64]  # of each document
@@ -44,7 +44,7 @@ def describe(source: Data) -> Description:
     collection = source.load()
     identical: list[str] = []
     ids: list[Any] = []
-    lengths, texts = array("q"), array("q")  # of each document: tokens, a hash
+    lengths, texts = array("q"), array("q")  # of each document: number of tokens, hash of the text
     empty = 0
     for part in note_identical(collection, identical):
         ids.append(part["doc_id"])
@@ -99,12 +99,12 @@ def warnings(collection: Collection, found: Description, empty: int, copies: int
         ),
         (sum(n for grade, n in found.grades.items() if grade < 0), "labels are below 0"),
     ]
-    said = [f"{number:,} {what}" for number, what in numbers if number]
+    looks_wrong = [f"{number:,} {what}" for number, what in numbers if number]
     if "train" not in found.query_tokens:
-        said.append(f"no query is left to train on: {NO_TRAINING}")
+        looks_wrong.append(f"no query is left to train on: {NO_TRAINING}")
     if "test" not in found.labels:
-        said.append("no test query has labels: only a run up to training is possible")
-    return said
+        looks_wrong.append("no test query has labels: only a run up to training is possible")
+    return looks_wrong
 
 
 def show(found: Description) -> None:

@@ -1,6 +1,6 @@
 """Public collections by name: Hugging Face `datasets` in BEIR or MTEB layout, and `ir_datasets`.
 
-Both packages are the extra `data`; what they download they keep in caches of their own.
+Both packages come with the extra `data`; each keeps its downloads in a cache of its own.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class HubDataset(LabelledSource):
     )
 
     def fingerprint(self) -> str:
-        """Digest of folders' files; of names and revisions on the hub."""
+        """Digest of the files of local folders, and of names and revisions on the hub."""
         places = ((self.path, self.revision), (self.qrels_path, self.qrels_revision))
         return digest([identity(path, revision) for path, revision in places if path])
 
     def load(self) -> Collection:
-        """Fetch or open the subsets; `UserError` where they are not what they should be."""
+        """Download or open the subsets; `UserError` where one cannot be read or lacks a split."""
         corpus = self._subset(self.path, self.corpus, self.revision)
         queries = self._subset(self.path, self.queries, self.revision)
         qrels = (
@@ -56,17 +56,17 @@ class HubDataset(LabelledSource):
         )
         if self.split is not None and self.split not in qrels:
             raise UserError(f"data.split={self.split}: labels have {', '.join(qrels)}")
-        of = {
+        name_of = {
             split: split_named(split) if self.split is None else "test"
             for split in qrels
             if self.split in (None, split)
         }
-        known = {split: name for split, name in of.items() if name is not None}
-        others = sorted(set(of) - set(known))
+        known = {split: name for split, name in name_of.items() if name is not None}
+        others = sorted(set(name_of) - set(known))
         if not known:
             raise UserError(
-                f"{self.path}: the labels' split {min(of)!r} is none of {', '.join(SPLITS)}; "
-                f"name it by data.split={min(of)}"
+                f"{self.path}: the labels' split {min(name_of)!r} is none of {', '.join(SPLITS)}; "
+                f"name it by data.split={min(name_of)}"
             )
         if len(set(known.values())) < len(known):
             raise UserError(
@@ -77,12 +77,12 @@ class HubDataset(LabelledSource):
             name: self._labels(qrels[split], f"{self.path}/{self.qrels}/{split}")
             for split, name in known.items()
         }
-        asked = [query_of(row, where) for row, where in self._rows(queries, self.queries)]
+        found = [query_of(row, where) for row, where in self._rows(queries, self.queries)]
         sources = (f"{self.path}/{self.corpus}", f"{self.path}/{self.queries}")
         return self.collection(
             Path(self.path).name,
             (document_of(row, where) for row, where in self._rows(corpus, self.corpus)),
-            asked,
+            found,
             labels,
             sources,
             [f"the labels' split {split} is not read" for split in others],
@@ -98,7 +98,7 @@ class HubDataset(LabelledSource):
         at = {} if Path(path).expanduser().is_dir() else {"revision": revision}
         try:
             return datasets.load_dataset(str(Path(path).expanduser()), subset, **at)
-        except Exception as error:  # of many kinds, the package's own and those below it
+        except Exception as error:  # of any class: the package passes on those of others
             raise UserError(
                 f"data.path={path}: subset {subset!r} cannot be loaded ({in_words(error)})"
             ) from None
@@ -116,7 +116,7 @@ class HubDataset(LabelledSource):
 
 
 def identity(path: str, revision: str) -> str:
-    """Digest of a folder's files and their names; of a name and revision on the hub."""
+    """Digest of a local folder's files and their names or, on the hub, of name and revision."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return digest([path, revision])
@@ -139,7 +139,7 @@ class IrDataset(LabelledSource):
         return ids
 
     def fingerprint(self) -> str:
-        """Digest of the ids and of the package's version, which pins what they mean."""
+        """Digest of the ids and of the package's version, which decides what they stand for."""
         try:
             return digest([list(self.ids.items()), metadata.version("ir_datasets")])
         except metadata.PackageNotFoundError:
@@ -187,5 +187,5 @@ class IrDataset(LabelledSource):
 
 
 def ir_text(doc: Any) -> str:
-    """Text of a document; its title, where it has one, is a field of its own."""
+    """Text of a document without its title, which is read as a field of its own."""
     return str(doc.text if hasattr(doc, "text") else doc.default_text())

@@ -1,4 +1,4 @@
-"""Lines and JSON records of text files, plain or gzipped, with the place of whatever is wrong."""
+"""Lines and JSON records of text files, plain or gzipped; errors name file and line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in decoded(file, str(path)):  # the number is needed
+            for number, line in decoded(file, str(path)):  # `number` is used below
                 yield number, line
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
@@ -36,7 +36,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def decoded(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
-    """Lines of a file that is open; see `numbered_lines`."""
+    """Lines of an open file; see `numbered_lines`."""
     for number, raw in enumerate(file, start=1):
         if number == 1 and b"\r" in raw.rstrip(b"\r\n") and not raw.endswith(b"\n"):
             raise UserError(
@@ -64,14 +64,15 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def plain(name: str) -> str:
-    """A field's name as it is compared with those that are known: `Query-ID` is `query_id`."""
+    """A field's name in the form in which names are compared: `Query-ID` is `query_id`."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def text_field(record: dict[str, Any], field: str, where: str, optional: bool = False) -> str:
-    """A field that must be a string of whole characters; "" for an optional one that is not there.
+    """A field that must be a string of valid characters; "" for an optional one that is missing.
 
-    A whole number is its digits: ids and titles are exported as such. `where` is `file:line`.
+    A whole number becomes its digits: some tools export ids and titles as numbers. `where` is
+    `file:line`.
     """
     value = record.get(field)
     if value is None and optional:
@@ -105,9 +106,11 @@ def title_field(record: dict[str, Any], where: str) -> str:
 
 
 def unique(make: Callable[[], Iterable[tuple[str, T]]], key: Callable[[T], str]) -> Iterator[T]:
-    """The items of `make()`, which come with their places; `UserError` where an id occurs again.
+    """The items of `make()`, which yields each with its `file:line`; `UserError` where two have the
+    same id.
 
-    That is found at the end: ids are not kept, only eight bytes of each. Then they are read anew.
+    This is noticed at the end, since only a hash of eight bytes is kept of each id; the items are
+    then made a second time to find the two.
     """
     hashes = array("q")
     for _, item in make():

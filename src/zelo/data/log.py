@@ -2,7 +2,7 @@
 
     {"query": "...", "results": [{"id": "...", "text": "..."}, ...]}
 
-with `query_id`, and `title` of a result, where there are any.
+A line may also have a `query_id`, and a result a `title`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Log(LabelledSource):
     """A sample of the queries of a log as a collection."""
 
     path: Path = option(help="JSON lines", exclude=True)
-    sample: int = option(200, "queries, drawn by a hash of their place", ge=1)
+    sample: int = option(200, "queries, drawn by a hash of their line numbers", ge=1)
     draw: int = option(0, "another number draws other queries", ge=0)
 
     def fingerprint(self) -> str:
@@ -45,7 +45,7 @@ class Log(LabelledSource):
     def lines(self) -> list[LogLine]:
         """The drawn lines, in their order.
 
-        Where an id means different texts for different queries, it gets the query's in front.
+        A document id that means different texts for different queries gets the query's id in front.
         """
         drawn = heapq.nsmallest(self.sample, read_log(self.path.expanduser()), key=self._draw_order)
         drawn.sort(key=lambda item: item[0])
@@ -68,11 +68,11 @@ class Log(LabelledSource):
         ]
 
     def _draw_order(self, item: tuple[int, LogLine]) -> bytes:
-        """The lines of lowest digest are the sample."""
+        """Digest of a line's number; the lines with the lowest are the sample."""
         return hashlib.sha256(f"{self.draw}\x1f{item[0]}".encode()).digest()
 
     def load(self) -> Collection:
-        """The drawn queries, all to be judged, and what was returned for them."""
+        """The drawn queries, all without labels, and the documents that were returned for them."""
         lines = self.lines()
         documents: dict[str, Document] = {}
         for line in lines:

@@ -19,7 +19,7 @@ class Planned(Component):
     document_tokens: float = option(help="mean tokens of a document", gt=0)
 
     def fingerprint(self) -> str:
-        """Raise `UserError`: only what is there can be run on."""
+        """Raise `UserError`: a run needs a collection that is there."""
         raise UserError(NOT_THERE)
 
     def load(self) -> Collection:

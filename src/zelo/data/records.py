@@ -1,7 +1,7 @@
 """Queries, documents and labels by the names that published sets give their fields.
 
-Names are compared without case, `-` as `_`. What stands first in a list of names is looked for
-first.
+Names are compared in lower case, with `-` read as `_`. Where a record has several of the names in a
+list, the first in the list counts.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 
-# Forms of a line of labels, in the order in which they are tried on the first: what separates its
-# fields, how many they are.
+# Forms of a line of labels, in the order in which they are tried on the first line: separator and
+# number of its fields.
 TAB, BLANK = "\t", None
 BEIR = ((TAB, 3), (TAB, 4), (BLANK, 4), (BLANK, 3))
 TREC = ((BLANK, 4), (TAB, 4), (TAB, 3), (BLANK, 3))
@@ -40,27 +40,27 @@ COLUMNS = {3: (0, 1, 2), 4: (0, 2, 3)}  # of query, document and grade
 
 
 def split_named(name: str) -> str | None:
-    """The split that is usually called so; None where none is."""
+    """The split that a name usually stands for; None where it is no usual name."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 def header_of(fields: Sequence[str], *wanted: Sequence[str]) -> list[int] | None:
-    """Where each of the wanted columns stands, if the first line of a file names all that it has;
-    None where it is a row like those below it."""
+    """Index of each wanted column, if the first line of a file is a header of just these columns;
+    None where it is a row like the others."""
     columns = [column_of(fields, names) for names in wanted]
     found = [column for column in columns if column is not None]
     return found if len(found) == len(wanted) == len(fields) == len(set(found)) else None
 
 
 def column_of(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """Where the first of the `wanted` names stands among those of a header or record."""
+    """Index of the first of the `wanted` names that a header or record has."""
     columns = {plain(name): column for column, name in reversed([*enumerate(names)])}
     return next((columns[name] for name in wanted if name in columns), None)
 
 
 def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> str:
-    """What a record calls a field; `UserError` where it has none of the wanted names."""
-    if wanted[0] in record:  # as in most
+    """The name under which a record has a field; `UserError` where it has none of those wanted."""
+    if wanted[0] in record:  # so it is in most records
         return wanted[0]
     names = list(record)
     column = column_of(names, wanted)
@@ -71,7 +71,7 @@ def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> st
 
 
 def query_of(record: dict[str, Any], where: str) -> tuple[str, str]:
-    """Id and text of a query; `UserError` where one is missing or no text."""
+    """Id and text of a query; `UserError` where one is missing or not a text."""
     query_id, text = (
         text_field(record, field_of(record, names, where), where)
         for names in (QUERY_ID, QUERY_TEXT)
@@ -80,7 +80,7 @@ def query_of(record: dict[str, Any], where: str) -> tuple[str, str]:
 
 
 def document_of(record: dict[str, Any], where: str) -> Document:
-    """A document; `UserError` where its id or its text is missing or no text."""
+    """A document; `UserError` where its id or its text is missing or not a text."""
     doc_id = text_field(record, field_of(record, DOC_ID, where), where)
     text = text_field(record, field_of(record, DOC_TEXT, where), where)
     return Document(doc_id, title_field(record, where), text)
@@ -98,7 +98,7 @@ def label_of(record: dict[str, Any], where: str) -> Label:
 
 
 def make_label(query_id: str, doc_id: str, relevance: object, where: str) -> Label:
-    """A label of fields as they stand in a file."""
+    """A label from fields as a file has them."""
     if not query_id or not doc_id:
         raise UserError(f"{where}: an id is empty")
     return Label(query_id, doc_id, grade(relevance, where), where)
@@ -118,7 +118,7 @@ def grade(value: object, where: str) -> int:
 
 
 def as_float(text: str) -> float:
-    """A number; NaN where the text is none."""
+    """A text as a number; NaN where it is not one."""
     try:
         return float(text)
     except ValueError:
@@ -128,8 +128,8 @@ def as_float(text: str) -> float:
 def read_qrels(path: Path, forms: Sequence[tuple[str | None, int]] = BEIR) -> Iterator[Label]:
     """Labels of a file; `UserError` names file and line.
 
-    Three columns (query, document, grade) or TREC's four; a first line that names them says their
-    order. JSON lines and Parquet, whose names end so, go by the names of their fields.
+    Three columns (query, document, grade) or TREC's four, in this order unless the first line is a
+    header. Files that end in `.jsonl` or `.parquet` are read by the names of their fields.
     """
     if path.suffix == ".parquet":
         yield from (label_of(record, where) for where, record in parquet_records(path, LABEL))
@@ -165,8 +165,8 @@ def rows_of_qrels(path: Path, forms: Sequence[tuple[str | None, int]]) -> Iterat
 def columns_of(
     line: str, forms: Sequence[tuple[str | None, int]], where: str
 ) -> tuple[str | None, int, tuple[int, int, int | None], bool]:
-    """Separator, number and order of the columns by a file's first line, and whether it names
-    them."""
+    """Separator, number and order of the columns by a file's first line, and whether that line is a
+    header."""
     for separator in (TAB, BLANK):
         fields = line.split(separator)
         query, document, relevance = (
@@ -179,7 +179,7 @@ def columns_of(
         fields = line.split(separator)
         if len(fields) == count:
             columns = COLUMNS[count]
-            # Names that are not known: a row has a grade, a header has no digit.
+            # A header of unknown names: it has no grade and no digit.
             named = math.isnan(as_float(fields[-1])) and not any(map(str.isdigit, line))
             return separator, count, columns, named
     raise UserError(

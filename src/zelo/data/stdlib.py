@@ -31,7 +31,7 @@ LEFT_OUT = {
     *("test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data"),
     *("site-packages", "dist-packages", "__pycache__"),
 }
-LINE_END = re.compile(r"\r\n|\r|\n")  # Python's own; str.splitlines knows form feeds and more
+LINE_END = re.compile(r"\r\n|\r|\n")  # as Python's parser; str.splitlines has more line ends
 SENTENCE = re.compile(r"(.+?[.!?])(?:\s|$)", re.DOTALL)
 
 
@@ -72,12 +72,13 @@ class StandardLibrary(Component):
         functions = distinct(documented_functions(stdlib_root()))
         order = rng.permutation(len(functions))
         corpus = [functions[i] for i in order[: self.documents]]
-        asked = [f for f in corpus if len(f.summary.split()) >= self.min_words]
+        with_summary = [f for f in corpus if len(f.summary.split()) >= self.min_words]
         wanted = self.train_queries + self.dev_queries + self.test_queries
-        if wanted > len(asked):
+        if wanted > len(with_summary):
             raise UserError(
-                f"data: {wanted} queries asked, but {len(asked)} of {len(corpus)} functions have a "
-                f"summary of {self.min_words} words: raise data.documents or ask for fewer queries"
+                f"data: {wanted} queries asked, but {len(with_summary)} of {len(corpus)} functions "
+                f"have a summary of {self.min_words} words: raise data.documents or ask for fewer "
+                f"queries"
             )
         splits = np.repeat(
             ["train", "dev", "test"], [self.train_queries, self.dev_queries, self.test_queries]
@@ -94,14 +95,14 @@ class StandardLibrary(Component):
             ],
             queries=table(
                 "queries",
-                query_id=[f"q:{f.name}" for f in asked[:wanted]],
-                text=[f.summary for f in asked[:wanted]],
+                query_id=[f"q:{f.name}" for f in with_summary[:wanted]],
+                text=[f.summary for f in with_summary[:wanted]],
                 split=splits.tolist(),
             ),
             qrels=table(
                 "qrels",
-                query_id=[f"q:{f.name}" for f in asked[:wanted]],
-                doc_id=[f.name for f in asked[:wanted]],
+                query_id=[f"q:{f.name}" for f in with_summary[:wanted]],
+                doc_id=[f.name for f in with_summary[:wanted]],
                 relevance=[1] * wanted,
             ),
             privileged=privileged_table(corpus),
@@ -138,7 +139,7 @@ def documented_functions(root: Path) -> Iterator[Function]:
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError):
-            continue  # a template or a file of another Python version: not a document
+            continue  # a template, or a file for another version of Python
         module = ".".join(path.relative_to(root).with_suffix("").parts)
         yield from functions_in(tree, module, LINE_END.split(source))
 
@@ -158,7 +159,7 @@ def functions_in(node: ast.AST, scope: str, lines: list[str]) -> Iterator[Functi
 
 
 def code_without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
-    """Source of `node` as it stands in the file, dedented, without its docstring's lines."""
+    """Source of `node` from the file, dedented, without the lines of its docstring."""
     first, after = node.body[0], node.body[1]
     start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
     head = lines[start - 1 : first.lineno - 1]
@@ -171,7 +172,7 @@ def code_without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: 
 def distinct(functions: Iterator[Function]) -> list[Function]:
     """Drop a second function of the same name, the same code or the same summary.
 
-    Overloads and copies would make a query with several right answers of which one is labelled.
+    With overloads or copies a query would have several right answers, only one of them labelled.
     """
     seen: set[str] = set()
     kept = []

@@ -22,7 +22,8 @@ PART = 10_000  # documents that are held at once
 class Corpus:
     """All documents of a collection, in its order, read in parts: never all of them at once.
 
-    `identical` has the index of each document that is a query's own text: not to be found for it.
+    `identical` has, for each query whose own text is a document, the index of that document, which
+    is not to be found for the query.
     """
 
     ids: pa.Array  # strings
@@ -41,7 +42,7 @@ class Corpus:
 
     @classmethod
     def of(cls, documents: Mapping[str, str]) -> Corpus:
-        """Documents that are at hand: id → text."""
+        """Documents in memory: id → text."""
         content = table(
             "documents",
             doc_id=list(documents),
@@ -103,7 +104,7 @@ def document_texts(data: Path, wanted: Set[str] | None = None) -> dict[str, str]
 
 
 def privileged_texts(data: Path) -> dict[str, str] | None:
-    """Document id → text that simulated judges may read, where the collection has such."""
+    """Document id → text that only simulated judges may read; None where there is none."""
     if not (data / "privileged.parquet").exists():
         return None
     privileged = read_table(data, "privileged")
@@ -111,14 +112,14 @@ def privileged_texts(data: Path) -> dict[str, str] | None:
 
 
 def identical_queries(data: Path) -> list[str]:
-    """Queries whose own text is the document of their id, which is no candidate of theirs."""
+    """Queries whose id and text are those of a document; it is not a candidate for them."""
     if not (data / "identical.parquet").exists():
         return []
     return read_table(data, "identical")["query_id"].to_pylist()  # type: ignore[no-any-return]
 
 
 def documents_there(data: Path, wanted: Set[str]) -> set[str]:
-    """Those of the `wanted` documents that the collection has: labels may name others."""
+    """Which of the `wanted` documents the collection has: labels may name others."""
     ids = pa.array(sorted(wanted), pa.string())
     found: set[str] = set()
     for batch in parquet_batches(data / "documents.parquet", PART, ["doc_id"]):
@@ -129,7 +130,7 @@ def documents_there(data: Path, wanted: Set[str]) -> set[str]:
 def relevance_grades(data: Path, split: str | None = None) -> dict[str, dict[str, int]]:
     """Query id → document id → graded relevance, for the queries of one split or of `all`.
 
-    Documents that the collection does not have are among them: no ranking has them.
+    Labels of documents that the collection does not have are kept: no ranking finds these.
     """
     wanted = query_texts(data, split)
     grades: dict[str, dict[str, int]] = {}

@@ -5,8 +5,8 @@ run     `qid Q0 docid rank score tag`, or `qid docid score`; the order is that o
         `qid docid rank` (see `read_run`)
 qrels   `qid 0 docid relevance`
 topics  `<top> <num> Number: 301 <title> text </top>`, `<topic number="1"><query>text</query>`,
-        or lines `id<TAB>text`. A topic without title and query is asked by its summary, by its
-        description or, as those of the Clinical Trials track, by all that it says
+        or lines `id<TAB>text`. The query of a topic is its title or query; without them its
+        summary, its description or, as in the Clinical Trials track, all of its text
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OPENING = re.compile(r"<top(?:ic)?\b([^<>]*)>", re.IGNORECASE)
 BEGUN = re.compile(r"<top(?:ic)?\b", re.IGNORECASE)
 CLOSING = re.compile(r"</top(?:ic)?>", re.IGNORECASE)
 ATTRIBUTE = re.compile(r"number\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
-# Fields of topics: what ends one where it has no end tag of its own, since a text may hold a `<`.
+# Fields of topics: one without an end tag ends where the next of these begins, not at any `<`.
 FIELDS = (
     *("num", "title", "query", "desc", "description", "narr", "narrative", "question", "summary"),
     *("note", "dom", "smry", "con", "fac", "def", "nat", "time", "field", "disease", "gene"),
@@ -56,7 +56,7 @@ FIELDS = (
 FIELD = re.compile(rf"</?(?:{'|'.join(FIELDS)})\b[^<>]*>", re.IGNORECASE)
 NAMED = re.compile(r"<field\b[^<>]*\bname\s*=\s*[\"']([^\"']+)[\"'][^<>]*>", re.IGNORECASE)
 ASKED = (("title", "query"), ("summary",), ("question", "description", "desc"))
-LABELS = ("number:", "topic:", "description:")  # that some files begin a field with
+LABELS = ("number:", "topic:", "description:")  # with which some files begin a field
 
 
 class TrecFiles(LabelledSource):
@@ -74,7 +74,7 @@ class TrecFiles(LabelledSource):
     )
 
     def files(self) -> dict[str, Path]:
-        """Every file that is read, by what it is."""
+        """Every file that is read, by what it holds: documents, topics or labels of a split."""
         named = {"documents": self.documents, "topics": self.topics, **self.qrels}
         found = {what: Path(name).expanduser() for what, name in named.items() if name}
         for what, path in found.items():
@@ -100,33 +100,33 @@ class TrecFiles(LabelledSource):
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Documents of a JSON-lines or tab-separated file; ids unique."""
+    """Documents of a JSON-lines or tab-separated file; `UserError` where an id occurs twice."""
     is_json = ".json" in path.suffixes or ".jsonl" in path.suffixes
     rows = json_documents if is_json else tab_documents
     return unique(lambda: rows(path), lambda document: document.doc_id)
 
 
 def json_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Place and document of each JSON object."""
+    """`file:line` and document of each JSON object."""
     for number, record in json_objects(path):
         yield f"{path}:{number}", document_of(record, f"{path}:{number}")
 
 
 def tab_documents(path: Path) -> Iterator[tuple[str, Document]]:
-    """Place and document of each line of two or three fields, which a first line may name."""
-    first, places = True, {2: [0, 1], 3: [0, 2, 1]}  # of id, text and title
+    """`file:line` and document of each line of two or three fields; the first may be a header."""
+    first, columns = True, {2: [0, 1], 3: [0, 2, 1]}  # of id, text and title
     for number, line in numbered_lines(path):
         fields = line.split("\t")
-        if len(fields) not in places:
+        if len(fields) not in columns:
             raise UserError(
                 f"{path}:{number}: expected id<TAB>text or id<TAB>title<TAB>text, found "
                 f"{len(fields)} fields"
             )
         wanted = (DOC_ID, DOC_TEXT, ("title",))[: len(fields)]
         if first and (named := header_of(fields, *wanted)):
-            places[len(fields)] = named
+            columns[len(fields)] = named
         else:
-            doc_id, text, *title = (fields[place] for place in places[len(fields)])
+            doc_id, text, *title = (fields[column] for column in columns[len(fields)])
             yield f"{path}:{number}", Document(doc_id, "".join(title), text)
         first = False
 
@@ -144,15 +144,15 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
         ]
     else:
         found = []
-        places = [0, 1]
+        columns = [0, 1]  # of id and text
         for count, line in lines:
             fields = line.split("\t")
             if len(fields) != 2:
                 raise UserError(f"{path}:{count}: expected id<TAB>text, found {len(fields)} fields")
             if count == lines[0][0] and (named := header_of(fields, QUERY_ID, QUERY_TEXT)):
-                places = named
+                columns = named
             else:
-                found.append((count, fields[places[0]], fields[places[1]]))
+                found.append((count, fields[columns[0]], fields[columns[1]]))
     for count, query_id, query in found:
         if seen.setdefault(query_id, count) != count:
             raise UserError(f"{path}:{count}: topic {query_id!r} was there before")
@@ -162,12 +162,12 @@ def read_topics(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
-    """Attributes and body of each topic; `UserError` where one does not end."""
+    """Attributes and body of each topic; `UserError` where an end tag is missing."""
     openings = [*OPENING.finditer(text), None]
     if len(BEGUN.findall(text)) >= len(openings):
         raise UserError(f"{path}: a <top is not closed by >")
     for count, (this, after) in enumerate(pairwise(openings), start=1):
-        assert this is not None  # the last alone is
+        assert this is not None  # only the one after the last is
         body = text[this.end() : after.start() if after else len(text)]
         end = CLOSING.search(body)
         if end is None:
@@ -176,7 +176,7 @@ def topics_of(text: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def topic(count: int, attributes: str, body: str, path: Path) -> tuple[int, str, str]:
-    """Place, id and text of one topic."""
+    """Number in the file, id and text of one topic."""
     named = ATTRIBUTE.search(attributes)
     number = named[1] if named else field_of_topic(body, ("num",)) or ""
     text = next((text for names in ASKED if (text := field_of_topic(body, names))), None)
@@ -189,7 +189,7 @@ def topic(count: int, attributes: str, body: str, path: Path) -> tuple[int, str,
 
 
 def field_of_topic(body: str, names: tuple[str, ...]) -> str | None:
-    """The text of the first field of these names: to its end tag, or else to the next field."""
+    """The text of the first field with one of these names, up to its end tag or the next field."""
     begun = re.search(rf"<({'|'.join(names)})\b[^<>]*>", body, re.IGNORECASE)
     if begun is None:
         return None
@@ -207,9 +207,9 @@ def read_run(
 
     Also JSON lines: `{"query_id", "doc_id", "score"}`, or RankLLM's `{"query": {"qid"},
     "candidates": [{"docid", "score"}]}`. With `order` "score" or "rank" documents are ordered by
-    that. Without it they are by their scores, but for three fields of which the last counts 1, 2, 3
-    ... through each query's lines, as in MS MARCO's runs: those are ranks. `UserError` where scores
-    could be ranks, which names the `option` that says it. The score of a rank is its negative.
+    that. Without it they are ordered by score, unless lines have three fields and the last of them
+    counts 1, 2, 3 ... within each query, as in MS MARCO's runs: those are ranks. Where scores could
+    be ranks a `UserError` names the `option` that decides. A rank becomes the score -rank.
     """
     found: dict[str, dict[str, float]] = {}
     ranks: dict[str, array[float]] = {}  # in the order of the lines; NaN: none
@@ -241,7 +241,7 @@ def read_run(
         scores = [list(ranked.values()) for ranked in found.values()]
         if fields == THREE:
             by_rank = are_ranks(scores, path, option)
-        elif turned_round(list(ranks.values()), scores):
+        elif scores_rise_with_ranks(list(ranks.values()), scores):
             raise UserError(
                 f"{path}: scores rise as ranks do, so that the last would come first: say "
                 f"{option}=rank or {option}=score"
@@ -258,8 +258,8 @@ def read_run(
 
 
 def are_ranks(values: Sequence[Sequence[float]], path: Path, option: str) -> bool:
-    """Whether the last of three fields is a rank, by its values in each query in the order of the
-    lines; `UserError` where it could be."""
+    """Whether the last of three fields is a rank, judged by its values in the order of each query's
+    lines; `UserError` where that is uncertain."""
     if all(list(row) == list(range(1, len(row) + 1)) for row in values):
         return True
     several = [row for row in values if len(row) > 1]
@@ -275,7 +275,9 @@ def are_ranks(values: Sequence[Sequence[float]], path: Path, option: str) -> boo
     return False
 
 
-def turned_round(ranks: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> bool:
+def scores_rise_with_ranks(
+    ranks: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]
+) -> bool:
     """Whether, in every query of several documents, scores rise as ranks do."""
     several = [
         sorted(zip(rank, score, strict=True))
@@ -310,7 +312,7 @@ def as_number(value: object, what: str, where: str) -> float:
 
 
 class RunRow(NamedTuple):
-    """A row of a run as it stands in its file."""
+    """A row of a run as the file has it."""
 
     where: str
     query_id: str
@@ -321,7 +323,7 @@ class RunRow(NamedTuple):
 
 
 def run_rows(path: Path) -> Iterator[RunRow]:
-    """Rows of a run in lines."""
+    """Rows of a run in TREC's or MS MARCO's format."""
     for number, line in numbered_lines(path):
         fields = line.split()
         if len(fields) not in (THREE, SIX):
@@ -337,7 +339,7 @@ def run_rows(path: Path) -> Iterator[RunRow]:
 
 
 def json_rows(path: Path) -> Iterator[RunRow]:
-    """Rows of a run in JSON lines; where no score is given the rank says as much."""
+    """Rows of a run in JSON lines; each has a score, a rank or both."""
     for number, record in json_objects(path):
         where = f"{path}:{number}"
         if "candidates" not in record:
@@ -363,8 +365,9 @@ def json_rows(path: Path) -> Iterator[RunRow]:
 def write_run(path: Path, ranking: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:
     """Write a ranking: query id → (document id, score), best first; ranks from 1.
 
-    White space within an id, which the format cannot hold, is percent-encoded. Scores are replaced
-    by falling whole numbers where they tie, since tools that read runs sort by score.
+    White space within an id, which the format does not allow, is percent-encoded. Where scores of a
+    query are equal, its scores are replaced by falling whole numbers, since tools that read runs
+    sort by score.
     """
     lines = []
     for query_id, ranked in ranking.items():
@@ -382,5 +385,5 @@ def single(score: float) -> float:
 
 
 def encoded(identifier: str) -> str:
-    """An id without white space."""
+    """An id with its white space percent-encoded."""
     return BLANK.sub(lambda found: quote(found.group()), identifier)

@@ -25,10 +25,10 @@ from zelo.seeding import stream
 
 FIELDS = {"openai": "openai_score", "gemini": "gemini_score", "anthropic": "anthropic_score"}
 NO_ANSWER = "No answer of this judge: the mean of the others stands here."
-SWAPPED = "(SWAPPED)\n"  # how zbench marks a thought about (b, a); its score is turned back
+SWAPPED = "(SWAPPED)\n"  # how zbench marks a thought about (b, a); its score is swapped back
 WHOLE_SCORE = re.compile(r"<score>\s*([-+][01])\s*</score>\s*$")  # zbench reads it as 0
 
-LARGEST = 1e12  # Elo that is taken for one
+LARGEST = 1e12  # a larger score is no Elo
 
 Pair = tuple[str, str, str]
 
@@ -54,7 +54,7 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
     shared = all(len(found) == 1 for found in contents.values())
 
     def named(query_id: str, doc_id: str) -> str:
-        """Ids that mean different texts for different queries are told apart by the query's."""
+        """An id that means different texts for different queries gets the query's in front."""
         return doc_id if shared else f"{query_id}/{doc_id}"
 
     corpus: dict[str, dict[str, Any]] = {}
@@ -81,7 +81,7 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
     if judged:
         preferences = read_ai_scores(source / "ai_scores.json", queries, corpus, named)
     else:
-        preferences = [row for i, elos in scores.items() for row in implied(i, elos)]
+        preferences = [row for i, elos in scores.items() for row in implied_preferences(i, elos)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_lines(out / "corpus.jsonl", list(corpus.values()))
@@ -98,9 +98,9 @@ def import_zbench(source: Path, out: Path) -> dict[str, int]:
     }
 
 
-def implied(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Preferences that have these Elos as their Thurstone ratings: of four random cycles, which
-    hold the ends together, and of neighbours in the ranking, which tell most."""
+def implied_preferences(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Preferences whose Thurstone ratings are these Elos: about the pairs of four random cycles,
+    which connect the best with the worst, and about neighbours in the ranking, which tell most."""
     ids = sorted(elos, key=lambda doc_id: -elos[doc_id])
     rng = stream(0, "implied", query_id)
     cycles = [rng.permutation(len(ids)).tolist() for _ in range(4)]
@@ -121,7 +121,7 @@ def implied(query_id: str, elos: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def checked(line: dict[str, Any], where: str) -> dict[str, Any]:
-    """A line of the dataset with all that is read of it."""
+    """A line of the dataset, all fields that are read of it being valid."""
     try:
         texts = [line["query"]["id"], line["query"]["query"]]
         for document in line["documents"]:
@@ -239,18 +239,18 @@ def scored_pairs(
     for query_id, a, b, judge, score, reasons in zip(
         *(judgments[name].to_pylist() for name in names), strict=True
     ):
-        turned = (query_id, b, a) in answers
-        kept = answers[query_id, b, a] if turned else answers.setdefault((query_id, a, b), {})
+        was_swapped = (query_id, b, a) in answers
+        kept = answers[query_id, b, a] if was_swapped else answers.setdefault((query_id, a, b), {})
         if score is not None:
-            thought = f"{SWAPPED if turned else ''}{reasons}"
-            kept.setdefault(field_of[judge], []).append((-score if turned else score, thought))
+            thought = f"{SWAPPED if was_swapped else ''}{reasons}"
+            kept.setdefault(field_of[judge], []).append((-score if was_swapped else score, thought))
     pairs, left_out = [], 0
     for (query_id, a, b), by_field in answers.items():
         if not by_field:
             left_out += 1
             continue
         means = {f: sum(s for s, _ in given) / len(given) for f, given in by_field.items()}
-        everywhere = sum(means.values()) / len(means)
+        mean = sum(means.values()) / len(means)
         scored: dict[str, Any] = {
             "pair": {
                 "pair_id": f"{query_id}-{a}-{b}",
@@ -263,9 +263,9 @@ def scored_pairs(
         for field in FIELDS.values():
             thoughts = [t for _, t in by_field.get(field, [])]
             scored[field] = {
-                # A score of 0 without a thought would read as a failed call.
+                # A score of 0 without a thought would be read as a failed call.
                 "thought": ("\n\n".join(thoughts) or "-") if thoughts else NO_ANSWER,
-                "score": means.get(field, everywhere),
+                "score": means.get(field, mean),
             }
         pairs.append(scored)
     return pairs, left_out
