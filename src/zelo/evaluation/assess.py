@@ -1,4 +1,4 @@
-"""Stage `assess`: how near a pass comes to the ensemble, by all pairs of a sample of queries."""
+"""Stage `assess`: how close a pass comes to the ensemble, on all pairs of a sample of queries."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def assess(
     the same pairs, `ratings` those of the pass, `learned` the judgments that the distilled model
     learned from. Each measure is a mean over queries of the sample with a 95 % bootstrap interval:
 
-    - `agreement`: share of the pairs that all judges decided alike, and the model had not learned
-      from, in which it chose the same document (the paper's figure 8);
+    - `agreement`: of the pairs in which all judges chose the same document, and which the model was
+      not trained on, the share in which the model chose that document too (the paper's figure 8);
     - `elo_mse`: mean squared difference of the pass's Elos from those of the dense answers, both
       centred on the same documents (figure 9);
     - `elo_tau`: Kendall's τ between the two.
@@ -91,7 +91,7 @@ def mean_with_interval(values: Sequence[float], seed: int) -> dict[str, float | 
 
 
 def preferences_of(judgments: pa.Table) -> dict[tuple[str, str, str], float]:
-    """P(a ≻ b) of each query and pair, both ways round."""
+    """P(a ≻ b) of each query and pair, in both orders."""
     mean = average(judgments, "soft")
     found: dict[tuple[str, str, str], float] = {}
     for q, a, b, p in zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True):

@@ -1,8 +1,8 @@
 """`zelo audit`: the method as a monitor of a live system.
 
-Queries of a log are drawn, what was returned for them is compared by the judges and rated, and the
-order in which it was returned is held against the Elos. Source: the monitoring that the paper
-proposes.
+Queries of a log are drawn; the judges compare the documents that were returned for each, which are
+rated; and the order in which they were returned is measured by their Elos. Source: the monitoring
+that the paper proposes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from zelo.seeding import stream
 from zelo.store import Store, digest
 
 STAGES = (load, retrieve, compare, judge, rate)
-LISTED = 20  # worst queries, and documents returned too low
+LISTED = 20  # at most so many worst queries, and documents returned too low, are listed
 SURE = 1.96  # standard errors of the difference of two Elos
 EXCERPT = 160  # characters
 
@@ -86,7 +86,7 @@ class Audit(Component):
         )
         rated = store.run(rate, judged, {"rating": self.rating, **vote})
         found = findings(data.path, ranked["candidates"].path, rated.path, self.seed)
-        counts = [said.record["counts"] for said in judged.values()]
+        counts = [answers.record["counts"] for answers in judged.values()]
         found["usd"] = sum(row["usd"] for row in counts)
         found["unanswered"] = sum(row["failed"] + row["missing"] for row in counts)
         found["comparisons"] = sum(map(count, asked.values()))
@@ -97,8 +97,8 @@ class Audit(Component):
 
 
 def findings(data: Path, candidates: Path, ratings: Path, seed: int) -> dict[str, Any]:
-    """How the logged order does by the Elos: means with intervals, worst queries, what stood too
-    low."""
+    """How good the logged order is by the Elos: means with intervals, the worst queries, and
+    documents that were returned too low."""
     elos: dict[str, dict[str, float]] = {}
     errors: dict[str, dict[str, float]] = {}
     for row in read_table(ratings, "ratings").to_pylist():
@@ -150,7 +150,7 @@ def too_low(
     elo: Mapping[str, float],
     stderr: Mapping[str, float],
 ) -> list[dict[str, Any]]:
-    """Documents that are surely better than the one that was returned first, and how much."""
+    """Documents that are significantly better than the one returned first, and by how much."""
     first = next((doc_id for doc_id in ranked if doc_id in elo), None)
     if first is None:
         return []

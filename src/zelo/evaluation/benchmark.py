@@ -88,7 +88,7 @@ def rank(
 
 
 def pool_of(candidates: Path, query_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Candidates of each query, none where a query has none."""
+    """Candidates of each query; an empty list where it has none."""
     found = candidates_from(read_table(candidates, "candidates"))
     return {query_id: found.get(query_id, []) for query_id in query_ids}
 
@@ -99,7 +99,7 @@ def head(pool: Mapping[str, Sequence[str]], depth: int) -> dict[str, list[str]]:
 
 
 def with_rest(ranking: Ranking, first_stage: Ranking) -> Ranking:
-    """`ranking` of the first documents, and below it the others in the first stage's order."""
+    """A ranking of the first documents, followed by the others in the first stage's order."""
     whole: dict[str, list[tuple[str, float]]] = {}
     for query_id, everything in first_stage.items():
         ranked = list(ranking.get(query_id, []))
@@ -152,13 +152,13 @@ class Benchmark(Component):
         """Rank, measure and compare.
 
         Returns the folder with runs, `per_query`, `metrics`, tests and, where they were asked for,
-        `calibration.json` and what labels and Elos agree on.
+        `calibration.json` and the agreement of labels and Elos.
         """
         store = Store(self.home / "store", frozenset({"load", "retrieve", "rank"}), say)
         split = self.evaluation.split
         data = store.run(load, {}, {"source": self.data})
-        needed = self.truth is None or self.calibrate is not None
-        grades = (grades_to_evaluate if needed else labelled_queries)(data.path, split)
+        labels_needed = self.truth is None or self.calibrate is not None
+        grades = (grades_to_evaluate if labels_needed else labelled_queries)(data.path, split)
         chosen_on = grades_to_evaluate(data.path, self.calibrate) if self.calibrate else {}
         queries = query_texts(data.path, split)
         asked = list(grades if self.truth is None else queries)
@@ -176,7 +176,7 @@ class Benchmark(Component):
         depth = min(self.depth, self.top_k)
         records: dict[str, Mapping[str, Any]] = {}
 
-        ranked_from = {"data": data, "candidates": candidates}
+        inputs = {"data": data, "candidates": candidates}
 
         def rank_options(reranker: Reranker, split: str) -> dict[str, Any]:
             """Options of the stage `rank`."""
@@ -186,12 +186,12 @@ class Benchmark(Component):
         to_run = [
             r
             for r in self.rerankers.values()
-            if store.pending(rank, ranked_from, rank_options(r, split))
+            if store.pending(rank, inputs, rank_options(r, split))
         ]
         check(self.truth, *to_run)  # before any of them is paid for
 
         def ranked(split: str, query_ids: Iterable[str]) -> dict[str, Ranking]:
-            """System → ranking of some queries; rerankers have what they did not read below."""
+            """System → ranking of some queries; what a reranker did not read follows below."""
             found: dict[str, Ranking] = {
                 system: {query_id: ranking.get(query_id, []) for query_id in query_ids}
                 for system, ranking in first_stage.items()
@@ -199,7 +199,7 @@ class Benchmark(Component):
             for name, reranker in self.rerankers.items():
                 ranked_by = store.run(
                     rank,
-                    ranked_from,
+                    inputs,
                     rank_options(reranker, split),
                     label=f"rank ({name}{'' if split == self.evaluation.split else ', ' + split})",
                 )
@@ -215,12 +215,12 @@ class Benchmark(Component):
                  "rerankers": records}  # fmt: skip
         tables = []
         if grades:
-            of = {
+            labelled = {
                 system: {query_id: ranking[query_id] for query_id in grades}
                 for system, ranking in rankings.items()
             }
             ideal = best_order({query_id: pool[query_id] for query_id in grades}, grades)
-            tables.append(measure({CEILING: with_rest(ideal, of[last]), **of}, grades))
+            tables.append(measure({CEILING: with_rest(ideal, labelled[last]), **labelled}, grades))
         if self.truth is not None:
             judged = self.truth.rate(data.path, queries, rankings)
             ideal = by_elo(pool, judged.elos)
@@ -254,7 +254,7 @@ class Benchmark(Component):
 
     @property
     def collection(self) -> str:
-        """What the collection is called: its name, else its folder's, else what kind it is."""
+        """The collection's name, or its folder's, or that of its kind of source."""
         path = getattr(self.data, "path", None)
         return self.data.name or (Path(path).name if path else type(self.data).__name__)
 

@@ -28,8 +28,8 @@ class Pairs:
     score: Reals  # (N,)
     relevant: NDArray[np.bool_]  # (N,)
     query: NDArray[np.int64]  # (N,), 0 … Q − 1
-    queries: int  # Q, those without a document too
-    all_relevant: int  # relevant documents of the queries, those that were not scored too
+    queries: int  # Q, including those without a document
+    all_relevant: int  # relevant documents of the queries, including those that were not scored
 
     @classmethod
     def of(
@@ -72,21 +72,23 @@ def fit_probability(pairs: Pairs) -> Probability:
     """
     from sklearn.linear_model import LogisticRegression
 
-    spread = float(pairs.score.std()) or 1.0  # the solver stops too early on scores of other sizes
+    spread = (
+        float(pairs.score.std()) or 1.0
+    )  # on scores of another scale the solver stops too early
     fitted = LogisticRegression(C=np.inf).fit(pairs.score[:, None] / spread, pairs.relevant)
     return Probability(float(fitted.coef_[0, 0]) / spread, float(fitted.intercept_[0]))
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far predicted probabilities are from what happens.
+    """How far predicted probabilities are from the shares that are observed.
 
     `curve` has a row per bin of equally many pairs: mean prediction, share relevant. `error` is
     their mean distance (expected calibration error), `brier` the mean squared error of the
     probabilities, `brier_of_rate` that of always predicting the share of relevant pairs. `auc` is
-    the chance that a relevant pair scores above another pair of whatever query; `auc_within` the
-    same among pairs of one query, mean over queries: the two part as far as scores mean different
-    things for different queries.
+    the chance that a relevant pair scores above one that is not, of any queries; `auc_within` the
+    same among pairs of one query, averaged over queries: the difference of the two shows how far
+    scores mean different things for different queries.
     """
 
     pairs: int
@@ -100,7 +102,7 @@ class Reliability:
 
 
 def reliability(pairs: Pairs, probability: Probability, bins: int = BINS) -> Reliability:
-    """Judge `probability` on pairs that it was not fitted on."""
+    """Measure `probability` on pairs that it was not fitted on."""
     p, relevant = probability(pairs.score), pairs.relevant
     order = np.argsort(p, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
@@ -122,14 +124,14 @@ def reliability(pairs: Pairs, probability: Probability, bins: int = BINS) -> Rel
 
 
 def auc(score: Reals, relevant: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, ties counted half; NaN where all or none are relevant."""
+    """Area under the ROC curve, ties counting half; NaN where all pairs are relevant, or none."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(relevant, score)) if 0 < relevant.sum() < len(relevant) else np.nan
 
 
 def auc_within(pairs: Pairs) -> float:
-    """Mean over queries of the AUC among one query's pairs, of those where it is defined."""
+    """AUC among the pairs of one query, averaged over the queries for which it is defined."""
     order = np.argsort(pairs.query, kind="stable")
     ends = np.searchsorted(pairs.query[order], np.arange(1, pairs.queries))
     values = [auc(pairs.score[of], pairs.relevant[of]) for of in np.split(order, ends)]
@@ -144,14 +146,14 @@ class Kept:
     threshold: float
     precision: float  # of what is kept
     recall: float  # of all relevant documents
-    recall_possible: float  # by keeping every pair: the rest was not retrieved
+    recall_possible: float  # the recall if every pair were kept: the rest was not retrieved
     f1: float
     kept_per_query: float
     queries_with_nothing: float  # share of the queries
 
 
 def best_threshold(pairs: Pairs) -> float:
-    """The score whose threshold has the highest F1; the highest such score where several do."""
+    """The score that as a threshold has the highest F1; of several such scores the highest."""
     order = np.argsort(-pairs.score, kind="stable")
     score = pairs.score[order]
     right = np.cumsum(pairs.relevant[order])
@@ -161,7 +163,7 @@ def best_threshold(pairs: Pairs) -> float:
 
 
 def keep(pairs: Pairs, threshold: float) -> Kept:
-    """Precision, recall and F1 of a threshold over all pairs, and how much it leaves."""
+    """Precision, recall and F1 of a threshold over all pairs, and how much it keeps."""
     kept = pairs.score >= threshold
     right = int((kept & pairs.relevant).sum())
     precision = right / max(int(kept.sum()), 1)
@@ -181,7 +183,7 @@ def keep(pairs: Pairs, threshold: float) -> Kept:
 def calibrate(system: str, chosen_on: Pairs, tested_on: Pairs) -> dict[str, Any]:
     """Probability and threshold of one system, chosen on one set of pairs and tested on another.
 
-    Where one of the sets has no relevant pair, or no other, `reason` says so in their place.
+    Where all pairs of one of the sets are relevant, or none, the result is a `reason` instead.
     """
     for what, pairs in (("chosen", chosen_on), ("tested", tested_on)):
         if not 0 < pairs.relevant.sum() < len(pairs.relevant):

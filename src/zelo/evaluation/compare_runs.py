@@ -35,14 +35,13 @@ def compare_runs(
 ) -> tuple[dict[str, dict[str, Estimate]], list[Difference], Values]:
     """Means with intervals by system and measure; tests of each run against the first; and values.
 
-    `order` says what runs are ordered by, as `read_run` has it.
-
-    Every query that has a relevant document counts; one that a run lacks scores 0 there.
+    `order` is that of `read_run`: what documents are ordered by. Every query that has a relevant
+    document counts; one that a run lacks scores 0 in it.
     """
     if order not in (None, "rank", "score"):
         raise UserError(f"order={order}: must be rank or score")
     grades = read_grades(qrels)
-    # Ids as runs hold them, without white space.
+    # Ids as in runs, their white space encoded.
     grades = {
         encoded(query_id): {encoded(doc_id): grade for doc_id, grade in row.items()}
         for query_id, row in grades.items()
@@ -71,7 +70,7 @@ def compare_runs(
 
 
 def draw(values: Values, metric: str, path: Path) -> None:
-    """A figure of how much each query gains over the first run, sorted; one line per run."""
+    """Draw how much each query gains over the first run, sorted; one line per run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,6 +1,6 @@
 """Elos as ground truth: how good a ranking is where there are judges and no labels.
 
-Documents without an Elo (unrated) are worth nothing, as unjudged ones are to the measures of
+Documents without an Elo (unrated) have a gain of 0, as unjudged ones have in the measures of
 `zelo.evaluation.metrics`.
 """
 
@@ -34,7 +34,7 @@ class EloTruth(PairJudging):
     def rate(
         self, data: Path, queries: Mapping[str, str], rankings: Mapping[str, Ranking]
     ) -> PoolElos:
-        """Elos of the pooled documents, of the queries about which something was answered."""
+        """Elos of the pooled documents, of the queries about which there is an answer."""
         pool = {
             query_id: list(
                 dict.fromkeys(
@@ -90,11 +90,11 @@ def elo_ndcg(ranked: Sequence[str], elos: Mapping[str, float], k: int = DEPTH) -
 def pairwise_accuracy(ranked: Sequence[str], elos: Mapping[str, float]) -> float:
     """Share of the pairs of rated documents that stand in the order of their Elos.
 
-    Rated documents that are not ranked stand below all others, in no order: a pair of these counts
-    half. Pairs of equal Elos do not count; NaN where there is no other pair.
+    Rated documents that are not ranked are tied below all others: a pair of these counts half.
+    Pairs of equal Elos do not count; NaN where there is no other pair.
     """
-    below = {doc_id: rank for rank, doc_id in enumerate(ranked)}
-    rank = np.array([below.get(doc_id, len(ranked)) for doc_id in elos])
+    rank_of = {doc_id: rank for rank, doc_id in enumerate(ranked)}
+    rank = np.array([rank_of.get(doc_id, len(ranked)) for doc_id in elos])
     elo = np.array(list(elos.values()))
     i, j = np.triu_indices(len(elo), 1)
     decided = elo[i] != elo[j]
@@ -109,12 +109,12 @@ def top_recall(ranked: Sequence[str], elos: Mapping[str, float], k: int = DEPTH)
 
 
 class VerdictAgreement(NamedTuple):
-    """How often labels and Elos find the same of two systems better; None where nothing counts."""
+    """How often labels and Elos agree which of two systems is better; None where no pair counts."""
 
-    of_systems: float | None  # by the mean over queries
-    pairs: int  # of systems that both tell apart
-    of_queries: float | None  # by the values of one query
-    decided: int  # pairs of systems on one query that both tell apart
+    of_systems: float | None  # of verdicts by the mean over queries
+    pairs: int  # of systems that differ by labels and by Elos
+    of_queries: float | None  # of verdicts on single queries
+    decided: int  # pairs of systems on one query that differ by labels and by Elos
 
 
 def agreement_of_verdicts(
@@ -134,7 +134,7 @@ def agreement_of_verdicts(
 
 
 def sign(difference: float) -> int:
-    """Sign of a difference; 0 where rounding alone could have made it."""
+    """Sign of a difference; 0 where it may come from rounding alone."""
     return int(np.sign(difference)) if abs(difference) > ROUNDING else 0
 
 

@@ -26,7 +26,7 @@ CEILING = "ceiling"  # the candidates in ideal order: what no reranker of them c
 
 
 class Evaluation(Component):
-    """Which queries are evaluated on, and how often bootstrap and test draw."""
+    """Which queries are evaluated on, and how many samples bootstrap and test draw."""
 
     split: str = option("test", "queries that are evaluated on", pattern="^(train|dev|test|all)$")
     resamples: int = option(10_000, "draws of the bootstrap and of the test", ge=100)

@@ -1,7 +1,7 @@
 """Retrieval measures with trec_eval's definitions, of many queries at once.
 
-    NDCG@k       gain of a document: its grade; discounted by log2(rank + 1); over the best ranking
-                 of all judged documents, retrieved or not
+    NDCG@k       sum of the grades, each divided by log2(rank + 1), over that of the best ranking of
+                 all judged documents, retrieved or not
     Recall@k     relevant documents among the first k, over all relevant documents
     Precision@k  relevant documents among the first k, over k
     MRR@k        1 / rank of the first relevant document
@@ -10,8 +10,8 @@
 
 Without `@k` the whole ranking counts. A document is relevant where its grade is at least 1;
 negative grades and documents without a grade count as 0; a query without relevant documents scores
-0. A ranking is a list in the order in which it was ranked: there are no ties left to break
-(`zelo.data.trec` says how a run's are).
+0. A ranking is a list, so that there are no ties to break (`zelo.data.trec` says how those of a
+run are broken).
 """
 
 from __future__ import annotations

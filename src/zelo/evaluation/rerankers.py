@@ -1,4 +1,4 @@
-"""Rerankers to compare: whatever gives the candidates of a query scores."""
+"""Rerankers to compare: anything that scores the candidates of a query."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Reranker(Protocol):
 
 
 class CrossEncoderReranker(Component):
-    """Whatever `sentence_transformers.CrossEncoder` loads: sequence classifiers, this project's
-    models, and decoders by the logit of their answer token (Qwen3-Reranker, zerank), which are read
-    as their folder says (`1_LogitScore/config.json`, chat template, prompts). Of zerank's first
-    releases, which ship code instead, it is known how they score; code is never run."""
+    """Any model that `sentence_transformers.CrossEncoder` loads: sequence classifiers, models of
+    this project, and decoders by the logit of their answer token (Qwen3-Reranker, zerank), used as
+    their folder says (`1_LogitScore/config.json`, chat template, prompts). The first releases of
+    zerank ship code instead, which is never run: how they score is known here."""
 
     pretrained: PretrainedModel = option(help="the model")
     max_length: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
@@ -89,7 +89,7 @@ class CrossEncoderReranker(Component):
 
 
 class EmbeddingReranker(Component):
-    """Cosine similarity of whatever `SentenceTransformer` loads, with the model's prompts."""
+    """Cosine similarity by any model that `SentenceTransformer` loads, with the model's prompts."""
 
     pretrained: PretrainedModel = option(help="the model")
     max_length: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
@@ -118,14 +118,14 @@ class JudgeReranker(PairJudging):
     """Judges as a reranker: the best candidates are compared in pairs and rated (figure 11)."""
 
     def score(self, pool: Pool, folder: Path) -> Scores:
-        """Elos of what was compared; below all of them, falling, what was not."""
+        """Elos of what was compared; the rest scores below all of these, in its old order."""
         compared = {i: docs[: self.top] for i, docs in pool.candidates.items()}
         found = self.elos(
             "reranker pairwise", pool.data, pool.queries, pool.documents, compared
         ).elos
         scores = {}
         for query_id, docs in pool.candidates.items():
-            # Documents of which nothing is known have an Elo of 0, and keep their order.
+            # Documents that no answer is about have an Elo of 0, and keep their order.
             elos = [found.get(query_id, {}).get(doc_id, 0.0) for doc_id in docs[: self.top]]
             rest = range(1, len(docs) - len(elos) + 1)
             scores[query_id] = [*elos, *(min(elos, default=0.0) - k for k in rest)]
@@ -133,10 +133,10 @@ class JudgeReranker(PairJudging):
 
 
 class EndpointReranker(Component):
-    """An endpoint with a `/rerank`, in one of three forms.
+    """An endpoint with a route `/rerank`, in one of three forms.
 
-    `cohere` is spoken by Cohere, Jina, vLLM and Infinity, `voyage` by Voyage, `tei` by
-    text-embeddings-inference. A query's scores are kept as they come.
+    Cohere, Jina, vLLM and Infinity use `cohere`, Voyage `voyage`, text-embeddings-inference `tei`.
+    The scores of each query are kept as soon as they come.
     """
 
     base_url: str = option(help="up to and without /rerank", repr=False)
@@ -162,7 +162,7 @@ class EndpointReranker(Component):
         return url.rstrip("/")
 
     def check(self) -> None:
-        """`UserError` where its key is not set."""
+        """`UserError` where the variable that holds its key is not set."""
         self._key()
 
     def score(self, pool: Pool, folder: Path) -> Scores:
@@ -215,7 +215,7 @@ class EndpointReranker(Component):
         return [score for part in parts for score in self._request(pool, query_id, part, key)]
 
     def _request(self, pool: Pool, query_id: str, texts: list[str], key: str) -> list[float]:
-        """One request, tried again while that may help."""
+        """Scores from one request, which is repeated after errors that may pass."""
         trouble = ""
         for attempt in range(self.attempts):
             status, headers, content = self._post(pool.queries[query_id], texts, key)
@@ -258,9 +258,9 @@ class EndpointReranker(Component):
 
 
 def relevance_scores(content: Any, n: int) -> list[float] | None:
-    """The score of each of `n` documents in a response; None where one is missing or no number.
+    """The score of each of `n` documents in a response; None where one is missing or not a number.
 
-    Rows stand in `results` (Cohere), in `data` (Voyage) or alone (TEI).
+    Rows are in `results` (Cohere) or `data` (Voyage), or are the whole response (TEI).
     """
     try:
         if isinstance(content, dict):
@@ -276,7 +276,7 @@ def relevance_scores(content: Any, n: int) -> list[float] | None:
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection, since a key is for one host alone."""
+    """Follows no redirection, which could send the key to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         """None: the redirection is the response."""

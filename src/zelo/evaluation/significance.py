@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zelo.seeding import stream
 
 Values = NDArray[np.float64]
-BLOCK = 500  # resamples drawn at once: bounds memory
+BLOCK = 500  # resamples drawn at once, which limits memory
 
 
 def bootstrap_interval(
@@ -34,7 +34,7 @@ def bootstrap_means(values: Values, rng: np.random.Generator, resamples: int) ->
 
 
 def quantiles(means: Values, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval that holds the share `confidence` of `means`, and as many below as above it."""
+    """The central interval that holds the share `confidence` of `means`."""
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -97,7 +97,8 @@ def against(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several comparisons, adjusted so that the chance of any false finding stays.
+    """p-values of several comparisons, adjusted so that the chance of a single false finding among
+    them is no higher than that of one comparison.
 
     Source: Holm, *A simple sequentially rejective multiple test procedure*, 1979.
     """

@@ -1,8 +1,8 @@
-"""BM25 over stemmed words, in memory that does not grow with the corpus's objects.
+"""BM25 over stemmed words, without a Python object for each token of the corpus.
 
 The index is a sparse matrix of the scores that each word gives each document, 16 bytes per pair
-while it is built and 8 afterwards; documents are read in parts. (bm25s, of which the tests' scores
-are, holds every token of the corpus as a Python object.)
+while it is built and 8 afterwards; documents are read in parts. (bm25s, against which tests check
+the scores, holds every token of the corpus as a Python object.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zelo.retrieval.ranking import Hits, top_documents
 SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 WORD = regex.compile(rf"[\w\p{{M}}\u200c\u200d]{{2,}}|[{SPACELESS}]")
 ASCII_WORD = re.compile(r"\w\w+", re.ASCII)
-# Where a name in code falls apart: at underscores, and before a capital after a small letter.
+# Where names in code are split: at underscores, and between a small letter and a capital.
 JOINT = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])")
 # Scripts that put no space between words: every two neighbouring characters are a term.
 UNSPACED = regex.compile(rf"[{SPACELESS}][{SPACELESS}\p{{M}}ー]*")
@@ -39,7 +39,7 @@ Words = Callable[[str], list[str]]
 
 
 class BM25(Component):
-    """`retriever=bm25`: words, stemmed; stop words left out; both as the language has them."""
+    """`retriever=bm25`: words are stemmed and stop words left out, by the rules of the language."""
 
     k1: float = option(0.9, "how soon repeats of a word stop counting", ge=0)
     b: float = option(0.4, "how much long documents are discounted", ge=0, le=1)
@@ -85,18 +85,20 @@ class BM25(Component):
             language = language_of(corpus.sample(SAMPLE))
         stem = Stemmer.Stemmer(language).stemWords if language != "none" else list
         stop = stop_words(language)
-        small = turkish if language == "turkish" else str.lower
+        lower_case = turkish if language == "turkish" else str.lower
 
         def words(text: str) -> list[str]:
             plain = text.isascii()
             if not plain:
                 text = unicodedata.normalize("NFC", text)
-                text = text if small is turkish else text.replace("İ", "I")  # else two characters
+                text = (
+                    text if lower_case is turkish else text.replace("İ", "I")
+                )  # in lower case it would be two characters
             found: list[str] = (ASCII_WORD if plain else WORD).findall(text)
             if self.split_names:
                 parts = [part for word in found for part in JOINT.split(word) if len(part) > 1]
                 found = parts + [word for word in found if JOINT.search(word)]
-            found = [lower for word in found if (lower := small(word)) not in stop]
+            found = [lowered for word in found if (lowered := lower_case(word)) not in stop]
             if not plain and UNSPACED.search(text):
                 found = [term for word in found for term in pairs_of_characters(word)]
             terms: list[str] = stem(found)
@@ -106,12 +108,12 @@ class BM25(Component):
 
 
 def turkish(word: str) -> str:
-    """A word in small letters as Turkish has them: İ and i are one letter, I and ı another."""
+    """A word in lower case by the rules of Turkish: İ becomes i, and I becomes ı."""
     return word.replace("İ", "i").replace("I", "ı").lower()
 
 
 def pairs_of_characters(word: str) -> Iterator[str]:
-    """Neighbouring characters of parts in an unspaced script; other parts as they stand."""
+    """Pairs of neighbouring characters where a word is in an unspaced script; other parts whole."""
     end = 0
     for match in UNSPACED.finditer(word):
         if match.start() > end:
@@ -124,7 +126,8 @@ def pairs_of_characters(word: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Index:
-    """Scores by word: those of word `v` are of `document`, and `score`, from `start_V[v]` on."""
+    """Scores by word: word `v` gives `score[i]` to `document[i]`, for `i` from `start_V[v]` up to
+    `start_V[v + 1]`."""
 
     vocabulary: Mapping[str, int]
     start_V: NDArray[np.int64]  # (words + 1,)
@@ -176,10 +179,10 @@ def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
     distinct_N, length_N = np.array(distinct), np.array(length)
     norm_N = k1 * (1 - b + b * length_N / max(length_N.mean(), 1e-9))
     document, score = np.empty(start_V[-1], np.int32), np.empty(start_V[-1], np.float32)
-    free_V = start_V[:-1].copy()  # where a word's next document goes
+    free_V = start_V[:-1].copy()  # where the next document of each word is written
     first = 0
     while terms:
-        word_M, frequency_M = terms.pop(0)  # which frees it
+        word_M, frequency_M = terms.pop(0)  # so that its memory is freed
         last = first + sizes.pop(0)
         doc_M = np.repeat(np.arange(first, last), distinct_N[first:last])
         order = np.argsort(word_M, kind="stable")

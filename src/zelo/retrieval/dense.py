@@ -1,7 +1,7 @@
 """Dense retrieval: cosine similarity of embeddings, exact or by a FAISS index.
 
-Documents are embedded in parts, and of each part only its best hits are kept: memory holds the
-queries' embeddings and one part's.
+Documents are embedded in parts, and only the best hits of each part are kept: memory holds the
+embeddings of the queries and of one part.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-PASSAGE_PART = 1000  # documents of a part whose passages are held at once
-BLOCK = 1024  # queries scored at once: bounds the matrix of similarities
+PASSAGE_PART = 1000  # documents of a part where they are split into passages
+BLOCK = 1024  # queries scored at once, which limits the size of the matrix of similarities
 TRAINED_ON = 100_000  # embeddings that a FAISS index learns its cells and codes from
 
 
@@ -67,7 +67,7 @@ class Dense(Component):
     def _embed(
         self, model: SentenceTransformer, texts: Sequence[str]
     ) -> tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]]]:
-        """Embeddings of texts or of their passages, and the text that each belongs to."""
+        """Embeddings of texts or of their passages, and the index of the text of each."""
         from zelo.models.embedding import embed
 
         owner = np.arange(len(texts))
@@ -93,7 +93,7 @@ class Dense(Component):
         try:
             index = faiss.index_factory(q.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
             return self._search_faiss(faiss, index, model, q, corpus, k)
-        except RuntimeError as error:  # what FAISS raises of its own
+        except RuntimeError as error:  # of FAISS itself
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"retriever.faiss={factory}: {reason}") from None
 
@@ -128,8 +128,8 @@ def nearest(
 ) -> Hits:
     """Best texts of a part for queries `q` (Q, dimensions): the best passage of each counts.
 
-    `d` (passages, dimensions) are embeddings of passages and `owner` (passages,) their texts. Of
-    equal scores any may be taken. Computed where `q` is.
+    `d` (passages, dimensions) are embeddings of passages, and `owner` (passages,) the index of each
+    one's text. Ties are broken arbitrarily. Computed on the device of `q`.
     """
     import torch
 
@@ -149,7 +149,7 @@ def nearest(
 
 
 def merged(best: Hits, part: Hits, first: int, k: int) -> Hits:
-    """The best `k` of two; `part` numbers its documents from `first`."""
+    """The best `k` of two rankings; document 0 of `part` has index `first` in the collection."""
     doc_QK = np.concatenate([best.doc_QK, part.doc_QK + first], axis=1)
     score_QK = np.concatenate([best.score_QK, part.score_QK], axis=1)
     order = np.lexsort((doc_QK, -score_QK), axis=1)[:, :k]  # equal scores: the collection's order
@@ -165,8 +165,8 @@ def tokens_of_prompt(model: SentenceTransformer) -> int:
 
 
 def split(tokenizer: Any, text: str, max_length: int) -> list[str]:
-    """A text in passages of at most `max_length` tokens, special ones included, each beginning a
-    quarter before the last one ends; a text that is short enough is one passage."""
+    """A text in passages of at most `max_length` tokens, special ones included; each overlaps the
+    one before by a quarter. A text that is short enough is one passage."""
     encoded = tokenizer(
         text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
     )

@@ -34,7 +34,7 @@ class Hybrid(Component):
             **self.bm25.search(queries, corpus, k),
             **self.dense.search(queries, corpus, k),
         }
-        # A query's own text is first in both, and would hold a rank of those below it.
+        # A query's own text would come first in both and push the others one rank down.
         identical_Q = identical_documents(queries, corpus)
         rankings = {name: hits.without(identical_Q) for name, hits in found.items()}
         points = [
@@ -45,7 +45,7 @@ class Hybrid(Component):
         return {**rankings, "hybrid": fused(list(rankings.values()), points, weights, k)}
 
     def embeds_with(self) -> tuple[PretrainedModel, int]:
-        """As the dense ranking does."""
+        """The model of the dense ranking, and the tokens at which documents are cut."""
         return self.dense.embeds_with()
 
 
@@ -57,8 +57,8 @@ def fused(
 ) -> Hits:
     """The `k` documents with the highest weighted sum of their points (Q, K) in each ranking.
 
-    What a ranking does not have gets no points there. Ties stand in order of entry: by the first
-    ranking, then by the second.
+    A document that a ranking does not have gets no points from it. Ties are in the order of the
+    first ranking, then of the second.
     """
     queries = len(rankings[0].doc_QK)
     best = Hits.empty(queries, k)

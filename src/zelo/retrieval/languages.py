@@ -1,4 +1,4 @@
-"""Which language a corpus is in, and how its words are stemmed and which are left out.
+"""Which language a corpus is in, how its words are stemmed and which words are left out.
 
 Languages by py3langid, stemmers of Snowball (PyStemmer), stop words of bm25s.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-SAMPLE, BEGINNING = 200, 1000  # documents, and characters of each, that tell the language
+SAMPLE, BEGINNING = 200, 1000  # documents, and characters of each, that are classified
 # ISO 639-1 → Snowball's name
 STEMMERS = {
     "ar": "arabic", "hy": "armenian", "eu": "basque", "ca": "catalan", "cs": "czech",
@@ -28,7 +28,7 @@ STOPWORDS = {
 
 
 def language_of(texts: Iterable[str]) -> str:
-    """Snowball's name of the language that most of the texts are in; `none` if it has none."""
+    """Snowball's name of the language of most texts; `none` if it has no stemmer for it."""
     from py3langid import classify
 
     found = Counter(classify(text[:BEGINNING])[0] for text in texts if text.strip())
@@ -36,7 +36,7 @@ def language_of(texts: Iterable[str]) -> str:
 
 
 def stop_words(language: str) -> frozenset[str]:
-    """Words left out, in lower case; none where there is no list."""
+    """Words that are left out, in lower case; empty where there is no list of them."""
     from bm25s import stopwords
 
     if language not in STOPWORDS:

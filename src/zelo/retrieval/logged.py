@@ -1,4 +1,4 @@
-"""The order in which a live system returned its results, as a first stage."""
+"""A first stage that returns what a live system returned, in its order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rankings: as arrays while there are many, as lists where they are read, and as tables."""
+"""Rankings: as arrays of many queries, as lists, and as tables."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Retriever(Protocol):
     def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Best `k` documents of each query (id → text), by the name of the ranking.
 
-        The last one is the retriever's own, the others went into it.
+        The last one is the retriever's result, the others are what it was fused from.
         """
         ...
 
@@ -37,7 +37,7 @@ class EmbeddingRetriever(Protocol):
 
 
 SYSTEMS = "systems.json"
-RANKED = 100  # shortest ranking that Recall@100 can be taken of
+RANKED = 100  # ranks that are kept at least: what Recall@100 needs
 
 
 @stage(version=5)
@@ -57,7 +57,7 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
     }
     write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
                                      for system, hits in found.items()))  # fmt: skip
-    write_json(out / SYSTEMS, list(found))  # one that found nothing has no row
+    write_json(out / SYSTEMS, list(found))  # a system that found nothing has no row in the table
     name, last = list(found.items())[-1]
     candidates = last.top(top_k)
     rows = write_parts(out, "candidates", [candidates.table("candidates", query_ids, corpus.ids)])
@@ -71,12 +71,12 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
 
 
 def first_stage_of(folder: Path) -> dict[str, Ranking]:
-    """The `first_stage` rankings by system, of those that found nothing too."""
+    """The `first_stage` rankings by system; an empty one where a system found nothing."""
     found = rankings_from(read_table(folder, "first_stage"))
     return {system: found.get(system, {}) for system in sorted(read_json(folder / SYSTEMS))}
 
 
 def system_table(system: str, hits: Hits, query_ids: Sequence[str], doc_ids: pa.Array) -> pa.Table:
-    """A ranking with its name in front."""
+    """A ranking as a table, with its name as the first column."""
     rows = hits.table("first_stage", query_ids, doc_ids)
     return rows.add_column(0, "system", pa.repeat(pa.scalar(system), len(rows)))

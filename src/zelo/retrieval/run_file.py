@@ -16,7 +16,7 @@ from zelo.errors import UserError
 from zelo.retrieval.ranking import Hits
 from zelo.store import digest_files
 
-NAME = r"^\w[\w.+-]*$"  # of a file that is written
+NAME = r"^\w[\w.+-]*$"  # it becomes the name of a file
 
 
 class RunFile(Component):
@@ -44,8 +44,8 @@ class RunFile(Component):
     def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """What the file holds of each query, at most `k`; `UserError` names unknown documents.
 
-        Queries that the file does not have get no candidates; queries that the collection does not
-        have are left out.
+        Queries that the file lacks get no candidates; queries that the collection lacks are left
+        out.
         """
         path = self.path.expanduser()
         run = read_run(path, self.order, "retriever.order")
@@ -59,7 +59,7 @@ class RunFile(Component):
         for q, query_id in ids:
             for rank, (doc_id, score) in enumerate(run.get(query_id, [])[:k]):
                 index = index_of[doc_id]
-                if index is None:  # as runs are written, without white space in ids
+                if index is None:  # runs are written with white space in ids encoded
                     index = corpus.ids.index(unquote(doc_id)).as_py()
                 if index is None or index < 0:
                     raise UserError(
