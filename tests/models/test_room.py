@@ -18,7 +18,7 @@ from zelo.config import build_from, conf_folder
 from zelo.distributed.trainer import LightningTrainer
 from zelo.judging.distilled import Distilled
 from zelo.judging.question import Question
-from zelo.models.batching import by_room
+from zelo.models.batching import by_size_and_tokens
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.pipeline import run_stages
@@ -54,7 +54,7 @@ def reading() -> Iterator[list[int]]:
 
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 9), st.integers(1, 200))
 def test_batches_are_within_both_limits(lengths: list[int], size: int, budget: int) -> None:
-    batches = by_room(lengths, size, budget)
+    batches = by_size_and_tokens(lengths, size, budget)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         assert 1 <= len(batch) <= size

@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification
 
 from zelo.artifacts import read_table
 from zelo.errors import UserError
+from zelo.progress import tell
 from zelo.rating.rate_file import RateFile
 from zelo.training import (
     BiEncoderModule,
@@ -288,6 +289,20 @@ def test_a_beir_folder_and_a_rated_file(
     assert data.counts() == {"queries": 4, "targets": 16}
     again = ThurstoneDataModule(beir_folder, ratings, str(tiny_model), cache_dir=tmp_path / "cache")
     assert again.collection == data.collection
+
+
+def test_targets_that_an_objective_does_not_learn_are_told(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the collection are centred."""
+    for loss, said in (("centred_mse", ""), ("mse", "MSE learns targets in [0, 1]: rate with")):
+        tell.cache_clear()
+        data = thurstone(folders, tmp_path, architecture="bi_encoder")
+        module = BiEncoderModule(str(folders["encoder"]), loss=loss)
+        Trainer(max_steps=1, **PLAIN).fit(module, data)
+        told = capsys.readouterr().err
+        assert said in told
+        assert ("learns targets" in told) == bool(said)
 
 
 def test_mistakes_are_told(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -15,28 +15,30 @@ def by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def by_room(lengths: Sequence[int], size: int, budget: int) -> list[list[int]]:
-    """Indices in batches of at most `size` texts and `budget` tokens, padding included, the longest
-    first. A text that is longer than the budget is a batch by itself."""
+def by_size_and_tokens(lengths: Sequence[int], size: int, max_tokens: int) -> list[list[int]]:
+    """Indices in batches of at most `size` texts and `max_tokens` tokens, padding included.
+
+    The longest come first. A text that has more tokens than that is a batch by itself.
+    """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         last = batches[-1] if batches else []
-        if 0 < len(last) < size and (len(last) + 1) * lengths[last[0]] <= budget:
+        if 0 < len(last) < size and (len(last) + 1) * lengths[last[0]] <= max_tokens:
             last.append(i)
         else:
             batches.append([i])
     return batches
 
 
-OVERHEAD = 16  # a batch by itself costs about as much as a 16th of the budget in padding
+OVERHEAD = 16  # a batch by itself costs about as much as a 16th of what one may hold, in padding
 
 
-def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in batches of at most `budget` tokens, padding included, longest first.
+def by_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices in batches of at most `max_tokens` tokens, padding included, longest first.
 
     Of all ways to cut the texts, sorted by length, into batches it is the one with the fewest
-    padded tokens, each batch counted as `budget / OVERHEAD` tokens more. A text that is longer than
-    the budget is a batch by itself.
+    padded tokens, each batch counted as `max_tokens / OVERHEAD` tokens more. A text that has more
+    tokens than that is a batch by itself.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     cost, start = [0.0], [0]  # of the best cut of the first n texts; where its last batch starts
@@ -44,11 +46,11 @@ def by_tokens(lengths: Sequence[int], budget: int) -> list[list[int]]:
         best, at = float("inf"), end - 1
         for begin in range(end - 1, -1, -1):
             tokens = (end - begin) * lengths[order[begin]]
-            if tokens > budget and begin < end - 1:
+            if tokens > max_tokens and begin < end - 1:
                 break
             if cost[begin] + tokens < best:
                 best, at = cost[begin] + tokens, begin
-        cost.append(best + budget / OVERHEAD)
+        cost.append(best + max_tokens / OVERHEAD)
         start.append(at)
     batches: list[list[int]] = []
     end = len(order)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zelo.models.batching import by_length, by_room
+from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.loading import (
     limit,
     loaded_from,
@@ -57,7 +57,7 @@ def load_embedding_model(
 
 
 def without_tokens(model: Any, texts: Sequence[str], prompt: str | None) -> set[int]:
-    """Places of texts of which a tokenizer makes no token, as most decoders' make none of an empty
+    """Indices of texts of which a tokenizer makes no token, as most decoders' make none of an empty
     one: no transformer reads them by themselves."""
     blank = [i for i, text in enumerate(texts) if not text.strip()]
     return {
@@ -83,7 +83,7 @@ def embed(
     if tokens is None:
         batches = by_length([-len(text) for text in texts], batch_size)
     else:
-        batches = by_room(lengths_of_texts(model, texts), batch_size, tokens)
+        batches = by_size_and_tokens(lengths_of_texts(model, texts), batch_size, tokens)
     encode: Any = model.encode_query if task == "query" else model.encode_document
     rows = torch.zeros(len(texts), model.get_embedding_dimension() or 0)
     blank = without_tokens(model, texts, (model.prompts or {}).get(task))
@@ -123,11 +123,11 @@ def rerank_by_cosine(
 ) -> dict[str, list[float]]:
     """Cosine similarity of each query with each of its candidates, in the candidates' order."""
     wanted = sorted({doc_id for docs in candidates.values() for doc_id in docs})
-    place = {doc_id: i for i, doc_id in enumerate(wanted)}
+    row_of = {doc_id: i for i, doc_id in enumerate(wanted)}
     texts = [documents[i] for i in wanted]
     d = embed(model, texts, batch_size, "document", "candidates", tokens)
     q = embed(model, [queries[i] for i in candidates], batch_size, "query", "queries", tokens)
     return {
-        query_id: (d[[place[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
+        query_id: (d[[row_of[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
         for row, (query_id, docs) in enumerate(candidates.items())
     }

@@ -25,7 +25,7 @@ class Lora(Component):
     targets: str = option("all-linear", "layers: all-linear, or a regular expression of names")
 
     def adapt(self, backbone: Any) -> Any:
-        """Put adapters into `backbone`, in place; the handle that `merge` takes."""
+        """Put adapters into `backbone`, in place; what `merge` takes."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
@@ -40,13 +40,13 @@ class Lora(Component):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*no modules were excluded.*")
-                adapted = get_peft_model(backbone, config)
+                peft_model = get_peft_model(backbone, config)
         except ValueError as error:
             raise UserError(f"model.lora.targets={self.targets}: {error}") from None
         for name, parameter in backbone.named_parameters():
             if re.match(HEADS, name) and "lm_head" not in name and "pooler" not in name:
                 parameter.requires_grad_(True)
-        return adapted
+        return peft_model
 
 
 def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> Any:
@@ -56,13 +56,13 @@ def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> A
     return lora.adapt(backbone) if lora is not None else None
 
 
-def merge(adapted: Any, folder: Path, base: str) -> None:
+def merge(peft_model: Any, folder: Path, base: str) -> None:
     """Write the adapter to `folder` and merge it into the backbone, in place.
 
     `base` is the name of the model that it adapts; peft would write the folder that this machine
     found it in, and its layers in whatever order a set has them.
     """
-    adapted.save_pretrained(str(folder), safe_serialization=True)
+    peft_model.save_pretrained(str(folder), safe_serialization=True)
     about = folder / "adapter_config.json"
     content = json.loads(about.read_text(encoding="utf-8"))
     content["base_model_name_or_path"] = base
@@ -70,4 +70,4 @@ def merge(adapted: Any, folder: Path, base: str) -> None:
         content["target_modules"].sort()
     about.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card
-    adapted.merge_and_unload()
+    peft_model.merge_and_unload()

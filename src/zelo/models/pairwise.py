@@ -162,8 +162,8 @@ class PairwiseCrossEncoder(PairwiseNetwork):
         difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
         logits: Tensor = self.logit_scale * difference + self.head(q * a - q * b).squeeze(1)
         if self.last is not None:
-            place = torch.arange(segment.shape[1], device=segment.device)
-            end = torch.where(segment > 0, place, 0).argmax(1)
+            position = torch.arange(segment.shape[1], device=segment.device)
+            end = torch.where(segment > 0, position, 0).argmax(1)
             logits = logits + self.last(tokens[torch.arange(len(end)), end]).squeeze(1)
         return logits
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from zelo.artifacts import replacing
-from zelo.models.batching import by_length, by_room
+from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import rerank_by_cosine
 from zelo.models.tokens import (
@@ -51,7 +51,9 @@ def score_pairs(
     if max_tokens_per_forward is None:
         batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
     else:
-        batches = by_room(lengths_of_pairs(model, pairs), batch_size, max_tokens_per_forward)
+        batches = by_size_and_tokens(
+            lengths_of_pairs(model, pairs), batch_size, max_tokens_per_forward
+        )
     scores = [0.0] * len(pairs)
     for part in track(batches, "scoring pairs"):
         values = model.predict(

@@ -51,13 +51,13 @@ class SegmentHead(Module):  # type: ignore[misc]
     @classmethod
     def load(cls, model_name_or_path: str, **kwargs: Any) -> SegmentHead:
         """Read what `save` wrote."""
-        place = {
+        source = {
             key: kwargs[key]
             for key in ("subfolder", "token", "cache_folder", "revision", "local_files_only")
             if key in kwargs
         }
-        head = cls(**cls.load_config(model_name_or_path, **place))
-        cls.load_torch_weights(model_name_or_path, model=head, **place)
+        head = cls(**cls.load_config(model_name_or_path, **source))
+        cls.load_torch_weights(model_name_or_path, model=head, **source)
         return head
 
 

@@ -105,8 +105,8 @@ class TokenFile:
         about = json.loads(reader.schema.metadata[b"zelo"])
         self.fixed, self.pad, self.side = about["fixed"], about["pad"], about["side"]
         self.names = reader.schema.names
-        self.parts = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        starts = [part.column(0).offsets.to_numpy() for part in self.parts]
+        self.blocks = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        starts = [block.column(0).offsets.to_numpy() for block in self.blocks]
         self.lengths = np.concatenate([np.diff(offsets) for offsets in starts])
 
     def __len__(self) -> int:
@@ -115,10 +115,10 @@ class TokenFile:
 
     def row(self, index: int) -> dict[str, np.ndarray[Any, np.dtype[np.int32]]]:
         """Token-level features of one row, views of the file."""
-        part, place = self.parts[index // BLOCK], index % BLOCK
+        block, number = self.blocks[index // BLOCK], index % BLOCK
         row = {}
-        for name, column in zip(self.names, part.columns, strict=True):
-            start, end = column.offsets[place].as_py(), column.offsets[place + 1].as_py()
+        for name, column in zip(self.names, block.columns, strict=True):
+            start, end = column.offsets[number].as_py(), column.offsets[number + 1].as_py()
             row[name] = column.values.to_numpy()[start:end]
         return row
 
@@ -133,10 +133,10 @@ class TokenFile:
         found[MASK] = torch.zeros(len(rows), length, dtype=torch.long)
         for number, row in enumerate(rows):
             size = int(self.lengths[indices[number]])
-            place = slice(length - size, length) if self.side == "left" else slice(size)
+            columns = slice(length - size, length) if self.side == "left" else slice(size)
             for name, values in row.items():
-                found[name][number, place] = torch.from_numpy(values.astype(np.int64))
-            found[MASK][number, place] = 1
+                found[name][number, columns] = torch.from_numpy(values.astype(np.int64))
+            found[MASK][number, columns] = 1
         return {**found, **self.fixed}
 
     def chunks(

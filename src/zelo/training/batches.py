@@ -17,14 +17,14 @@ from zelo.models.tokens import Chunks
 from zelo.training.losses import documents
 from zelo.training.rated_queries import RatedQuery
 
-Drawn = Sequence[tuple[RatedQuery, Sequence[int]]]  # queries, and places of their documents
+Drawn = Sequence[tuple[RatedQuery, Sequence[int]]]  # queries, and which of their documents
 
 
 @dataclass(frozen=True)
 class ScoredBatch:
     """Queries with rated documents: Q queries, at most K documents each, P comparisons.
 
-    A module reads `inputs` and puts what it makes of them in their places by `document_index`:
+    A module reads `inputs` and arranges what it makes of them by `document_index`:
     `batch.inputs["pairs"].apply(model)[batch.document_index]` is (Q, K).
     """
 

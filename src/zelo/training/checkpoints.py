@@ -20,7 +20,7 @@ WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):  # type: ignore[misc]
-    """Writes a checkpoint beside its place and moves it there.
+    """Writes a checkpoint under a temporary name beside it, and renames it.
 
     Lightning's own goes by way of the system's temporary folder: on another file system it is
     copied from there, and a kill leaves half a checkpoint.

@@ -18,6 +18,7 @@ from zelo.config import dump
 from zelo.errors import UserError
 from zelo.models.lora import prepare
 from zelo.models.tokens import attends_by_flash
+from zelo.progress import tell
 from zelo.training.base_module import ZeloModule, freeze_pooler, new_parameters, training_of
 from zelo.training.batches import ScoredBatch, scored_batch
 from zelo.training.losses import centre
@@ -163,11 +164,24 @@ class PointwiseModule(ZeloModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """This micro-batch's part of the mean loss of the step."""
         batch = batch if isinstance(batch, ScoredBatch) else self.from_rows(batch)
+        if batch_idx == 0:
+            self.warn_of_targets(batch)
         predictions = self.predict(batch)
         with torch.autocast(self.device.type, enabled=False):  # losses are of 32 bits
             totals = [self.objective.total(p, batch, others).sum() for p, others in predictions]
             loss = batch.loss_scale(self.objective.size) * torch.stack(totals).mean()
         return self.logged(loss, batch.query_ids)
+
+    def warn_of_targets(self, batch: ScoredBatch) -> None:
+        """Say where targets are not those that the objective learns."""
+        target = (batch.step or batch).target
+        low, high = float(target.min()), float(target.max())
+        if self.objective.target != "centred" and (low < 0 or high > 1):
+            tell(
+                f"training: targets from {low:.2f} to {high:.2f}, and the objective "
+                f"{type(self.objective).__name__} learns targets in [0, 1]: rate with "
+                f"rating.target={self.objective.target}, or choose another loss"
+            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.

@@ -24,7 +24,7 @@ class RatedQuery:
     doc_ids: Sequence[str]
     targets: Sequence[float]
     weights: Sequence[float] | None = None  # None: 1 for all
-    judged: Sequence[tuple[int, int, float]] = ()  # places in doc_ids, preference for the first
+    judged: Sequence[tuple[int, int, float]] = ()  # indices of doc_ids, preference for the first
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class RatedDataset:
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
-        share = {query_id: hash_share(text) for query_id, text in texts.items()}
-        validation = [one for one in rated if share[one.query_id] < validation_fraction]
-        train = [one for one in rated if share[one.query_id] >= validation_fraction]
+        hashed = {query_id: hash_share(text) for query_id, text in texts.items()}
+        validation = [one for one in rated if hashed[one.query_id] < validation_fraction]
+        train = [one for one in rated if hashed[one.query_id] >= validation_fraction]
         if not train or (validation_fraction and not validation):
             missing = "train on" if not train else "validate on"
             raise UserError(
@@ -96,7 +96,7 @@ def read_rated(
 def comparisons_of(
     judgments: Sequence[Path], rated: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[tuple[int, int, float]]]:
-    """Each query's judged pairs by the places of their documents, and the preference."""
+    """Each query's judged pairs by the indices of their documents, and the preference."""
     if not judgments:
         return {}
     import pyarrow as pa
@@ -104,9 +104,9 @@ def comparisons_of(
     from zelo.rating.preferences import average
 
     said = average(pa.concat_tables([read_table(i, "judgments") for i in judgments]), "soft")
-    place = {q: {doc_id: i for i, doc_id in enumerate(docs)} for q, docs in rated.items()}
+    position = {q: {doc_id: i for i, doc_id in enumerate(docs)} for q, docs in rated.items()}
     found: dict[str, list[tuple[int, int, float]]] = {}
     for q, a, b, p in zip(said.query_ids, said.doc_a, said.doc_b, said.p.tolist(), strict=True):
-        if q in place:
-            found.setdefault(q, []).append((place[q][a], place[q][b], p))
+        if q in position:
+            found.setdefault(q, []).append((position[q][a], position[q][b], p))
     return found
