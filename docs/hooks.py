@@ -24,6 +24,7 @@ GROUPS = {
     "sampler": "Which pairs are compared?",
     "judge": "Which of two is more relevant?",
     "distil": "May a small model answer instead?",
+    "distil/model": "What learns to answer?",
     "cross": "Are queries put on one scale?",
     "refine": "Are failures learned from, in another pass?",
     "rating": "How relevant is each document?",

@@ -47,6 +47,7 @@ NEEDED = {
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
+    "distil/model=cross_encoder": "distil=on",
     "refine=on": "distil=on",
     "cross=on": "objective=mse",
     "judge=distilled": "judge.judges.distilled.folder={0}",
