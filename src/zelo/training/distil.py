@@ -16,7 +16,6 @@ from zelo.store import stage
 from zelo.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from zelo.training.data_modules import PairwiseDataModule
     from zelo.training.pairwise_module import PairwiseModule
 
 
@@ -37,73 +36,57 @@ def distil(
 
     `judgments` are folders of the ensemble's answers, one for each time that it was asked.
     """
-    from zelo.training.checkpoints import drop_damaged
+    from zelo.training.checkpoints import TOKENS, drop_damaged
+    from zelo.training.data_modules import PairwiseDataModule
     from zelo.training.fit import export
     from zelo.training.pairwise_module import PairwiseModule
 
     refuse_validation(training)
     drop_damaged(out)
-    options: dict[str, Any] = {
-        "data": data,
-        "model": model,
-        "training": training,
-        "vote": vote,
-        "seed": seed,
-        **judgments,
-    }
-    if trainer.processes > 1:  # once, before ranks wait for one another
-        pairwise_data(out=out, trainer=trainer, **options).prepare_data()
-    trained = on_devices(distil_on_ranks, out, trainer, logger=logger, **options)
-    return export(trained or PairwiseModule(model, training=training, seed=seed), out)
-
-
-def pairwise_data(
-    *,
-    out: Path,
-    data: Path,
-    model: BasePairwiseModel,
-    training: TrainingOptions,
-    trainer: LightningTrainer,
-    vote: str,
-    seed: int,
-    **judgments: Path,
-) -> PairwiseDataModule:
-    """Batches of what the stage reads."""
-    from zelo.training.checkpoints import TOKENS
-    from zelo.training.data_modules import PairwiseDataModule
-
-    return PairwiseDataModule(
-        data,
-        list(judgments.values()),
+    batches = PairwiseDataModule(
+        data.absolute(),
+        [folder.absolute() for folder in judgments.values()],
         model,
         vote=vote,
         batch_size=training.batch_size,
         max_tokens_per_forward=trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         seed=seed,
-        cache_dir=out / TOKENS,
+        cache_dir=out.absolute() / TOKENS,
     )
+    if trainer.processes > 1:  # once, before ranks wait for one another
+        batches.prepare_data()
+    trained = on_devices(
+        distil_on_ranks,
+        out,
+        trainer,
+        batches=dict(batches.hparams),
+        model=model,
+        training=training,
+        seed=seed,
+        logger=logger,
+    )
+    return export(trained or PairwiseModule(model, training=training, seed=seed), out)
 
 
 def distil_on_ranks(
     *,
     out: Path,
+    trainer: LightningTrainer,
+    batches: Mapping[str, Any],
     model: BasePairwiseModel,
     training: TrainingOptions,
-    trainer: LightningTrainer,
     seed: int,
     logger: Callable[[str], Any],
-    **inputs: Any,
 ) -> PairwiseModule:
-    """Train as one of the trainer's ranks."""
+    """Train as one of the trainer's ranks; `batches` are the options of the DataModule."""
+    from zelo.training.data_modules import PairwiseDataModule
     from zelo.training.fit import fit
     from zelo.training.pairwise_module import PairwiseModule
 
     with of_distil():
-        batches = pairwise_data(
-            out=out, model=model, training=training, trainer=trainer, seed=seed, **inputs
-        )
         module = PairwiseModule(model, training=training, seed=seed)
-        fit(module, batches, out, training, trainer, logger("distil"), "distilling")
+        data = PairwiseDataModule(**batches)
+        fit(module, data, out, training, trainer, logger("distil"), "distilling")
     return module
 
 

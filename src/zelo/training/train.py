@@ -15,7 +15,6 @@ from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
     from zelo.training.base_module import ZeloModule
-    from zelo.training.data_modules import ThurstoneDataModule
 
 
 @stage(version=6)
@@ -36,82 +35,59 @@ def train(
 
     `judgments` are what objectives that learn from comparisons read.
     """
-    from zelo.training.checkpoints import drop_damaged
+    from zelo.training.checkpoints import TOKENS, drop_damaged
+    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import export
 
     drop_damaged(out)
-    options: dict[str, Any] = {
-        "data": data,
-        "ratings": ratings,
-        "model": model,
-        "objective": objective,
-        "training": training,
-        "seed": seed,
-        **judgments,
-    }
-    if trainer.processes > 1:  # once, before ranks wait for one another
-        thurstone_data(out=out, trainer=trainer, **options).prepare_data()
-    trained = on_devices(train_on_ranks, out, trainer, logger=logger, **options)
-    module: ZeloModule = trained or model.module(objective, training, seed)
-    fitted = export(module, out)
-    scale = {} if module.logit_scale is None else {"logit_scale": round(module.logit_scale, 3)}
-    return {**fitted, **scale}
-
-
-def thurstone_data(
-    *,
-    out: Path,
-    data: Path,
-    ratings: Path,
-    model: TrainableModel,
-    objective: BaseObjective,
-    training: TrainingOptions,
-    trainer: LightningTrainer,
-    seed: int,
-    **judgments: Path,
-) -> ThurstoneDataModule:
-    """Batches of what the stage reads."""
-    from zelo.training.checkpoints import TOKENS
-    from zelo.training.data_modules import ThurstoneDataModule
-
-    return ThurstoneDataModule(
-        data,
-        ratings,
+    batches = ThurstoneDataModule(
+        data.absolute(),
+        ratings.absolute(),
         model,
-        judgments=list(judgments.values()) if objective.reads_judgments else [],
+        judgments=[f.absolute() for f in judgments.values()] if objective.reads_judgments else [],
         batch_size=training.batch_size,
         docs_per_query=training.docs_per_query,
         validation_fraction=training.validation_fraction,
         stderr_weights=training.stderr_weights,
         max_tokens_per_forward=trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         seed=seed,
-        cache_dir=out / TOKENS,
+        cache_dir=out.absolute() / TOKENS,
     )
+    if trainer.processes > 1:  # once, before ranks wait for one another
+        batches.prepare_data()
+    trained = on_devices(
+        train_on_ranks,
+        out,
+        trainer,
+        batches=dict(batches.hparams),
+        model=model,
+        objective=objective,
+        training=training,
+        seed=seed,
+        logger=logger,
+    )
+    module: ZeloModule = trained or model.module(objective, training, seed)
+    fitted = export(module, out)
+    scale = {} if module.logit_scale is None else {"logit_scale": round(module.logit_scale, 3)}
+    return {**fitted, **scale}
 
 
 def train_on_ranks(
     *,
     out: Path,
+    trainer: LightningTrainer,
+    batches: Mapping[str, Any],
     model: TrainableModel,
     objective: BaseObjective,
     training: TrainingOptions,
-    trainer: LightningTrainer,
     seed: int,
     logger: Callable[[str], Any],
-    **inputs: Any,
 ) -> ZeloModule:
-    """Train as one of the trainer's ranks."""
+    """Train as one of the trainer's ranks; `batches` are the options of the DataModule."""
+    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import fit
 
-    batches = thurstone_data(
-        out=out,
-        model=model,
-        objective=objective,
-        training=training,
-        trainer=trainer,
-        seed=seed,
-        **inputs,
-    )
     module = model.module(objective, training, seed)
-    fit(module, batches, out, training, trainer, logger("train"), "training")
+    data = ThurstoneDataModule(**batches)
+    fit(module, data, out, training, trainer, logger("train"), "training")
     return module
