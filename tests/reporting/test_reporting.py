@@ -11,6 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from tests.reporting.tables import judgments_of_one_judge
 
 from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
@@ -32,18 +33,7 @@ EVIL = "</figcaption><script>document.title='stolen'</script><img src=http://x/y
 
 def test_matrices_are_sorted_by_elo(tmp_path: Path) -> None:
     rows = [("q", "a", "b", 0.2), ("q", "c", "b", -0.6), ("other", "a", "b", 0.0)]
-    n = len(rows)
-    judgments = table(
-        "judgments",
-        query_id=[r[0] for r in rows],
-        doc_a=[r[1] for r in rows],
-        doc_b=[r[2] for r in rows],
-        repeat=[0] * n,
-        judge=["j"] * n,
-        score=[r[3] for r in rows],
-        status=["answered"] * n,
-        reasons=[""] * n,
-    )
+    judgments = judgments_of_one_judge(rows)
     write_table(
         tmp_path,
         "candidates",

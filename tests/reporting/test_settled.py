@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.reporting.tables import judgments_of_one_judge
 
-from zelo.artifacts import Table, table
+from zelo.artifacts import Table
 from zelo.rating.rate import Rating
 from zelo.rating.targets import CDF
 from zelo.reporting.settled import settled
@@ -22,18 +23,7 @@ def judgments(queries: int, documents: int, each: int, spread: float, seed: int 
             a, b = pairs[n]
             won = draw.random() < CDF["thurstone"](np.array(elo[a] - elo[b]))
             rows.append((f"q{q}", f"d{a}", f"d{b}", -1.0 if won else 1.0))
-    n = len(rows)
-    return table(
-        "judgments",
-        query_id=[r[0] for r in rows],
-        doc_a=[r[1] for r in rows],
-        doc_b=[r[2] for r in rows],
-        repeat=[0] * n,
-        judge=["j"] * n,
-        score=[r[3] for r in rows],
-        status=["answered"] * n,
-        reasons=[""] * n,
-    )
+    return judgments_of_one_judge(rows)
 
 
 def test_more_comparisons_settle_elos() -> None:
