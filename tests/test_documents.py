@@ -54,6 +54,10 @@ def test_parts_of_ones_own(tmp_path: Path) -> None:
     ]
     assert len(rounds) == 1 + 3  # the stars, and the tournament's rounds
     assert 12 * 5 < sum(rounds) <= 12 * (9 + 15)
+    (distilled,) = (tmp_path / "outputs/distilled/store").glob("distil/*/stage.json")
+    assert read_json(distilled)["options"]["model"]["class"] == "first_token.FirstToken"
+    (logged,) = (tmp_path / "outputs/watched").glob("debug/*/logs/train/metrics.csv")
+    assert "train/grad_norm" in logged.read_text()
 
 
 def what_ships_is_what_was_measured(store: Path) -> None:

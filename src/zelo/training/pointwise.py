@@ -44,9 +44,9 @@ class PointwiseModule(ZeloModule):
         self,
         component: TrainableModel,
         loss: str | BaseObjective | dict[str, Any],
-        learning_rate: float | None,
-        training: TrainingOptions | dict[str, Any] | None,
-        seed: int,
+        learning_rate: float | None = None,
+        training: TrainingOptions | dict[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
         objective, options = objective_of(loss), training_of(training, learning_rate)
         with new_parameters(seed):
