@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from tests.documents import DOCS, blocks, follow
 from tests.judging.endpoint import running
 from tests.judging.storm import rows
+from tests.test_rooms import ROOMS, SOURCE
 
 from zelo.artifacts import read_json
 from zelo.data.texts import document_texts, query_texts
@@ -97,6 +99,37 @@ def test_training_in_a_notebook(tmp_path: Path) -> None:
     assert difference is not None
     assert float(difference[1]) < 1e-5
     assert SentenceTransformer(str(tmp_path / "embedder")).encode(["a"]).shape == (1, 384)
+
+
+def test_the_map_of_the_code_names_every_file_and_no_other() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    tree = page.partition("```console\n")[2].partition("```")[0]
+    named: set[str] = set()
+    rooms: list[str] = []
+    room = ""
+    for line in tree.splitlines():
+        if not line.startswith(" "):
+            first = line.split()[0]
+            room = first if first.endswith("/") else ""
+            rooms += [room.removesuffix("/")] if room else re.findall(r"(\w+)\.py", line)
+        inner = re.match(r"  (\w+/) ", line)
+        folder = room + (inner[1] if inner else "")
+        for names in re.findall(r"(\w+(?:, \w+)*) ?\.py", line):  # `name.py`, or `a, b, c .py`
+            named |= {f"{folder}{name}.py" for name in names.split(", ")}
+    there = {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert named == there
+    assert tuple(rooms) == ROOMS
+    way = page.partition("## The way of")[2].partition("\n## ")[0]
+    for name in re.findall(r"`((?:\w+\.){2,}\w+)`", way):
+        room, file, *attributes = name.split(".")
+        if (SOURCE / room).is_dir():
+            found = importlib.import_module(f"zelo.{room}.{file}")
+            for attribute in attributes:
+                found = getattr(found, attribute)
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
