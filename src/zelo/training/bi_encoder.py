@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +9,6 @@ from zelo.config import option
 from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
-    from zelo.distributed.trainer import LightningTrainer
     from zelo.training.tokenized import BiEncoderInputs
 
 
@@ -51,25 +49,13 @@ class BiEncoder(TrainableModel):
 
         return BiEncoderInputs
 
-    def score(
-        self,
-        folder: Path | None,
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        candidates: Mapping[str, Sequence[str]],
-        out: Path,
-        trainer: LightningTrainer,
-        max_tokens_per_forward: int | None = None,
-    ) -> dict[str, list[float]]:
-        """Cosines of each query with its candidates, by the model in `folder`."""
+    def to_score(self, folder: Path | None) -> Any:
+        """The embedding model in `folder`, or the starting one, with its prompts."""
         from zelo.models.embedding import load_embedding_model
-        from zelo.models.scoring import score_candidates
 
         model: Any = load_embedding_model(
             folder or self.pretrained.locate(), self.max_length, None if folder else self.pooling
         )
         if folder is None and self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}
-        return score_candidates(
-            model, queries, documents, candidates, self.batch_size, max_tokens_per_forward
-        )
+        return model

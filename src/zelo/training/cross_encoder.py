@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +10,6 @@ from zelo.errors import UserError
 from zelo.training.trainable import TrainableModel
 
 if TYPE_CHECKING:
-    from zelo.distributed.trainer import LightningTrainer
     from zelo.training.tokenized import CrossEncoderInputs
 
 
@@ -63,42 +61,23 @@ class CrossEncoder(TrainableModel):
 
         return CrossEncoderInputs
 
-    def score(
-        self,
-        folder: Path | None,
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        candidates: Mapping[str, Sequence[str]],
-        out: Path,
-        trainer: LightningTrainer,
-        max_tokens_per_forward: int | None = None,
-    ) -> dict[str, list[float]]:
-        """Scores of each query's candidates by the model in `folder`, on the trainer's devices.
+    def cross_encoder_folder(self, folder: Path | None) -> Path | None:
+        """Where one is ready: the trained one, or what training goes on from."""
+        return folder or (self.pretrained.locate() if self.head == "keep" else None)
 
-        With None the starting model scores: the cross-encoder or the decoder that training goes on
-        from, or the embedding model that the backbone of a new head came from.
-        """
+    def to_score(self, folder: Path | None) -> Any:
+        """The model in `folder`, or the starting one: the cross-encoder or the decoder that
+        training goes on from, or the embedding model that the backbone of a new head came from."""
         from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder
         from zelo.models.embedding import load_embedding_model
         from zelo.models.loading import limit
-        from zelo.models.scoring import by_query, pairs_of, score_candidates, score_on_devices
 
+        ready = self.cross_encoder_folder(folder)
+        if ready is not None:
+            return load_cross_encoder(ready)
         start = self.pretrained.locate()
-        ready = folder is not None or self.head == "keep"  # a cross-encoder already
-        if ready and trainer.processes > 1:
-            under_way = out / ("scoring-start" if folder is None else "scoring-trained")
-            pairs = pairs_of(queries, documents, candidates)
-            tokens = max_tokens_per_forward
-            return by_query(
-                candidates, score_on_devices(folder or start, pairs, under_way, trainer, tokens)
-            )
-        if ready:
-            model: Any = load_cross_encoder(folder or start)
-        elif self.head == "answer":
-            model = new_cross_encoder(start, self.head, answers=self.answers)
-            limit(model, start, self.max_length)
-        else:
-            model = load_embedding_model(start, self.max_length)
-        return score_candidates(
-            model, queries, documents, candidates, self.batch_size, max_tokens_per_forward
-        )
+        if self.head != "answer":
+            return load_embedding_model(start, self.max_length)
+        model = new_cross_encoder(start, self.head, answers=self.answers)
+        limit(model, start, self.max_length)
+        return model

@@ -38,6 +38,7 @@ from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loader import Division, MicroBatch, ResumableLoader
 from zelo.training.rated_queries import RatedDataset, RatedQuery
+from zelo.training.tokenized import RatedTexts
 from zelo.training.trainable import TrainableModel
 
 CACHE = Path("~/.cache/zelo/tokens")
@@ -199,7 +200,8 @@ class ThurstoneDataModule(TokenizedDataModule):
         rated = self.dataset.all
         wanted = {doc_id for query in rated for doc_id in query.doc_ids}
         texts = document_texts(self.collection, wanted)
-        inputs.write(self.network, rated, query_texts(self.collection, "train"), texts, self.tokens)
+        queries = query_texts(self.collection, "train")
+        inputs.write(self.network, RatedTexts(rated, queries, texts), self.tokens)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the rated queries and map the token ids into memory."""

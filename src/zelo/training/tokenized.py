@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,32 +14,44 @@ from zelo.training.batches import Drawn, ScoredBatch, scored_batch
 from zelo.training.rated_queries import RatedQuery
 
 
+@dataclass(frozen=True)
+class RatedTexts:
+    """Rated queries, and the texts of queries and documents by id."""
+
+    rated: Sequence[RatedQuery]
+    queries: Mapping[str, str]
+    documents: Mapping[str, str]
+
+
 class TokenizedInputs:
     """What a kind of model reads: tokenised once into a folder, read from there batch by batch.
 
     `network` is a sentence-transformers model, whose own preprocessing says what it reads.
     """
 
-    @classmethod
-    def write(
-        cls,
-        network: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        folder: Path,
-    ) -> None:
-        """Write token ids of texts, by their id, into `folder`, unless they are there."""
-        raise NotImplementedError
+    files: ClassVar[tuple[str, ...]]  # names of what is tokenised, a file each
 
     @classmethod
-    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
-        """Read what `write` wrote for the same `rated`."""
-        raise NotImplementedError
+    def write(cls, network: Any, texts: RatedTexts, folder: Path) -> None:
+        """Write token ids into `folder`, a file for each of `inputs_of`, unless they are there."""
+        for name, (inputs, prompt) in cls.inputs_of(network, texts).items():
+            tokenize(network, inputs, prompt, folder / f"{name}.arrow", name)
 
     @classmethod
     def written(cls, folder: Path) -> bool:
         """Whether all of it is in `folder`."""
+        return all((folder / f"{name}.arrow").is_file() for name in cls.files)
+
+    @classmethod
+    def inputs_of(
+        cls, network: Any, texts: RatedTexts
+    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+        """Of each file the texts or pairs in the order of its rows, and the prompt before them."""
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+        """Read what `write` wrote of the same `rated`."""
         raise NotImplementedError
 
     def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
@@ -66,18 +78,16 @@ class CrossEncoderInputs(TokenizedInputs):
     start: Mapping[str, int]  # first row of each query
     flat: Flatten | None = None
 
+    files: ClassVar[tuple[str, ...]] = ("pairs",)
+
     @classmethod
-    def write(
-        cls,
-        network: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        folder: Path,
-    ) -> None:
-        """Write token ids of every pair."""
-        pairs = [(queries[one.query_id], documents[i]) for one in rated for i in one.doc_ids]
-        tokenize(network, pairs, prompt_of(network), folder / "pairs.arrow", "pairs")
+    def inputs_of(
+        cls, network: Any, texts: RatedTexts
+    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+        """Every query with each of its documents."""
+        queries, documents = texts.queries, texts.documents
+        pairs = [(queries[q.query_id], documents[i]) for q in texts.rated for i in q.doc_ids]
+        return {"pairs": (pairs, prompt_of(network))}
 
     @classmethod
     def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
@@ -85,11 +95,6 @@ class CrossEncoderInputs(TokenizedInputs):
         ends = np.cumsum([0, *(len(query.doc_ids) for query in rated)])
         start = {query.query_id: int(end) for query, end in zip(rated, ends, strict=False)}
         return cls(TokenFile(folder / "pairs.arrow"), start, flatten(network))
-
-    @classmethod
-    def written(cls, folder: Path) -> bool:
-        """Whether all of it is in `folder`."""
-        return (folder / "pairs.arrow").is_file()
 
     def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
         """One input per query and document."""
@@ -131,21 +136,20 @@ class BiEncoderInputs(TokenizedInputs):
     document_row: Mapping[str, int]
     flat: Flatten | None = None
 
+    files: ClassVar[tuple[str, ...]] = ("queries", "documents")
+
     @classmethod
-    def write(
-        cls,
-        network: Any,
-        rated: Sequence[RatedQuery],
-        queries: Mapping[str, str],
-        documents: Mapping[str, str],
-        folder: Path,
-    ) -> None:
-        """Write token ids of every query and every document."""
-        texts = [queries[one.query_id] for one in rated]
+    def inputs_of(
+        cls, network: Any, texts: RatedTexts
+    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+        """Every query, and every document once."""
+        queries = [texts.queries[one.query_id] for one in texts.rated]
+        documents = [texts.documents[doc_id] for doc_id in document_rows(texts.rated)]
         prompts = network.prompts
-        tokenize(network, texts, prompts.get("query"), folder / "queries.arrow", "queries")
-        texts = [documents[doc_id] for doc_id in document_rows(rated)]
-        tokenize(network, texts, prompts.get("document"), folder / "documents.arrow", "documents")
+        return {
+            "queries": (queries, prompts.get("query")),
+            "documents": (documents, prompts.get("document")),
+        }
 
     @classmethod
     def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
@@ -155,11 +159,6 @@ class BiEncoderInputs(TokenizedInputs):
         )
         query_row = {query.query_id: row for row, query in enumerate(rated)}
         return cls(queries, documents, query_row, document_rows(rated), flatten(network))
-
-    @classmethod
-    def written(cls, folder: Path) -> bool:
-        """Whether all of it is in `folder`."""
-        return all((folder / f"{name}.arrow").is_file() for name in ("queries", "documents"))
 
     def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
         """One input per query, one per distinct document."""

@@ -23,7 +23,7 @@ MODEL = "model"  # folder of the trained model within the stage's output
 class TrainableModel(FineTuned):
     """A model that can be trained on ratings: options that all have, and what one is asked for.
 
-    A subclass names its LightningModule and has the methods below that raise here.
+    A subclass names its LightningModule and has the three methods below that raise here.
     """
 
     # Import path of the LightningModule that trains it, which is built from the component, `loss`,
@@ -68,6 +68,15 @@ class TrainableModel(FineTuned):
         module: ZeloModule = cls(self, loss=objective, training=training, seed=seed)
         return module
 
+    def to_score(self, folder: Path | None) -> Any:
+        """The model in `folder`, loaded to give scores; None: the one that training starts from."""
+        raise NotImplementedError
+
+    def cross_encoder_folder(self, folder: Path | None) -> Path | None:
+        """Where the cross-encoder lies that gives scores, for many devices to load; None: what
+        gives them is none, or lies in no folder."""
+        return None
+
     def score(
         self,
         folder: Path | None,
@@ -80,7 +89,15 @@ class TrainableModel(FineTuned):
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, None: the starting model.
 
-        On the trainer's devices where that is worth it, at most so many tokens at once on each,
+        Pairs are read on all of the trainer's devices, at most so many tokens at once on each,
         padding included; what is under way lies in `out`.
         """
-        raise NotImplementedError
+        from zelo.models.scoring import by_query, pairs_of, score_candidates, score_on_devices
+
+        tokens, shared = max_tokens_per_forward, self.cross_encoder_folder(folder)
+        if shared is not None and trainer.processes > 1:
+            under_way = out / ("scoring-start" if folder is None else "scoring-trained")
+            pairs = pairs_of(queries, documents, candidates)
+            return by_query(candidates, score_on_devices(shared, pairs, under_way, trainer, tokens))
+        model = self.to_score(folder)
+        return score_candidates(model, queries, documents, candidates, self.batch_size, tokens)

@@ -33,11 +33,12 @@ def try_training(
 ) -> None:
     """`UserError` where `train` could not train this model with these options."""
     from zelo.training.rated_queries import RatedQuery
+    from zelo.training.tokenized import RatedTexts
 
     rated = [RatedQuery("q", ["d"], [0.0])]
     with trial(model.pretrained.locate()), tempfile.TemporaryDirectory() as folder:
         module = model.module(objective, training)
-        model.tokenized_inputs().write(module.model, rated, *SOME, Path(folder))
+        model.tokenized_inputs().write(module.model, RatedTexts(rated, *SOME), Path(folder))
     try_lightning(training, trainer)
 
 
