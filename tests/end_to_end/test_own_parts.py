@@ -68,7 +68,7 @@ def test_data_retriever_graph_judge_model_objective_optimizer_schedule_and_logge
         *("run", *ON_NUMBERS, *SMALL, f"pretrained.path={tiny_model}", "sampler=chain"),
         *("judge=alphabet", "model=distance", "objective=absolute_error", "logger=notebook"),
         *("training/optimizer=sign_descent", "training/schedule=quarter"),
-        *("training.batch_size=99", "training.max_steps=1"),
+        *("training.batch_size=99", "training.max_epochs=2"),
     )
     folders = stage_folders(work, said)
     queries = query_texts(folders["load"])
@@ -91,7 +91,7 @@ def test_data_retriever_graph_judge_model_objective_optimizer_schedule_and_logge
         assert row["judge"] == "alphabet"
         assert (row["score"] < 0) == (documents[row["doc_a"]] < documents[row["doc_b"]])
 
-    # The model and the objective: the loss of the one step.
+    # The model and the objective: the loss of the first of two steps.
     start = SentenceTransformer(str(tiny_model), similarity_fn_name="euclidean")
     rated: dict[str, list[tuple[str, float]]] = {}
     for row in read_table(folders["rate"], "ratings").to_pylist():
@@ -101,18 +101,19 @@ def test_data_retriever_graph_judge_model_objective_optimizer_schedule_and_logge
         scores = similarities(start, queries[query_id], [text for text, _ in rows])
         targets = np.array([target for _, target in rows])
         errors += list(np.abs(scores - scores.mean() - (targets - targets.mean())))
-    trained = read_json(folders["train"] / "stage.json")["counts"]
-    assert trained["targets"] == len(errors)
-    assert trained["final_loss"] == pytest.approx(np.mean(errors), abs=1e-4)
+    losses = read_table(folders["train"], "losses")["loss"].to_pylist()
+    assert len(losses) == 2
+    assert losses[0] == pytest.approx(np.mean(errors), abs=1e-4)
 
-    # The optimizer and the schedule: each weight moved by a quarter of the rate, or not at all.
+    # The optimizer and the schedule: each weight moved by the rate, then by a quarter of it.
     before, after = (
         load_file(folder / "model.safetensors")
         for folder in (tiny_model, folders["train"] / "model")
     )
     moved = np.concatenate([np.abs(after[name] - before[name]).ravel() for name in before])
-    assert (np.isclose(moved, 0.0625 / 4, rtol=1e-4) | (moved == 0)).all()
-    assert (moved > 0).sum() > 10_000  # most words of the vocabulary are in no text
+    quarters = moved / (0.0625 / 4)
+    assert np.abs(quarters - quarters.round()).max() < 1e-3
+    assert {3, 5} <= set(quarters.round()) <= {0, 1, 3, 4, 5}  # in a step it may have no gradient
 
     # What ships measures as it was measured: similarities by Euclid are never positive.
     shipped = SentenceTransformer(str(folders["train"] / "model"))

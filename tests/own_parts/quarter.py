@@ -1,8 +1,8 @@
-"""A schedule: a quarter of the rate, always."""
+"""A schedule: after the warm-up a quarter of the rate."""
 
 from zelo.training.optimization import Schedule
 
 
 class Quarter(Schedule):
-    def factor(self, step, steps):
+    def after_warmup(self, left):
         return 0.25
