@@ -31,7 +31,8 @@ from zelo.store import Stage
 CHOICES = sorted(
     (path.parent.relative_to(conf_folder()).as_posix(), path.stem)
     for path in conf_folder().glob("*/**/*.yaml")
-    if not path.is_relative_to(conf_folder() / "hydra") and path.parent.name != "_base"
+    if path.relative_to(conf_folder()).parts[0] not in ("hydra", "module", "data_module")
+    and path.parent.name != "_base"
 )
 
 NEEDED = {

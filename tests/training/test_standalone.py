@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder as StockCrossEncoder
 from sentence_transformers import SentenceTransformer
@@ -17,7 +21,9 @@ from tests.training.trainings import Row, write_folders
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification
 
+from zelo import training
 from zelo.artifacts import read_table
+from zelo.config import conf_folder
 from zelo.errors import UserError
 from zelo.progress import tell
 from zelo.rating.rate_file import RateFile
@@ -131,6 +137,51 @@ def test_a_checkpoint_has_all_that_a_module_is_made_of(
     batch = next(iter(data.train_dataloader()))
     with torch.no_grad():
         torch.testing.assert_close(again.eval()(batch), module.eval()(batch), rtol=0, atol=0)
+
+
+FIT = sorted(
+    (path.parent.name, path.stem)
+    for group in ("module", "data_module")
+    for path in (conf_folder() / group).glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize(("group", "name"), FIT)
+def test_a_file_of_conf_has_the_arguments_of_its_class(group: str, name: str) -> None:
+    """All of them, each with its default where it has one."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / group / f"{name}.yaml"))
+    cls = getattr(training, content.pop("_target_").split(".")[2])
+    arguments = dict(inspect.signature(cls).parameters)
+    if name == "run":
+        assert content.pop("run") == "???"
+        for of_a_run in ("collection", "ratings", "judgments"):
+            del arguments[of_a_run]
+    assert list(content) == list(arguments)
+    for key, argument in arguments.items():
+        empty = argument.default is inspect.Parameter.empty
+        default = list(argument.default) if argument.default == () else argument.default
+        assert content[key] in ("???", "${base_model}") if empty else content[key] == default, key
+
+
+@pytest.mark.parametrize(("module", "data", "options"), [
+    ("cross_encoder", "thurstone", ["data_module.ratings={ratings}", "module.loss=ranknet"]),
+    ("bi_encoder", "thurstone", ["data_module.ratings={ratings}",
+                                 "data_module.architecture=bi_encoder"]),
+    ("pairwise", "pairwise", ["data_module.judgments={judgments}"]),
+])  # fmt: skip
+def test_groups_of_conf_instantiate_these_classes(
+    module: str, data: str, options: list[str], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ["data_module.collection={data}", "base_model={encoder}", "trainer.accelerator=cpu",
+             f"data_module.cache_dir={tmp_path}", "+trainer.max_steps=1", "+trainer.logger=false",
+             "+trainer.enable_checkpointing=false", *options]  # fmt: skip
+    given = [f"module={module}", f"data_module={data}", *(w.format(**folders) for w in words)]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("fit", overrides=given)
+    trained = instantiate(config.module)
+    instantiate(config.trainer).fit(trained, instantiate(config.data_module))
+    trained.save_pretrained(tmp_path / "model")
+    assert weights(tmp_path / "model")
 
 
 class Rates(Callback):  # type: ignore[misc]

@@ -70,7 +70,8 @@ def rate(
 
     answers = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
     single = encode(answers, vote, "judgments")
-    rated = rate_judgments(answers, rating, vote)
+    joint = rating.joint_judges  # which reads each answer, where others read their averages
+    rated = rate_encoded(single, rating) if joint else rate_judgments(answers, rating, vote)
     ratings, counts = rated.ratings, rated.counts
     if cross is not None:
         from zelo.rating.common_scale import on_common_scale
