@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,10 +32,25 @@ def blocks(page: str) -> list[Block]:
     ]
 
 
+def joined(found: list[Block]) -> list[Block]:
+    """Blocks, those of Python that follow one another put together."""
+    cells: list[Block] = []
+    for block in found:
+        last = cells[-1] if cells else None
+        if last and not (last.title or block.title) and last.language == block.language == "python":
+            cells[-1] = replace(last, code=f"{last.code}\n{block.code}")
+        else:
+            cells.append(block)
+    return cells
+
+
 def follow(page: str, folder: Path, **environment: str) -> list[str]:
-    """Do in `folder` what a page says; what each block printed."""
+    """Do in `folder` what a page says; what each block printed.
+
+    Blocks of Python that follow one another are one program, like the cells of a notebook.
+    """
     said = []
-    for block in blocks(page):
+    for block in joined(blocks(page)):
         if block.title:
             (folder / block.title).write_text(block.code, encoding="utf-8")
             continue
