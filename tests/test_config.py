@@ -28,10 +28,11 @@ from zelo.renamed import RENAMED, renamed
 from zelo.run_config import STAGE_NAMES, Run
 from zelo.store import Stage
 
+LIGHTNING = ("module", "data_module")  # classes of Lightning: tests/training/test_standalone.py
 CHOICES = sorted(
     (path.parent.relative_to(conf_folder()).as_posix(), path.stem)
     for path in conf_folder().glob("*/**/*.yaml")
-    if path.relative_to(conf_folder()).parts[0] not in ("hydra", "module", "data_module")
+    if path.relative_to(conf_folder()).parts[0] not in ("hydra", *LIGHTNING)
     and path.parent.name != "_base"
 )
 
@@ -125,6 +126,8 @@ def stated() -> dict[str, list[tuple[str, dict[str, Any]]]]:
                     first.setdefault(node[TARGET], [(f"{command}.yaml{path}", node)])
     others: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for file in sorted(conf_folder().glob("*/**/*.yaml")):
+        if file.parent.name in LIGHTNING:
+            continue
         for path, node in components(OmegaConf.to_container(OmegaConf.load(file))):
             if node[TARGET] not in first and not is_preset(node):
                 where = f"{file.relative_to(conf_folder())}{path}"
