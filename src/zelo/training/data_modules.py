@@ -64,7 +64,21 @@ class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
         super().__init__()
         self.source, self.batch_size, self.seed = Path(collection), batch_size, seed
         self.asked_tokens = max_tokens_per_forward
-        self.cache_dir = Path(cache_dir or CACHE).expanduser()
+        self.asked_cache = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = (self.asked_cache or CACHE).expanduser()
+
+    def keep_options(self, **own: Any) -> None:
+        """Save what it is made from as plain data, `own` and what both have: in checkpoints, and
+        for ranks to make it again. Paths are absolute."""
+        shared = {
+            "collection": self.source,
+            "model": self.model,
+            "batch_size": self.batch_size,
+            "max_tokens_per_forward": self.asked_tokens,
+            "seed": self.seed,
+            "cache_dir": self.asked_cache,
+        }
+        self.save_hyperparameters(dump({**shared, **own}), logger=False)
 
     @cached_property
     def collection(self) -> Path:
@@ -142,21 +156,12 @@ class ThurstoneDataModule(TokenizedDataModule):
         self.ratings, self.judgments = Path(ratings), [Path(folder) for folder in judgments]
         self.docs_per_query, self.stderr_weights = docs_per_query, stderr_weights
         self.validation_fraction = validation_fraction
-        self.save_hyperparameters(
-            {
-                "collection": str(collection),
-                "ratings": str(ratings),
-                "model": dump(self.model),
-                "judgments": [str(folder) for folder in judgments],
-                "batch_size": batch_size,
-                "docs_per_query": docs_per_query,
-                "validation_fraction": validation_fraction,
-                "stderr_weights": stderr_weights,
-                "max_tokens_per_forward": max_tokens_per_forward,
-                "seed": seed,
-                "cache_dir": None if cache_dir is None else str(cache_dir),
-            },
-            logger=False,
+        self.keep_options(
+            ratings=self.ratings,
+            judgments=self.judgments,
+            docs_per_query=docs_per_query,
+            validation_fraction=validation_fraction,
+            stderr_weights=stderr_weights,
         )
 
     @classmethod
@@ -204,7 +209,9 @@ class ThurstoneDataModule(TokenizedDataModule):
         inputs.write(self.network, RatedTexts(rated, queries, texts), self.tokens)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the rated queries and map the token ids into memory."""
+        """Read the rated queries and map the token ids into memory, once."""
+        if hasattr(self, "inputs"):
+            return  # validation after training
         rated = self.dataset.all
         self.inputs = self.model.tokenized_inputs().open(self.network, rated, self.tokens)
 
@@ -351,19 +358,7 @@ class PairwiseDataModule(TokenizedDataModule):
         kind = PairwiseModel if own else BasePairwiseModel
         self.model: BasePairwiseModel = kind.of(model, max_length=max_length)
         self.judgments, self.vote = [Path(folder) for folder in folders], vote
-        self.save_hyperparameters(
-            {
-                "collection": str(collection),
-                "judgments": [str(folder) for folder in folders],
-                "model": dump(self.model),
-                "vote": vote,
-                "batch_size": batch_size,
-                "max_tokens_per_forward": max_tokens_per_forward,
-                "seed": seed,
-                "cache_dir": None if cache_dir is None else str(cache_dir),
-            },
-            logger=False,
-        )
+        self.keep_options(judgments=self.judgments, vote=vote)
 
     @cached_property
     def preferences(self) -> Preferences:

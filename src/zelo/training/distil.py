@@ -44,14 +44,14 @@ def distil(
     refuse_validation(training)
     drop_damaged(out)
     batches = PairwiseDataModule(
-        data.absolute(),
-        [folder.absolute() for folder in judgments.values()],
+        data,
+        list(judgments.values()),
         model,
         vote=vote,
         batch_size=training.batch_size,
         max_tokens_per_forward=trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         seed=seed,
-        cache_dir=out.absolute() / TOKENS,
+        cache_dir=out / TOKENS,
     )
     if trainer.processes > 1:  # once, before ranks wait for one another
         batches.prepare_data()

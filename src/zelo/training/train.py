@@ -41,17 +41,17 @@ def train(
 
     drop_damaged(out)
     batches = ThurstoneDataModule(
-        data.absolute(),
-        ratings.absolute(),
+        data,
+        ratings,
         model,
-        judgments=[f.absolute() for f in judgments.values()] if objective.reads_judgments else [],
+        judgments=list(judgments.values()) if objective.reads_judgments else [],
         batch_size=training.batch_size,
         docs_per_query=training.docs_per_query,
         validation_fraction=training.validation_fraction,
         stderr_weights=training.stderr_weights,
         max_tokens_per_forward=trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         seed=seed,
-        cache_dir=out.absolute() / TOKENS,
+        cache_dir=out / TOKENS,
     )
     if trainer.processes > 1:  # once, before ranks wait for one another
         batches.prepare_data()
