@@ -10,7 +10,9 @@ stage's.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import faulthandler
 import importlib
 import os
 import signal
@@ -117,6 +119,7 @@ def by_srun(job: Path, trainer: LightningTrainer) -> str | None:
 
 def main(file: str, launcher: str) -> None:
     """Do a job as one of its ranks."""
+    faulthandler.enable()  # a crash in a library's code says where
     die_with_parent()
     end_when_told()
     job = read_json(Path(file))
@@ -131,6 +134,23 @@ def main(file: str, launcher: str) -> None:
     except UserError as error:
         (arguments["out"] / f"rank-{rank}.error").write_text(str(error), encoding="utf-8")
         os._exit(2)  # not by way of the process group, whose other ranks still wait for this one
+    end_well()
+
+
+def end_well() -> None:
+    """End a rank whose work is done, without taking the interpreter apart.
+
+    Threads of torch that still hold Python objects then abort the process now and again
+    ("terminate called without an active exception"), and with it a training that is complete.
+    """
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()  # trackers send what they hold
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def end_when_told() -> None:
