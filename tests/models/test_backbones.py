@@ -20,7 +20,7 @@ from zelo.models.embedding import embed, load_embedding_model
 from zelo.models.lora import Lora
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
-from zelo.models.tokens import TokenFile, tokenize
+from zelo.models.tokens import Chunking, TokenFile, tokenize
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE, CentredMSE
@@ -215,7 +215,7 @@ def test_an_empty_document_is_a_text_too(
     tokenize(embedder, texts, None, tmp_path / "texts.arrow", "texts")
     file = TokenFile(tmp_path / "texts.arrow")
     for budget in (1000, 1):  # beside others, and in a chunk of its own
-        rows = file.chunks(range(3), budget)
+        rows = file.chunks(range(3), Chunking(budget))
         trained = rows.apply(lambda chunk: embedder(chunk)["sentence_embedding"]).detach()
         trained = torch.nn.functional.normalize(trained, dim=1)
         torch.testing.assert_close(trained, together, atol=1e-5, rtol=0)

@@ -105,13 +105,13 @@ def logits_of_yes(folder: Path, strip: bool) -> list[float]:
 
 def test_the_first_releases_score_as_their_code_does(first: Path) -> None:
     expected = torch.sigmoid(torch.tensor(logits_of_yes(first, strip=True)) / 5)
-    scores = score_pairs(load_cross_encoder(first), PAIRS, batch_size=3)
+    scores = score_pairs(load_cross_encoder(first), PAIRS)
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_stock_release_scores_by_its_raw_logit(stock: Path) -> None:
     expected = torch.tensor(logits_of_yes(stock, strip=False))
-    scores = score_pairs(load_cross_encoder(stock), PAIRS, batch_size=3)
+    scores = score_pairs(load_cross_encoder(stock), PAIRS)
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_rerankers_and_judges_read_them_alike(
     pool = Pool(queries, documents, {"q": ["a", "b"]}, tmp_path)
     scores = reranker.score(pool, tmp_path)["q"]
     pairs = [(queries["q"], documents[i]) for i in "ab"]
-    assert scores == pytest.approx(score_pairs(load_cross_encoder(folder), pairs, 2), abs=1e-6)
+    assert scores == pytest.approx(score_pairs(load_cross_encoder(folder), pairs), abs=1e-6)
     logits = torch.tensor(scores, dtype=torch.float64)
     if shape == "first":
         logits = 5 * torch.logit(logits)

@@ -41,6 +41,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "gradient_cache": {"gradient_cache": True, "max_tokens_per_forward": 40},
     "gradient_checkpointing": {},  # of the model
     "held_out": {"validation_fraction": 0.3, "validate_every": 1},
+    "packed": {"packed": True},
     "resume": {"checkpoint_minutes": 1e-6},
 }
 COMPILED = {"compile": {"compile": True}}  # takes half a minute a row

@@ -30,6 +30,22 @@ def by_size_and_tokens(lengths: Sequence[int], size: int, max_tokens: int) -> li
     return batches
 
 
+def by_own_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices in batches of at most `max_tokens` tokens, read without padding, longest first.
+
+    A text that has more tokens than that is a batch by itself.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or lengths[i] > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(i)
+        room -= lengths[i]
+    return batches
+
+
 OVERHEAD = 16  # a batch by itself costs about as much as a 16th of what one may hold, in padding
 
 

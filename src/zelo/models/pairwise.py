@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from zelo.artifacts import write_json
 from zelo.models.batching import by_tokens
+from zelo.models.packing import PACKING
 from zelo.models.segments import mean_pool
 
 Triple = tuple[str, str, str]  # query, first document, second document
+ENCODED = ("input_ids", "attention_mask", PACKING)  # features that the encoder takes
 HEAD, OPTIONS = "pairwise_head.safetensors", "pairwise.json"
 
 
@@ -155,9 +157,13 @@ class PairwiseCrossEncoder(PairwiseNetwork):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (triples,) float32 of the first document being preferred, in the order shown."""
         segment = features["segment"]
-        tokens = self.encoder(
-            input_ids=features["input_ids"], attention_mask=features["attention_mask"]
-        ).last_hidden_state.float()
+        read = {name: features[name] for name in ENCODED if name in features}
+        tokens = self.encoder(**read).last_hidden_state.float()
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.compare(tokens, segment)
+
+    def compare(self, tokens: Tensor, segment: Tensor) -> Tensor:
+        """Logits (triples,) of token embeddings (triples, length, width) and their segments."""
         q, a, b = (mean_pool(tokens, segment == part) for part in (1, 2, 3))
         difference = F.cosine_similarity(q, a) - F.cosine_similarity(q, b)
         logits: Tensor = self.logit_scale * difference + self.head(q * a - q * b).squeeze(1)

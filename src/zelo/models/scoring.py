@@ -7,8 +7,8 @@ whole, so that a run that was stopped, on however many devices, goes on with tho
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,10 @@ import numpy as np
 import torch
 
 from zelo.artifacts import replacing
-from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import rerank_by_cosine
-from zelo.models.tokens import (
-    TokenFile,
-    attends_by_flash,
-    flatten,
-    lengths_of,
-    on_device,
-    tokenize,
-)
+from zelo.models.reading import Reader
+from zelo.models.tokens import TokenFile, tokenize
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
@@ -38,30 +31,42 @@ PAIRS, SHARDS = "pairs.arrow", "shards"
 def score_pairs(
     model: Any,
     pairs: Sequence[tuple[str, str]],
-    batch_size: int,
+    trainer: LightningTrainer | None = None,
     max_tokens_per_forward: int | None = None,
 ) -> list[float]:
     """Scores (float32) of pairs by a cross-encoder, in their order.
 
-    The longest are read first, so that batches pad little; at most `max_tokens_per_forward` tokens
-    are read at once, padding included, where that is given.
+    It reads on the trainer's device and in its precision, None: where it is, in 32 bits; at most
+    `max_tokens_per_forward` tokens at once, None: as many as suit the device.
     """
     from zelo.progress import track
 
-    if max_tokens_per_forward is None:
-        batches = by_length([-len(query) - len(document) for query, document in pairs], batch_size)
-    else:
-        batches = by_size_and_tokens(
-            lengths_of_pairs(model, pairs), batch_size, max_tokens_per_forward
+    with tempfile.TemporaryDirectory() as folder:
+        prompt = model.prompts.get(model.default_prompt_name)
+        tokenize(model, pairs, prompt, Path(folder) / PAIRS, "pairs")
+        tokens = TokenFile(Path(folder) / PAIRS)
+        reader = Reader(
+            model, "scores", trainer or where(model), max_tokens_per_forward, tokens.lengths.sum()
         )
-    scores = [0.0] * len(pairs)
-    for part in track(batches, "scoring pairs"):
-        values = model.predict(
-            [pairs[i] for i in part], batch_size=batch_size, show_progress_bar=False
-        )
-        for i, value in zip(part, values.tolist(), strict=True):
-            scores[i] = value
-    return scores
+        scores = np.empty(len(pairs), dtype=np.float32)
+        for rows in track(reader.parts(tokens), "scoring pairs"):
+            scores[rows] = activated(model, reader.rows(tokens, rows))
+    found: list[float] = scores.tolist()
+    return found
+
+
+def where(model: Any) -> LightningTrainer:
+    """A trainer of the device that a model is on."""
+    from zelo.distributed.trainer import LightningTrainer
+
+    kind = model.device.type
+    return LightningTrainer(accelerator=kind if kind in ("cuda", "mps") else "cpu")
+
+
+def activated(model: Any, scores: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Scores (pairs,) as the model gives them, of raw ones (pairs, 1)."""
+    found: np.ndarray[Any, np.dtype[np.float32]] = model.activation_fn(scores.squeeze(-1)).numpy()
+    return found
 
 
 def score_candidates(
@@ -70,6 +75,7 @@ def score_candidates(
     documents: Mapping[str, str],
     candidates: Mapping[str, Sequence[str]],
     batch_size: int,
+    trainer: LightningTrainer | None = None,
     max_tokens_per_forward: int | None = None,
 ) -> dict[str, list[float]]:
     """Scores of each query's candidates, in their order, by a loaded model of either kind.
@@ -84,7 +90,7 @@ def score_candidates(
             model, queries, documents, candidates, batch_size, max_tokens_per_forward
         )
     pairs = pairs_of(queries, documents, candidates)
-    return by_query(candidates, score_pairs(model, pairs, batch_size, max_tokens_per_forward))
+    return by_query(candidates, score_pairs(model, pairs, trainer, max_tokens_per_forward))
 
 
 def pairs_of(
@@ -106,16 +112,6 @@ def by_query(
     """Scores of `pairs_of`, of each query again."""
     left = iter(scores)
     return {query_id: [next(left) for _ in doc_ids] for query_id, doc_ids in candidates.items()}
-
-
-def lengths_of_pairs(model: Any, pairs: Sequence[tuple[str, str]]) -> list[int]:
-    """Tokens of each pair as `model` reads it, or a few more."""
-    prompt = model.prompts.get(model.default_prompt_name)
-    frame = model.preprocess([("", "")], prompt=prompt)["input_ids"].shape[1]
-    of = lengths_of(model.tokenizer, [text for pair in pairs for text in pair])
-    whole = [frame + of[query] + of[document] for query, document in pairs]
-    most = model.max_seq_length
-    return whole if most is None else [min(length, most) for length in whole]
 
 
 def score_on_devices(
@@ -146,7 +142,6 @@ def score_on_devices(
     return found
 
 
-@torch.inference_mode()
 def score_shards(
     *, out: Path, trainer: LightningTrainer, folder: Path, max_tokens_per_forward: int
 ) -> None:
@@ -155,19 +150,16 @@ def score_shards(
     from zelo.progress import track
 
     rank, world, local = this_process()
-    device = trainer.device(local)
-    model: Any = load_cross_encoder(folder).to(device).eval()
-    tokens, flat = TokenFile(out / PAIRS), flatten(model)
+    tokens = TokenFile(out / PAIRS)
+    model: Any = load_cross_encoder(folder)
+    own = tokens.lengths.sum() / world
+    reader = Reader(model, "scores", trainer, max_tokens_per_forward, own, local)
     shards = range(rank, -(-len(tokens) // SHARD), world)
-    half = attends_by_flash(model[0].model)  # else in 32 bits, as on one device
     for shard in track(shards, "scoring pairs") if rank == 0 else shards:
         path = out / SHARDS / f"{shard:08}.npy"
         if path.exists():
             continue
         rows = range(shard * SHARD, min((shard + 1) * SHARD, len(tokens)))
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            scores = tokens.chunks(rows, max_tokens_per_forward, flat).apply(
-                lambda chunk: model(on_device(chunk, device))["scores"].squeeze(-1).float().cpu()
-            )
+        scores = activated(model, reader.rows(tokens, rows))
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, model.activation_fn(scores).numpy())
+            np.save(file, scores)

@@ -18,12 +18,34 @@ import torch
 from torch import Tensor
 
 from zelo.artifacts import replacing
-from zelo.models.batching import by_tokens
+from zelo.models.batching import by_own_tokens, by_tokens
+from zelo.models.packing import PACKING, Packing, pack
 
 BLOCK = 1024  # inputs tokenised at once
 MASK = "attention_mask"
+PARTS = 8  # a sequence of fixed length is that of a whole chunk, or half of it, down to an 8th
 Features = dict[str, Any]
-Flatten = Callable[[list[dict[str, list[int]]]], Features]
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How rows are cut into what is read at once."""
+
+    max_tokens: int  # of a chunk: with its padding, or without if it is packed
+    packed: bool = False  # texts are one sequence, without padding
+    fixed: bool = False  # such a sequence is filled up to one of a few lengths
+
+    def chunks(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows are read together, longest first."""
+        cut = by_own_tokens if self.packed else by_tokens
+        return cut(lengths, self.max_tokens)
+
+    def size(self, tokens: int) -> int:
+        """Places of a sequence of so many tokens."""
+        size = self.max_tokens
+        while self.fixed and size // 2 >= max(tokens, self.max_tokens // PARTS):
+            size //= 2
+        return size if self.fixed else tokens
 
 
 def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, what: str) -> None:
@@ -139,49 +161,21 @@ class TokenFile:
             found[MASK][number, columns] = 1
         return {**found, **self.fixed}
 
-    def chunks(
-        self, indices: Sequence[int], max_tokens_per_forward: int, flat: Flatten | None = None
-    ) -> Chunks:
-        """Rows in chunks of similar length, each of at most so many tokens with its padding.
-
-        With `flat`, for a model that reads without padding, a chunk is one sequence.
-        """
-        chunks = by_tokens([int(self.lengths[i]) for i in indices], max_tokens_per_forward)
+    def chunks(self, indices: Sequence[int], chunking: Chunking) -> Chunks:
+        """Rows in chunks of similar length."""
+        lengths = [int(self.lengths[i]) for i in indices]
+        chunks = chunking.chunks(lengths)
         order = torch.tensor([i for chunk in chunks for i in chunk]).argsort()
         features = []
         for chunk in chunks:
-            rows = [indices[i] for i in chunk]
-            features.append(self.features(rows) if flat is None else self.flattened(rows, flat))
+            rows = self.features([indices[i] for i in chunk])
+            if chunking.packed:
+                own = [lengths[i] for i in chunk]
+                size = chunking.size(sum(own))
+                longest = max(self.lengths) if chunking.fixed else 0
+                rows[PACKING] = pack(own, rows[MASK].shape[1], self.side == "left", size, longest)
+            features.append(rows)
         return Chunks(features, order)
-
-    def flattened(self, indices: Sequence[int], flat: Flatten) -> Features:
-        """Rows one after another as one sequence, with what variable-length attention asks for."""
-        rows = [{name: v.tolist() for name, v in self.row(i).items()} for i in indices]
-        return {**flat(rows), **self.fixed}
-
-
-def attends_by_flash(backbone: Any) -> bool:
-    """Whether a transformer attends by flash attention, which knows no 32 bits."""
-    return "flash" in str(getattr(backbone.config, "_attn_implementation", ""))
-
-
-def flatten(model: Any) -> Flatten | None:
-    """How a sentence-transformers `model` puts rows together where it reads without padding.
-
-    It does with flash attention and a task that keeps tokens apart; None where it pads.
-    """
-    encoder = model[0]
-    encoder.unpad_inputs = None
-    if not encoder.can_flatten_inputs or "token_type_ids" in encoder.tokenizer.model_input_names:
-        return None  # a head that tells segments apart needs rows
-
-    def put_together(rows: list[dict[str, list[int]]]) -> Features:
-        found: Features = dict(encoder.data_collator(rows))
-        found.pop("labels", None)
-        found["position_ids"] = found["position_ids"] + encoder._flatten_position_offset
-        return found
-
-    return put_together
 
 
 @dataclass(frozen=True)
@@ -194,6 +188,11 @@ class Chunks:
 
     features: list[Features]
     order: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all inputs, without padding."""
+        return sum(int(chunk[MASK].sum()) for chunk in self.features)
 
     def apply(self, model: Callable[[Features], Tensor]) -> Tensor:
         """Rows (inputs, ...) that `model` gives for the inputs, in their order."""
@@ -215,6 +214,6 @@ def in_memory(model: Any, inputs: Sequence[Any], prompt: str | None) -> Chunks:
 def on_device(features: Mapping[str, Any], device: torch.device) -> Features:
     """Tensors of `features` on `device`."""
     return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor | Packing) else value
         for name, value in features.items()
     }

@@ -13,9 +13,14 @@ from torch.utils.checkpoint import checkpoint
 
 from zelo.config import build, dump
 from zelo.errors import UserError
+from zelo.models.heads import narrow
+from zelo.models.layers import compile_layers, layers, worth_compiling
+from zelo.models.packing import can_pack, fast_on, read_packed
 from zelo.models.tokens import Chunks, Features
 from zelo.training.options import TrainingOptions
 
+TRAINING = 6  # operations per parameter and token: 2 forward, 4 backward
+PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # others compute in 32 bits
 SHOWN = 20  # ids of a batch that an error names
 
 
@@ -34,32 +39,70 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     def __init__(self, model: nn.Module, peft_model: Any, training: TrainingOptions) -> None:
         super().__init__()
         self.model, self.training_options = model, training
+        self.configured = False
         # Not a submodule: its parameters are the backbone's.
         object.__setattr__(self, "peft_model", peft_model)
         freeze(self.backbone, training.frozen_layers)
-        if training.compile:
-            # Layer by layer: they are alike, so that one compilation serves all of them; and the
-            # whole would be bypassed, since sentence-transformers calls its `forward`.
-            for layer in layers(self.backbone):
-                layer.compile(dynamic=True)
+        self.packed = False  # whether texts are read without padding
+        self.fixed_lengths = False  # whether sequences of them are of a few lengths
 
     @property
     def backbone(self) -> nn.Module:
         """The transformer."""
         raise NotImplementedError
 
+    def fresh_backbone(self) -> nn.Module:
+        """The transformer as training began."""
+        raise NotImplementedError
+
+    def widen(self) -> None:
+        """Give frozen weights that were held in 16 bits their 32 back: what ships has lost none."""
+        held = {n: p for n, p in self.backbone.named_parameters() if p.dtype == torch.bfloat16}
+        if not held:
+            return
+        with torch.random.fork_rng([]):
+            fresh = dict(self.fresh_backbone().named_parameters())
+        for name, parameter in held.items():
+            whole = fresh[name.replace(".base_layer", "")]  # as peft calls what it wraps
+            parameter.data = whole.data.to(parameter.device)
+
     def save_pretrained(self, folder: Any) -> None:
         """Write the folder that ships."""
         raise NotImplementedError
 
     def configure_model(self) -> None:
+        """Make the model ready for the trainer's device and precision, once."""
+        if self.configured or self._trainer is None:
+            return  # after training, or without any
+        self.configured = True
+        options, device = self.training_options, self.trainer.strategy.root_device
+        precision = PRECISIONS.get(self.trainer.precision, torch.float32)
+        wanted = fast_on(device, precision) if options.packed is None else options.packed
+        if wanted and can_pack(self.backbone):
+            self.packed = True
+            read_packed(self.backbone)
+        if self.peft_model is not None and precision == torch.bfloat16 and self.device_mesh is None:
+            narrow(self.backbone, frozen_alone=True)
+        self.shard()
+        compiled = options.compile
+        if compiled is None:
+            compiled = device.type == "cuda" and worth_compiling(
+                self.backbone, self.tokens_to_read(), TRAINING, device
+            )
+        if compiled:
+            self.fixed_lengths = self.packed
+            compile_layers(self.backbone, self.packed)
+
+    def tokens_to_read(self) -> float:
+        """About how many tokens the training reads; 0 where the data do not say."""
+        per_step = getattr(self.trainer.datamodule, "tokens_per_step", lambda: 0)()
+        return float(per_step * self.total_steps())
+
+    def shard(self) -> None:
         """Shard parameters where the strategy says so (FSDP 2): layer by layer, then the rest."""
         if self.device_mesh is None:
             return
-        from torch.distributed.fsdp import FSDPModule, fully_shard
-
-        if isinstance(self.model, FSDPModule):
-            return  # validation after training finds it done
+        from torch.distributed.fsdp import fully_shard
 
         mesh = self.device_mesh["data_parallel"]
         for layer in layers(self.backbone):
@@ -194,15 +237,6 @@ def freeze_pooler(backbone: nn.Module) -> None:
     for name, parameter in backbone.named_parameters():
         if "pooler" in name:
             parameter.requires_grad_(False)
-
-
-def layers(backbone: nn.Module) -> nn.ModuleList:
-    """The transformer's layers, lowest first; `UserError` where there is no such list."""
-    depth = getattr(backbone.config, "num_hidden_layers", None)
-    for module in backbone.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise UserError(f"{type(backbone).__name__}: its layers were not found")
 
 
 def freeze(backbone: nn.Module, count: int) -> None:

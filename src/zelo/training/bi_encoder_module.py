@@ -77,6 +77,7 @@ class BiEncoderModule(PointwiseModule):
         """Write a folder that `sentence_transformers.SentenceTransformer(folder)` loads; adapters
         are merged, here too."""
         folder, model, component = Path(folder), self.model.eval(), self.component
+        self.widen()
         limit(model, component.pretrained.locate(), component.max_length)
         if self.peft_model is not None:
             merge(self.peft_model, folder / "adapter", component.pretrained.name)

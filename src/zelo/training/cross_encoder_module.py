@@ -70,6 +70,7 @@ class CrossEncoderModule(PointwiseModule):
         that reads without padding under flash attention.
         """
         folder, model, component = Path(folder), self.model.eval(), self.component
+        self.widen()
         if self.peft_model is not None:
             merge(self.peft_model, folder / "adapter", component.pretrained.name)
         limit(model, component.pretrained.locate(), component.max_length)

@@ -29,7 +29,7 @@ from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
 from zelo.models.loading import without_weights
 from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
-from zelo.models.tokens import TokenFile, write_tokens
+from zelo.models.tokens import Chunking, TokenFile, write_tokens
 from zelo.rating.preferences import Preferences, average
 from zelo.seeding import stream
 from zelo.store import digest
@@ -104,6 +104,16 @@ class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
         """As asked, or what suits the trainer's device."""
         device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
         return self.asked_tokens or suitable_tokens(device)
+
+    @property
+    def chunking(self) -> Chunking:
+        """How inputs are cut into what is read at once, as suits the module that reads them."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return Chunking(
+            self.max_tokens_per_forward,
+            packed=getattr(module, "packed", False),
+            fixed=getattr(module, "fixed_lengths", False),
+        )
 
     def cached_in(self, model: Any, sources: Sequence[Path]) -> Path:
         """Folder of the token ids that `model` makes of these files; another one after a change."""
@@ -213,7 +223,7 @@ class ThurstoneDataModule(TokenizedDataModule):
         if hasattr(self, "inputs"):
             return  # validation after training
         rated = self.dataset.all
-        self.inputs = self.model.tokenized_inputs().open(self.network, rated, self.tokens)
+        self.inputs = self.model.tokenized_inputs().open(rated, self.tokens)
 
     def train_dataloader(self) -> ResumableLoader[ScoredBatch]:
         """This rank's micro-batches of the steps' batches."""
@@ -263,7 +273,12 @@ class ThurstoneDataModule(TokenizedDataModule):
 
     def batch_of(self, drawn: Drawn) -> ScoredBatch:
         """Queries with the drawn of their documents."""
-        return self.inputs.batch(drawn, self.max_tokens_per_forward)
+        return self.inputs.batch(drawn, self.chunking)
+
+    def tokens_per_step(self) -> int:
+        """Tokens of a step's batch, of the first queries for example."""
+        batch = self.collate(self.dataset.train[: self.batch_size], stream(self.seed, "example"))
+        return sum(chunks.tokens for chunks in batch.inputs.values())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -422,10 +437,15 @@ class PairwiseDataModule(TokenizedDataModule):
         query_ids, rows, preference = zip(*(own or shown[:1]), strict=True)
         return PairwiseBatch(
             list(query_ids),
-            self.triples.chunks(rows, self.max_tokens_per_forward),
+            self.triples.chunks(rows, self.chunking),
             torch.tensor(preference, dtype=torch.float32),
             loss_scale=micro_batch.count / len(shown) if own else 0.0,
         )
+
+    def tokens_per_step(self) -> int:
+        """Tokens of a step's batch, of the first comparisons for example."""
+        rows = [one.row for one in self.judged[: self.batch_size]]
+        return int(self.triples.lengths[rows].sum())
 
     @property
     def steps_per_epoch(self) -> int:

@@ -39,7 +39,17 @@ class TrainingOptions(Component):
         "hold the activations of one forward pass at a time, for the price of one more",
         exclude=True,
     )
-    compile: bool = option(False, "compile the transformer by torch.compile", exclude=True)
+    packed: bool | None = option(
+        None,
+        "read texts one after another without padding; null: on a GPU in half precision",
+        exclude=True,
+    )
+    compile: bool | None = option(
+        None,
+        "compile the transformer's layers by torch.compile; null: on a GPU, where the training is "
+        "long enough",
+        exclude=True,
+    )
     validation_fraction: float = option(
         0.0,
         "share of the rated queries, by a hash of their text, that validate and do not train",

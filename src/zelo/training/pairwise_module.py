@@ -53,6 +53,11 @@ class PairwiseModule(ZeloModule):
         found: nn.Module = self.model.encoder
         return found
 
+    def fresh_backbone(self) -> nn.Module:
+        """The transformer as training began."""
+        found: nn.Module = self.component.network().encoder
+        return found
+
     def forward(self, batch: PairwiseBatch) -> Tensor:
         """Logits (triples,) of P(a ≻ b)."""
         return self.apply_to(batch.triples, self.model)
@@ -68,6 +73,7 @@ class PairwiseModule(ZeloModule):
         """Write a folder that `component.load` and `judge=distilled` read; adapters are merged,
         here too."""
         folder = Path(folder)
+        self.widen()
         if self.peft_model is not None:
             merge(self.peft_model, folder / "adapter", self.component.pretrained.name)
         self.model.eval().save(folder)

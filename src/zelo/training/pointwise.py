@@ -6,7 +6,6 @@ They take token ids in chunks of similar length, so that little of the work is p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,8 +15,9 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from zelo.config import dump
 from zelo.errors import UserError
+from zelo.models.heads import heads_in_32_bits
 from zelo.models.lora import prepare
-from zelo.models.tokens import attends_by_flash
+from zelo.models.packing import lets_packing_through
 from zelo.progress import tell
 from zelo.training.base_module import ZeloModule, freeze_pooler, new_parameters, training_of
 from zelo.training.batches import ScoredBatch, scored_batch
@@ -52,6 +52,8 @@ class PointwiseModule(ZeloModule):
         with new_parameters(seed):
             model = component.network()
             peft_model = prepare(model[0].model, component.lora, component.gradient_checkpointing)
+        heads_in_32_bits(model)
+        lets_packing_through(model[0])
         super().__init__(model, peft_model, options)
         self.save_hyperparameters(
             {
@@ -79,10 +81,10 @@ class PointwiseModule(ZeloModule):
         found: nn.Module = self.model[0].model
         return found
 
-    @property
-    def flash(self) -> bool:
-        """Whether it attends by flash attention."""
-        return attends_by_flash(self.backbone)
+    def fresh_backbone(self) -> nn.Module:
+        """The transformer as training began."""
+        found: nn.Module = self.component.network()[0].model
+        return found
 
     def predict(self, batch: ScoredBatch) -> list[tuple[Tensor, Tensor | None]]:
         """Predictions (Q, K), and scores (Q, D) of other queries' documents where they cost
@@ -130,7 +132,9 @@ class PointwiseModule(ZeloModule):
         elif self.component.logit_scale is None:
             calibrate = self.calibrate_scale
         if calibrate is not None:
-            calibrate([self.trainer.strategy.batch_to_device(batch) for batch in batches()])
+            moved = [self.trainer.strategy.batch_to_device(batch) for batch in batches()]
+            with self.trainer.precision_plugin.forward_context():
+                calibrate(moved)
         self.calibrated = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -187,13 +191,10 @@ class PointwiseModule(ZeloModule):
         """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.
 
         Targets of `centred_mse` are Elos: the gains are then those of `evaluation.elo_truth`.
-        Scores are of 32 bits, whatever training is done in; each query is on one rank alone.
+        It reads in training's precision, with scores of 32 bits; each query is on one rank alone.
         """
         batch = batch if isinstance(batch, ScoredBatch) else self.from_rows(batch)
-        # Flash attention knows no 32 bits: it stays in training's precision.
-        exactly = nullcontext() if self.flash else torch.autocast(self.device.type, enabled=False)
-        with exactly:
-            prediction, others = self.predict(batch)[0]
+        prediction, others = self.predict(batch)[0]
         size = self.objective.size(batch).sum()
         total = self.objective.total(prediction, batch, others).sum()
         self.val_loss.update(total / size.clamp_min(1e-12), size)
@@ -210,12 +211,11 @@ class PointwiseModule(ZeloModule):
         self.ndcg.reset()
 
     def predicted(self, batches: Sequence[ScoredBatch]) -> list[Tensor]:
-        """Predictions for batches, without gradients; flash attention in training's precision."""
+        """Predictions for batches, without gradients."""
         from torch.distributed.fsdp import FSDPModule
 
         self.eval()
-        half = self.trainer.precision_plugin.forward_context() if self.flash else nullcontext()
-        with torch.no_grad(), half:
+        with torch.no_grad():
             found = [self(batch) for batch in batches]
         for module in self.modules():
             if isinstance(module, FSDPModule):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from zelo.models.tokens import Chunks, Flatten, TokenFile, flatten, in_memory, tokenize
+from zelo.models.tokens import Chunking, Chunks, TokenFile, in_memory, tokenize
 from zelo.training.batches import Drawn, ScoredBatch, scored_batch
 from zelo.training.rated_queries import RatedQuery
 
@@ -50,11 +50,11 @@ class TokenizedInputs:
         raise NotImplementedError
 
     @classmethod
-    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+    def open(cls, rated: Sequence[RatedQuery], folder: Path) -> Self:
         """Read what `write` wrote of the same `rated`."""
         raise NotImplementedError
 
-    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+    def batch(self, drawn: Drawn, chunking: Chunking) -> ScoredBatch:
         """Queries with the drawn of their documents, a chunk of tokens at a time."""
         raise NotImplementedError
 
@@ -76,7 +76,6 @@ class CrossEncoderInputs(TokenizedInputs):
 
     tokens: TokenFile
     start: Mapping[str, int]  # first row of each query
-    flat: Flatten | None = None
 
     files: ClassVar[tuple[str, ...]] = ("pairs",)
 
@@ -90,20 +89,20 @@ class CrossEncoderInputs(TokenizedInputs):
         return {"pairs": (pairs, prompt_of(network))}
 
     @classmethod
-    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+    def open(cls, rated: Sequence[RatedQuery], folder: Path) -> Self:
         """Read what `write` wrote for the same `rated`."""
         ends = np.cumsum([0, *(len(query.doc_ids) for query in rated)])
         start = {query.query_id: int(end) for query, end in zip(rated, ends, strict=False)}
-        return cls(TokenFile(folder / "pairs.arrow"), start, flatten(network))
+        return cls(TokenFile(folder / "pairs.arrow"), start)
 
-    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+    def batch(self, drawn: Drawn, chunking: Chunking) -> ScoredBatch:
         """One input per query and document."""
         rows: list[int] = []
         index: list[range] = []
         for query, picks in drawn:
             index.append(range(len(rows), len(rows) + len(picks)))
             rows += [self.start[query.query_id] + int(pick) for pick in picks]
-        pairs = self.tokens.chunks(rows, max_tokens_per_forward, self.flat)
+        pairs = self.tokens.chunks(rows, chunking)
         return scored_batch(drawn, {"pairs": pairs}, index)
 
     def length(self, query: RatedQuery, picks: Sequence[int]) -> int:
@@ -134,7 +133,6 @@ class BiEncoderInputs(TokenizedInputs):
     documents: TokenFile
     query_row: Mapping[str, int]
     document_row: Mapping[str, int]
-    flat: Flatten | None = None
 
     files: ClassVar[tuple[str, ...]] = ("queries", "documents")
 
@@ -152,15 +150,15 @@ class BiEncoderInputs(TokenizedInputs):
         }
 
     @classmethod
-    def open(cls, network: Any, rated: Sequence[RatedQuery], folder: Path) -> Self:
+    def open(cls, rated: Sequence[RatedQuery], folder: Path) -> Self:
         """Read what `write` wrote for the same `rated`."""
         queries, documents = (
             TokenFile(folder / f"{name}.arrow") for name in ("queries", "documents")
         )
         query_row = {query.query_id: row for row, query in enumerate(rated)}
-        return cls(queries, documents, query_row, document_rows(rated), flatten(network))
+        return cls(queries, documents, query_row, document_rows(rated))
 
-    def batch(self, drawn: Drawn, max_tokens_per_forward: int) -> ScoredBatch:
+    def batch(self, drawn: Drawn, chunking: Chunking) -> ScoredBatch:
         """One input per query, one per distinct document."""
         position: dict[str, int] = {}
         index = [
@@ -170,8 +168,8 @@ class BiEncoderInputs(TokenizedInputs):
         q = [self.query_row[query.query_id] for query, _ in drawn]
         d = [self.document_row[doc_id] for doc_id in position]
         inputs = {
-            "queries": self.queries.chunks(q, max_tokens_per_forward, self.flat),
-            "documents": self.documents.chunks(d, max_tokens_per_forward, self.flat),
+            "queries": self.queries.chunks(q, chunking),
+            "documents": self.documents.chunks(d, chunking),
         }
         return scored_batch(drawn, inputs, index)
 

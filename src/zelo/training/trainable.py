@@ -100,4 +100,6 @@ class TrainableModel(FineTuned):
             pairs = pairs_of(queries, documents, candidates)
             return by_query(candidates, score_on_devices(shared, pairs, under_way, trainer, tokens))
         model = self.to_score(folder)
-        return score_candidates(model, queries, documents, candidates, self.batch_size, tokens)
+        return score_candidates(
+            model, queries, documents, candidates, self.batch_size, trainer, tokens
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zelo.errors import UserError, in_words
 from zelo.models.loading import trial
@@ -59,21 +59,16 @@ def try_lightning(training: TrainingOptions, trainer: LightningTrainer) -> None:
     """`UserError` where Lightning, or what compiles a model, refuses the machine or the options."""
     import torch
 
+    from zelo.models.layers import double
     from zelo.training.fit import build_trainer, quiet_lightning
 
     quiet_lightning()
     try:
         if training.compile:
-            some = torch.ones(2, device=trainer.device(0))
-            torch.compile(double)(some)
+            torch.compile(double)(torch.ones(2, device=trainer.device(0)))
         if trainer.processes == 1:  # of more, each builds its own
             with tempfile.TemporaryDirectory() as folder:
                 build_trainer(trainer, Path(folder), 1, training, False, [])
     except Exception as error:
         which = "training.compile" if training.compile else "trainer"
         raise UserError(f"{which}: {in_words(error)}") from None
-
-
-def double(x: Any) -> Any:
-    """Something to compile."""
-    return 2 * x
