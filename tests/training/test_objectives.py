@@ -13,6 +13,7 @@ from scipy.special import erf, expit, log_ndtr
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import losses as stock
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from zelo.artifacts import table, write_table
 from zelo.training import losses
@@ -271,3 +272,21 @@ def test_weights_count_in_the_loss() -> None:
     row = prediction[0] - target[0]
     expected = (row**2 * precise[0]).sum()
     torch.testing.assert_close(losses.squared_error(prediction, target, precise)[0], expected)
+
+
+def test_ndcg_of_all_queries_is_that_of_each() -> None:
+    """As torchmetrics has it, with ties, places without a document and queries without any."""
+    rng = torch.Generator().manual_seed(0)
+    q, n = 50, 14
+    prediction = torch.randint(0, 6, (q, n), generator=rng) / 3
+    target = torch.randn(q, n, generator=rng)
+    weight = (torch.rand(q, n, generator=rng) < 0.8).float() * 0.5
+    weight[0] = 0
+    weight[1, 1:] = 0
+    found = losses.ndcg(prediction, target * (weight > 0), weight, k=10)
+    assert found[0] == 0
+    for row in range(1, q):
+        held = weight[row] > 0
+        gains = target[row][held].exp()
+        expected = retrieval_normalized_dcg(prediction[row][held], gains, top_k=10)
+        torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=0)

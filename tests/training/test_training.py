@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from zelo.models.pairwise_model import PairwiseModel
 from zelo.models.pretrained import PretrainedModel
 from zelo.seeding import stream
 from zelo.training import fit as fitting
+from zelo.training.base_module import READ_AT_ONCE
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.data_modules import PairwiseDataModule
-from zelo.training.loader import ResumableLoader
+from zelo.training.loader import ResumableLoader, ahead
 from zelo.training.losses import centre
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.optimization import AdamW, LinearSchedule
@@ -87,6 +89,15 @@ def test_a_loader_goes_on_where_its_state_says() -> None:
     other.load_state_dict(broken.state_dict())
     assert given + list(other) == epochs[0]
     assert list(other) == epochs[1]
+    iterator.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("batches")]
+
+
+def test_what_cannot_be_made_ahead_fails_in_its_turn() -> None:
+    made = ahead([lambda: 1, lambda: 2, lambda: 1 // 0, lambda: 4])
+    assert [next(made), next(made)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(made)
 
 
 def pairs(
@@ -171,15 +182,42 @@ def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path) -> None:
     assert last < 0.5 * read_table(tmp_path, "losses")["loss"][0].as_py()
 
 
-def test_a_loss_that_is_no_number_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
-    training = TrainingOptions()
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_a_loss_that_is_no_number_stops_with_a_line_and_is_in_no_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Where losses are read in lots too, as from a GPU: of those before the training ends there."""
+    monkeypatch.setitem(READ_AT_ONCE, "cpu", at_once)
+    training = TrainingOptions(checkpoint_minutes=1e-6 if at_once == 1 else 9.0)
     module = bi_encoder(tiny_model).module(CentredMSE(), training)
-    data = data_module(module, tmp_path, [RatedQuery("q7", ["d0", "d1"], [float("nan"), 0.0])], 4)
-    with pytest.raises(
-        UserError,
-        match=r"became nan at step 1, in a batch of queries q7: lower training\.optimizer\.lr",
-    ):
-        fit(module, data, tmp_path, 3, training)
+    queries = [RatedQuery(f"q{i}", ["d0", "d1"], [0.5, -0.5]) for i in range(5)]
+    fifth = stream(0, "epoch", "0").permutation(5)[4]
+    queries[fifth] = replace(queries[fifth], targets=[float("nan"), 0.0])
+    data = data_module(module, tmp_path, queries, 1)
+    words = rf"became nan at step 5, in a batch of queries q{fifth}: lower training\.optimizer\.lr"
+    with pytest.raises(UserError, match=words):
+        fit(module, data, tmp_path, 8, training)
+    kept = tmp_path / "checkpoints" / "last.ckpt"
+    assert len(list((tmp_path / "checkpoints").glob("*.ckpt"))) == (at_once == 1)
+    assert at_once > 1 or torch.load(kept, weights_only=True)["global_step"] == 4
+
+
+def test_losses_that_are_read_in_lots_are_the_same(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the table, in the log and in what a checkpoint has."""
+    training = TrainingOptions(validate_every=3, accumulate_grad_batches=2)
+    found = []
+    for at_once in (1, 4):
+        monkeypatch.setitem(READ_AT_ONCE, "cpu", at_once)
+        out = tmp_path / str(at_once)
+        out.mkdir()
+        module = bi_encoder(tiny_model).module(CentredMSE(), training)
+        data = data_module(module, out, rated(16)[7:], 4, 2, held_out=rated(7))
+        log = fit(module, data, out, 10, training)
+        found.append((read_table(out, "losses").to_pydict(), (log / "metrics.csv").read_text()))
+    assert found[0] == found[1]
+    assert len(found[0][0]["loss"]) == 10
 
 
 def test_frozen_layers_stay_as_they_are(tiny_model: Path, tmp_path: Path) -> None:
@@ -281,8 +319,12 @@ def test_steps_are_capped() -> None:
     assert TrainingOptions(max_epochs=1, max_steps=80).steps(10) == 10
 
 
-def test_a_loss_that_explodes_stops_with_a_line(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_a_loss_that_explodes_stops_with_a_line(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     """Real targets that lie a thousand times further out than those before."""
+    monkeypatch.setitem(READ_AT_ONCE, "cpu", at_once)
     module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), TrainingOptions())
     queries = [RatedQuery(f"q{i}", ["d0", "d1"], [0.5, -0.5]) for i in range(12)]
     data = data_module(module, tmp_path, queries, 1)
@@ -290,7 +332,7 @@ def test_a_loss_that_explodes_stops_with_a_line(tiny_model: Path, tmp_path: Path
     late = queries[rng[11]]
     data.dataset.train[rng[11]] = replace(late, targets=[500.0, -500.0])
     with pytest.raises(UserError, match=rf"loss exploded to .* at step 12, .*{late.query_id}: low"):
-        fit(module, data, tmp_path, 12)
+        fit(module, data, tmp_path, 14)
 
 
 def test_out_of_memory_names_the_settings(

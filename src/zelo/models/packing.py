@@ -56,10 +56,15 @@ class Packing:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Packing:
         """Tensors on `device`."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("places", "positions", "ends")
-        }
+        return self.elsewhere(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Packing:
+        """Tensors in pinned memory, from which `to` does not wait for the device."""
+        return self.elsewhere(Tensor.pin_memory)
+
+    def elsewhere(self, move: Callable[[Tensor], Tensor]) -> Packing:
+        """Its tensors moved."""
+        moved: dict[str, Any] = {n: move(getattr(self, n)) for n in ("places", "positions", "ends")}
         return replace(self, **moved)
 
 

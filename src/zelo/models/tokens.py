@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,15 @@ class Chunks:
     def to(self, device: torch.device) -> Chunks:
         """Tensors on `device`."""
         moved = [on_device(chunk, device) for chunk in self.features]
-        return Chunks(moved, self.order.to(device))
+        return replace(self, features=moved, order=self.order.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Chunks:
+        """Tensors in pinned memory, from which `to` does not wait for the device."""
+        pinned = [
+            {n: v.pin_memory() if isinstance(v, Tensor | Packing) else v for n, v in chunk.items()}
+            for chunk in self.features
+        ]
+        return replace(self, features=pinned, order=self.order.pin_memory())
 
 
 def in_memory(model: Any, inputs: Sequence[Any], prompt: str | None) -> Chunks:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,6 +23,16 @@ from zelo.training.options import TrainingOptions
 TRAINING = 6  # operations per parameter and token: 2 forward, 4 backward
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # others compute in 32 bits
 SHOWN = 20  # ids of a batch that an error names
+# Losses of a device that are read together; to read those of a GPU is to wait for its last step.
+READ_AT_ONCE = {"cpu": 1, "cuda": 16, "mps": 16}
+
+
+class UnreadLoss(NamedTuple):
+    """Loss of a micro-batch that the host has not seen."""
+
+    step: int  # counted from 1
+    loss: Tensor
+    query_ids: Sequence[str]
 
 
 class ZeloModule(LightningModule):  # type: ignore[misc]
@@ -35,11 +46,13 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     peft_model: Any  # that wraps the backbone where it has adapters
     logit_scale: float | None = None  # factor of the cosine that is the score; None: no cosine
     strict_loading = False  # a checkpoint holds what learns; the rest comes from where it came from
+    logs_loss = True  # False where a callback logs those of whole steps
 
     def __init__(self, model: nn.Module, peft_model: Any, training: TrainingOptions) -> None:
         super().__init__()
         self.model, self.training_options = model, training
         self.configured = False
+        self.unread: list[UnreadLoss] = []
         # Not a submodule: its parameters are the backbone's.
         object.__setattr__(self, "peft_model", peft_model)
         freeze(self.backbone, training.frozen_layers)
@@ -160,8 +173,21 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
             if getattr(module, "gradient_checkpointing", False) is True:
                 module.training = True  # of this module alone: what is in it stays as it is
 
+    def on_train_end(self) -> None:
+        """Look at the last losses."""
+        self.check_losses()
+
+    def on_validation_start(self) -> None:
+        """Look at the losses of the steps before it."""
+        self.check_losses()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what learns: of a model with LoRA a hundredth."""
+        """Keep what learns: of a model with LoRA a hundredth.
+
+        It is written once all ranks have found their losses finite.
+        """
+        self.check_losses()
+        self.trainer.strategy.barrier()
         learns = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name in learns
@@ -197,16 +223,29 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         return int(most) - chunks
 
     def logged(self, loss: Tensor, query_ids: Sequence[str]) -> Tensor:
-        """Log the loss of a step and pass it on; `UserError` where it is no finite number."""
-        if not torch.isfinite(loss):
-            named = ", ".join(sorted(set(query_ids))[:SHOWN])
-            raise UserError(
-                f"training: the loss became {float(loss.detach())} at step "
-                f"{self.trainer.global_step + 1}, in a batch of queries {named}: lower "
-                f"training.optimizer.lr or training.gradient_clip_val, or look at their ratings"
-            )
-        self.log("train/loss", loss, batch_size=1, sync_dist=self.trainer.world_size > 1)
+        """Log the loss of a step and pass it on; `UserError` where it is no finite number, on a GPU
+        some steps later."""
+        step = self.trainer.global_step + 1
+        self.unread.append(UnreadLoss(step, loss.detach(), query_ids))
+        if len(self.unread) >= READ_AT_ONCE[loss.device.type]:
+            self.check_losses()
+        if self.logs_loss:
+            self.log("train/loss", loss, batch_size=1, sync_dist=self.trainer.world_size > 1)
         return loss
+
+    def check_losses(self) -> None:
+        """Read the losses that are still on the device; `UserError` where one is no finite
+        number."""
+        unread, self.unread = self.unread, []
+        values = torch.stack([one.loss for one in unread]).tolist() if unread else []
+        for one, value in zip(unread, values, strict=True):
+            if not math.isfinite(value):
+                named = ", ".join(sorted(set(one.query_ids))[:SHOWN])
+                raise UserError(
+                    f"training: the loss became {value} at step {one.step}, in a batch of queries "
+                    f"{named}: lower training.optimizer.lr or training.gradient_clip_val, or look "
+                    f"at their ratings"
+                )
 
 
 @contextmanager

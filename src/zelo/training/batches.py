@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from zelo.training.losses import documents
 from zelo.training.rated_queries import RatedQuery
 
 Drawn = Sequence[tuple[RatedQuery, Sequence[int]]]  # queries, and which of their documents
+TENSORS = ("document_index", "target", "weight", "compared", "preference")  # of a `ScoredBatch`
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,23 @@ class ScoredBatch:
 
     def to(self, device: torch.device) -> ScoredBatch:
         """Tensors on `device`; those of `step` stay, as they are counted and not computed with."""
-        moved = {
-            name: getattr(self, name).to(device)
-            for name in ("document_index", "target", "weight", "compared", "preference")
-        }
-        return replace(self, inputs={k: t.to(device) for k, t in self.inputs.items()}, **moved)
+        return self.with_tensors(
+            {name: chunks.to(device) for name, chunks in self.inputs.items()},
+            lambda tensor: tensor.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> ScoredBatch:
+        """Tensors in pinned memory, from which `to` does not wait for the device."""
+        return self.with_tensors(
+            {name: chunks.pin_memory() for name, chunks in self.inputs.items()}, Tensor.pin_memory
+        )
+
+    def with_tensors(
+        self, inputs: Mapping[str, Chunks], move: Callable[[Tensor], Tensor]
+    ) -> ScoredBatch:
+        """The same batch elsewhere."""
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in TENSORS}
+        return replace(self, inputs=inputs, **moved)
 
     def uncounted(self) -> ScoredBatch:
         """The same inputs, which count for nothing: a rank without work reads them, as others
@@ -112,4 +126,10 @@ class PairwiseBatch:
 
     def to(self, device: torch.device) -> PairwiseBatch:
         """Tensors on `device`."""
-        return replace(self, triples=self.triples.to(device), preference=self.preference.to(device))
+        preference = self.preference.to(device, non_blocking=True)
+        return replace(self, triples=self.triples.to(device), preference=preference)
+
+    def pin_memory(self) -> PairwiseBatch:
+        """Tensors in pinned memory, from which `to` does not wait for the device."""
+        preference = self.preference.pin_memory()
+        return replace(self, triples=self.triples.pin_memory(), preference=preference)

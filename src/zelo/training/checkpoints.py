@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from zelo.artifacts import read_json, replacing, write_json
 from zelo.errors import UserError, in_words
 from zelo.progress import say
+from zelo.training.base_module import READ_AT_ONCE
 
 CHECKPOINTS, TOKENS = "checkpoints", "tokens"  # folders within the stage's output
 WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
@@ -96,6 +97,9 @@ class ResumableCheckpoint(Callback):  # type: ignore[misc]
         self.seen = trainer.global_step
         due = time.monotonic() - self.saved >= self.seconds
         if trainer.world_size > 1:
+            # The first rank says when: the others wait for it, and it for its device.
+            if trainer.global_step % READ_AT_ONCE[module.device.type]:
+                return
             due = trainer.strategy.broadcast(due)
         if due:
             trainer.save_checkpoint(self.folder / "last.ckpt")

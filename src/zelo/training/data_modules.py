@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +36,7 @@ from zelo.store import digest
 from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batch
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
-from zelo.training.loader import Division, MicroBatch, ResumableLoader
+from zelo.training.loader import Division, MicroBatch, ResumableLoader, ahead
 from zelo.training.rated_queries import RatedDataset, RatedQuery
 from zelo.training.tokenized import RatedTexts
 from zelo.training.trainable import TrainableModel
@@ -48,6 +48,7 @@ ARCHITECTURES: dict[str, type[TrainableModel]] = {
     "bi_encoder": BiEncoder,
 }
 TRIPLES = "triples.arrow"
+AnyBatch = TypeVar("AnyBatch", ScoredBatch, PairwiseBatch)
 
 
 class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
@@ -102,8 +103,22 @@ class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
     @property
     def max_tokens_per_forward(self) -> int:
         """As asked, or what suits the trainer's device."""
-        device = "cpu" if self.trainer is None else self.trainer.strategy.root_device.type
-        return self.asked_tokens or suitable_tokens(device)
+        return self.asked_tokens or suitable_tokens(self.device.type)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        if self.trainer is None:
+            return torch.device("cpu")
+        device: torch.device = self.trainer.strategy.root_device
+        return device
+
+    def ready(self, batch: AnyBatch) -> AnyBatch:
+        """`batch` where a GPU fetches it from while the host goes on."""
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # a thread begins with the first one
+            return batch.pin_memory()
 
     @property
     def chunking(self) -> Chunking:
@@ -231,7 +246,7 @@ class ThurstoneDataModule(TokenizedDataModule):
             self.dataset.train,
             self.batch_size,
             self.seed,
-            self.collate,
+            lambda *drawn: self.ready(self.collate(*drawn)),
             Division.of(self.trainer),
         )
 
@@ -311,15 +326,18 @@ class ValidationLoader:
         return -(-len(self.starts) // self.division.world_size)
 
     def __iter__(self) -> Iterator[ScoredBatch]:
-        queries, size = self.data.dataset.validation, self.data.batch_size
         rank, world = self.division.rank, self.division.world_size
-        for number in range(rank, len(self) * world, world):
-            # A rank that has fewer than another reads one that counts for nothing.
-            counts = number < len(self.starts)
-            start = self.starts[number if counts else 0]
-            drawn = [(q, range(len(q.doc_ids))) for q in queries[start : start + size]]
-            batch = self.data.batch_of(drawn)
-            yield batch if counts else batch.uncounted()
+        numbers = range(rank, len(self) * world, world)
+        return ahead(partial(self.make, number) for number in numbers)
+
+    def make(self, number: int) -> ScoredBatch:
+        """One of the batches; a rank that has fewer than another reads one that counts for
+        nothing."""
+        counts = number < len(self.starts)
+        start = self.starts[number if counts else 0]
+        queries = self.data.dataset.validation[start : start + self.data.batch_size]
+        batch = self.data.batch_of([(query, range(len(query.doc_ids))) for query in queries])
+        return self.data.ready(batch if counts else batch.uncounted())
 
 
 def trainable_model(
@@ -421,7 +439,11 @@ class PairwiseDataModule(TokenizedDataModule):
     def train_dataloader(self) -> ResumableLoader[PairwiseBatch]:
         """This rank's micro-batches of batches of `batch_size` comparisons."""
         return ResumableLoader(
-            self.judged, self.batch_size, self.seed, self.collate, Division.of(self.trainer)
+            self.judged,
+            self.batch_size,
+            self.seed,
+            lambda *drawn: self.ready(self.collate(*drawn)),
+            Division.of(self.trainer),
         )
 
     def collate(

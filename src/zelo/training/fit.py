@@ -6,8 +6,9 @@ import logging
 import shutil
 import signal
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -17,6 +18,7 @@ from zelo.distributed.ranks import end_when_told, environment, this_process
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.progress import Progress, say
+from zelo.training.base_module import READ_AT_ONCE, ZeloModule
 from zelo.training.checkpoints import (
     CHECKPOINTS,
     TOKENS,
@@ -32,7 +34,7 @@ BEGUN, EXPLODED = 10, 100.0  # a loss so many times the largest of the first ste
 
 
 def fit(
-    module: LightningModule,
+    module: ZeloModule,
     data: LightningDataModule,
     out: Path,
     training: TrainingOptions,
@@ -197,12 +199,24 @@ def out_of_memory(error: Exception, training: TrainingOptions, trainer: Lightnin
     return f"training: out of memory ({str(error).splitlines()[0]}); try {', '.join(ways)}"
 
 
+class StepLoss(NamedTuple):
+    """Loss of a step, on the device."""
+
+    loss: torch.Tensor
+    query_ids: list[str]
+    epoch: int
+
+
 class LossCurve(Callback):  # type: ignore[misc]
-    """Keeps the loss of every step, over resumes too, and shows progress."""
+    """Keeps the loss of every step, over resumes too, logs it and shows progress.
+
+    From a GPU the losses of some steps are read together, as to read one waits for its step.
+    """
 
     def __init__(self, steps: int, what: str) -> None:
         self.losses: list[float] = []
-        self.micro_batches: list[torch.Tensor] = []  # losses of those of this step
+        self.unread: list[StepLoss] = []  # of the steps after those
+        self.micro_batches: list[tuple[torch.Tensor, Sequence[str]]] = []  # of the step after them
         self.steps, self.what = steps, what
         self.progress: Progress | None = None
 
@@ -210,33 +224,61 @@ class LossCurve(Callback):  # type: ignore[misc]
         """Draw the bar, on one rank."""
         if this_process().world_size > 1:
             end_when_told()
+        self.trainer, self.module = trainer, module
+        module.logs_loss = False
         self.progress = Progress(self.steps, self.what) if trainer.is_global_zero else None
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep and check the loss, the mean over micro-batches and ranks."""
-        self.micro_batches.append(outputs["loss"].detach())
-        if trainer.global_step == len(self.losses):
+        """Keep the loss, the sum of its micro-batches, and show how far training is."""
+        self.micro_batches.append((outputs["loss"].detach(), batch.query_ids))
+        if trainer.global_step == len(self.losses) + len(self.unread):
             return
-        # Lightning has divided each loss by the number of micro-batches.
-        loss = float(
-            trainer.strategy.reduce(torch.stack(self.micro_batches).sum(), reduce_op="mean")
-        )
+        losses, query_ids = zip(*self.micro_batches, strict=True)
         self.micro_batches = []
-        if len(self.losses) >= BEGUN and loss > EXPLODED * max(self.losses[:BEGUN]):
-            raise UserError(
-                f"training: the loss exploded to {loss:.3g} at step {len(self.losses) + 1}, from "
-                f"at most {max(self.losses[:BEGUN]):.3g} in the first {BEGUN}, in a batch of "
-                f"queries {', '.join(sorted(set(batch.query_ids)))}: lower "
-                f"training.optimizer.lr or training.gradient_clip_val"
-            )
-        self.losses.append(loss)
+        # Lightning has divided each loss by the number of micro-batches.
+        together = sorted({query_id for part in query_ids for query_id in part})
+        self.unread.append(StepLoss(torch.stack(losses).sum(), together, trainer.current_epoch))
+        if len(self.unread) >= READ_AT_ONCE[module.device.type]:
+            self.read()
         if self.progress is not None:
-            self.progress.show(len(self.losses), f"loss {loss:.4f}")
+            last = f"loss {self.losses[-1]:.4f}" if self.losses else ""
+            self.progress.show(len(self.losses) + len(self.unread), last)
+
+    def read(self) -> None:
+        """Take what is unread from the device, check and log it: the mean over ranks."""
+        if not self.unread:
+            return
+        self.module.check_losses()
+        unread, self.unread = self.unread, []
+        stacked = torch.stack([step.loss for step in unread])
+        losses = self.trainer.strategy.reduce(stacked, reduce_op="mean").tolist()
+        for loss, step in zip(losses, unread, strict=True):
+            first = self.losses[:BEGUN]
+            number = len(self.losses) + 1
+            if len(first) == BEGUN and loss > EXPLODED * max(first):
+                raise UserError(
+                    f"training: the loss exploded to {loss:.3g} at step {number}, from at most "
+                    f"{max(first):.3g} in the first {BEGUN}, in a batch of queries "
+                    f"{', '.join(step.query_ids)}: lower training.optimizer.lr or "
+                    f"training.gradient_clip_val"
+                )
+            self.losses.append(loss)
+            every = self.trainer.log_every_n_steps
+            if every and number % every == 0:
+                for logger in self.trainer.loggers:
+                    logger.log_metrics({"train/loss": loss, "epoch": step.epoch}, number - 1)
+        for logger in self.trainer.loggers:
+            logger.save()
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Nothing validates, and is kept as the best, of which a loss is not known."""
+        self.read()
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Clear the bar."""
+        """Read what is left and clear the bar."""
+        self.read()
         if self.progress is not None:
             self.progress.close()
 
@@ -248,7 +290,8 @@ class LossCurve(Callback):  # type: ignore[misc]
             self.progress.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Go into the checkpoint."""
+        """Go into the checkpoint, which is of steps that have been looked at."""
+        self.read()
         return {"losses": list(self.losses)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,13 +1,17 @@
 """A step's batches in an order of their own, cut into micro-batches for ranks and accumulation.
 
 A step's batch depends on the seed, the epoch and its number alone. A loader remembers how many
-steps it has given, so that training resumed from a checkpoint sees what it would have seen.
+steps it has given, so that training resumed from a checkpoint sees what it would have seen. While a
+step is taken a thread makes the next batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,6 +19,8 @@ import numpy as np
 from zelo.seeding import stream
 
 Batch = TypeVar("Batch")
+Made = TypeVar("Made")
+AHEAD = 2  # batches that are made before a step asks for them
 
 
 @dataclass(frozen=True)
@@ -68,21 +74,32 @@ class ResumableLoader(Generic[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         if self.given >= self.steps:
             self.epoch, self.given = self.epoch + 1, 0
+        # What is made ahead is not given yet: only what a step gets counts.
+        for given, batch in ahead(self.micro_batches(self.epoch, self.given)):
+            self.given = given
+            yield batch
+
+    def micro_batches(self, epoch: int, given: int) -> Iterator[Callable[[], tuple[int, Batch]]]:
+        """What makes this rank's micro-batches of the steps of an epoch after the first `given`,
+        each with how many steps have been given with it."""
         rank, world = self.division.rank, self.division.world_size
         parts = self.division.accumulate_grad_batches
-        order = stream(self.seed, "epoch", str(self.epoch)).permutation(len(self.items))
-        for number in range(self.given, self.steps):
+        order = stream(self.seed, "epoch", str(epoch)).permutation(len(self.items))
+        for number in range(given, self.steps):
             start = number * self.batch_size
             chosen = [self.items[i] for i in order[start : start + self.batch_size]]
             for part in range(parts):
                 # A checkpoint between two parts is one of the step before: their gradients are not
                 # kept.
-                self.given = number + (part + 1 == parts)
-                yield self.collate(
-                    chosen,
-                    stream(self.seed, str(self.epoch), str(number)),
-                    MicroBatch(part * world + rank, parts * world),
-                )
+                whole = number + (part + 1 == parts)
+                micro_batch = MicroBatch(part * world + rank, parts * world)
+                yield partial(self.make, epoch, number, chosen, micro_batch, whole)
+
+    def make(
+        self, epoch: int, number: int, chosen: list[Any], micro_batch: MicroBatch, given: int
+    ) -> tuple[int, Batch]:
+        """One of `micro_batches`."""
+        return given, self.collate(chosen, stream(self.seed, str(epoch), str(number)), micro_batch)
 
     def state_dict(self) -> dict[str, int]:
         """How far it is."""
@@ -91,3 +108,18 @@ class ResumableLoader(Generic[Batch]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on from where another was."""
         self.epoch, self.given = state["epoch"], state["given"]
+
+
+def ahead(makers: Iterable[Callable[[], Made]]) -> Iterator[Made]:
+    """What `makers` make, in their order; a thread makes the next ones meanwhile."""
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        try:
+            for make in makers:
+                waiting.append(thread.submit(make))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # nobody asks for what is left
+            thread.shutdown(cancel_futures=True)

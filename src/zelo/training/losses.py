@@ -123,6 +123,28 @@ def lambda_loss(
     return -summed
 
 
+def ndcg(prediction: Tensor, target: Tensor, weight: Tensor, k: int) -> Tensor:
+    """NDCG@k (Q,) of the predictions' order with gains exp(y); 0 for a query without a document.
+
+    Documents that are predicted to be equal share the mean of their gains (McSherry and Najork,
+    ECIR 2008).
+    """
+    held = weight > 0
+    gain = target.exp() * held
+    scores, order = prediction.masked_fill(~held, -torch.inf).sort(1, descending=True)
+    n = scores.shape[1]
+    discount = 1 / torch.log2(torch.arange(n, device=scores.device) + 2.0)
+    discount = discount.masked_fill(torch.arange(n, device=scores.device) >= k, 0.0)
+    one = torch.eye(
+        n, dtype=torch.bool, device=scores.device
+    )  # even if its prediction is no number
+    equal = (scores[:, :, None] == scores[:, None, :]) | one
+    shared = (equal * gain.gather(1, order)[:, None, :]).sum(2) / equal.sum(2)
+    best = (gain.sort(1, descending=True).values * discount).sum(1)
+    found: Tensor = (shared * discount).sum(1) / best.masked_fill(best == 0, 1.0)
+    return found
+
+
 def contrastive(
     prediction: Tensor, target: Tensor, weight: Tensor, others: Tensor | None
 ) -> Tensor:

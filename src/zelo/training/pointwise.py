@@ -6,12 +6,12 @@ They take token ids in chunks of similar length, so that little of the work is p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.aggregation import MeanMetric
-from torchmetrics.functional.retrieval import retrieval_normalized_dcg
+from torchmetrics import Metric
 
 from zelo.config import dump
 from zelo.errors import UserError
@@ -21,7 +21,7 @@ from zelo.models.packing import lets_packing_through
 from zelo.progress import tell
 from zelo.training.base_module import ZeloModule, freeze_pooler, new_parameters, training_of
 from zelo.training.batches import ScoredBatch, scored_batch
-from zelo.training.losses import centre
+from zelo.training.losses import centre, ndcg
 from zelo.training.objectives import BaseObjective, objective_of
 from zelo.training.options import TrainingOptions
 from zelo.training.rated_queries import RatedQuery
@@ -65,7 +65,7 @@ class PointwiseModule(ZeloModule):
             logger=False,
         )
         self.component, self.objective = component, objective
-        self.ndcg, self.val_loss = MeanMetric(), MeanMetric()
+        self.ndcg, self.val_loss = WeightedMean(), WeightedMean()
         self.logit_bias: LogitBias | None = None  # of a cosine that has to meet targets in [0, 1]
         self.calibrated = False  # scale or bias of a cosine, by batches of the starting model
         if model[0].transformer_task == "feature-extraction":
@@ -118,7 +118,8 @@ class PointwiseModule(ZeloModule):
             for text, own in rows_of.items()
         ]
         indices = [[index[i] for i in own] for own in rows_of.values()]
-        return scored_batch(drawn, inputs, indices).to(self.device)
+        batch = scored_batch(drawn, inputs, indices)
+        return replace(batch.to(self.device), step=batch)  # what is counted stays on the host
 
     def on_fit_start(self) -> None:
         """Calibrate a cosine, on the device that trains, by batches that the data module has."""
@@ -198,10 +199,8 @@ class PointwiseModule(ZeloModule):
         size = self.objective.size(batch).sum()
         total = self.objective.total(prediction, batch, others).sum()
         self.val_loss.update(total / size.clamp_min(1e-12), size)
-        for scores, target, mask in zip(prediction, batch.target, batch.mask, strict=True):
-            if mask.any():
-                gains = target[mask].exp()
-                self.ndcg.update(retrieval_normalized_dcg(scores[mask], gains, top_k=10))
+        values = ndcg(prediction.float(), batch.target, batch.weight, k=10)
+        self.ndcg.update(values, batch.mask.any(1))
 
     def on_validation_epoch_end(self) -> None:
         """Log what all ranks saw."""
@@ -233,6 +232,25 @@ class PointwiseModule(ZeloModule):
         wanted = torch.cat([batch.target[batch.mask] for batch in batches]).mean()
         assert self.logit_bias is not None
         self.logit_bias.move(torch.logit(wanted.clamp(0.01, 0.99)) - predictions.mean())
+
+
+class WeightedMean(Metric):  # type: ignore[misc]
+    """Mean over all batches and ranks; torchmetrics' own waits for the device at every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "weight"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: Tensor) -> None:
+        """Add values of any shape, and the weight of each."""
+        self.total += (value * weight).sum()
+        self.weight += weight.sum()
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        mean: Tensor = self.total / self.weight
+        return mean
 
 
 class LogitBias(nn.Module):
