@@ -17,6 +17,7 @@ from zelo.models.batching import by_own_tokens
 from zelo.models.cross_encoder import new_cross_encoder
 from zelo.models.heads import heads_in_32_bits, narrow
 from zelo.models.packing import FAMILIES, Packing, can_pack, pack, read_packed
+from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.tokens import PACKING, Chunking, TokenFile, tokenize
 
 LENGTHS = [5, 17, 1, 9]
@@ -162,3 +163,16 @@ def test_what_is_frozen_ships_with_all_its_bits(
         torch.testing.assert_close(shipped, value, atol=1e-3, rtol=0)
         same += not adapted
     assert same > 5
+
+
+@pytest.mark.parametrize("name", ["mean", "answer"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_pairwise_model_prefers_the_same_without_padding(
+    name: str, fixed: bool, models: dict[str, Path]
+) -> None:
+    model = PairwiseCrossEncoder(models[name], 16, 64)
+    triples = [(f"query {i}", "a word " * (i % 9), f"text {i}") for i in range(20)]
+    expected = model.preference(triples, Chunking(200))
+    read_packed(model.encoder)
+    found = model.preference(triples, Chunking(200, packed=True, fixed=fixed))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)

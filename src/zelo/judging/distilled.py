@@ -11,7 +11,9 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +30,7 @@ from zelo.store import digest, digest_files
 if TYPE_CHECKING:
     from zelo.models.pairwise import PairwiseNetwork, Triple
 
+CHARACTERS = 4  # of a token, about
 QUESTIONS_PER_DEVICE = 256  # questions, at most, that a device is given at once
 
 
@@ -133,14 +136,34 @@ class DeviceModel:
         tokens: int,
         number: int,
     ) -> None:
-        self.device, self.trainer, self.tokens = trainer.device(number), trainer, tokens
+        from zelo.models.reading import made_ready
+        from zelo.models.tokens import Chunking
+
+        self.device, self.trainer = trainer.device(number), trainer
         self.model: PairwiseNetwork = load().to(self.device)
+        self.chunking = Chunking(tokens, made_ready(self.model.encoder, trainer, self.device))
+        self.read = 0  # tokens
+        self.compiled = self.device.type != "cuda"  # or it needs not be
 
     def __call__(self, triples: Sequence[Triple]) -> list[float]:
         """P(a ≻ b) of triples."""
+        if not self.compiled:
+            self.compile_if_worth(triples)
         with self.trainer.autocast(self.device):
-            p: list[float] = self.model.preference(triples, self.tokens).tolist()
+            p: list[float] = self.model.preference(triples, self.chunking).tolist()
         return p
+
+    def compile_if_worth(self, triples: Sequence[Triple]) -> None:
+        """Compile the layers once as much has been read as would have paid for it: how much is to
+        come is not known here."""
+        from zelo.models.layers import compile_layers, worth_compiling
+        from zelo.models.reading import READING
+
+        self.read += 2 * sum(map(len, chain.from_iterable(triples))) // CHARACTERS
+        if worth_compiling(self.model.encoder, self.read, READING, self.device):
+            compile_layers(self.model.encoder, self.chunking.packed)
+            self.chunking = replace(self.chunking, fixed=self.chunking.packed)
+            self.compiled = True
 
 
 LOADED: list[DeviceModel] = []  # the one of a process that answers for a device

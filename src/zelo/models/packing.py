@@ -86,6 +86,11 @@ def pack(
     return Packing(F.pad(places, (0, filler)), positions[None], ends.int(), tokens, longest)
 
 
+def power_of_2(number: int) -> int:
+    """The next one from `number` on, 0 for 0: of few limits a layer is compiled for few."""
+    return 1 << (number - 1).bit_length() if number else 0
+
+
 def can_pack(backbone: Any) -> bool:
     """Whether a transformer is of a kind that is read without padding."""
     config = backbone.config

@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zelo.artifacts import write_json
-from zelo.models.batching import by_tokens
-from zelo.models.packing import PACKING
+from zelo.models.packing import PACKING, pack, power_of_2
 from zelo.models.segments import mean_pool
+from zelo.models.tokens import Chunking, Features, on_device
 
 Triple = tuple[str, str, str]  # query, first document, second document
+CHUNKING = Chunking(2048)
 ENCODED = ("input_ids", "attention_mask", PACKING)  # features that the encoder takes
 HEAD, OPTIONS = "pairwise_head.safetensors", "pairwise.json"
 
@@ -58,18 +59,26 @@ class PairwiseNetwork(nn.Module):
         raise NotImplementedError
 
     @torch.inference_mode()
-    def preference(self, triples: Sequence[Triple], max_tokens_per_forward: int = 2048) -> Tensor:
+    def preference(self, triples: Sequence[Triple], chunking: Chunking = CHUNKING) -> Tensor:
         """P(a ≻ b) (triples,) float32, the mean of both orders."""
         if not triples:
             return torch.zeros(0)
         device = next(self.parameters()).device
         features = self.encode([*triples, *((q, b, a) for q, a, b in triples)])
         lengths = features["attention_mask"].sum(1)
+        chunks = chunking.chunks(lengths.tolist())
+        found = []
+        for rows in chunks:
+            own = lengths[rows].tolist()
+            chunk: Features = {k: v[rows, : max(own)] for k, v in features.items()}
+            if chunking.packed:
+                longest = features["attention_mask"].shape[1] if chunking.fixed else 0
+                chunk[PACKING] = pack(
+                    own, max(own), size=chunking.size(sum(own)), longest=power_of_2(longest)
+                )
+            found.append(torch.sigmoid(self(on_device(chunk, device))).float())
         p = torch.empty(len(lengths))
-        for rows in by_tokens(lengths.tolist(), max_tokens_per_forward):
-            longest = int(lengths[rows].max())
-            logits = self({k: v[rows, :longest].to(device) for k, v in features.items()})
-            p[rows] = torch.sigmoid(logits).cpu()
+        p[[i for rows in chunks for i in rows]] = torch.cat(found).cpu()
         forth, back = p.chunk(2)
         preference: Tensor = (forth + 1 - back) / 2
         return preference

@@ -3,8 +3,7 @@ together, and without padding where that pays. What comes out is of 32 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,11 +22,26 @@ READING = 2  # operations per parameter and token
 PART = 16  # chunks between two looks at the clock
 
 
+def made_ready(transformer: Any, trainer: LightningTrainer, device: torch.device) -> bool:
+    """Have a transformer read in the trainer's precision; whether it does so without padding.
+
+    In `bf16-mixed` its weights are held in bfloat16, in `16-mixed` it computes in float16 where it
+    is called in `trainer.autocast`.
+    """
+    if trainer.precision == "bf16-mixed":
+        narrow(transformer)
+    precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision)
+    packed = precision is not None and can_pack(transformer) and fast_on(device, precision)
+    if packed:
+        read_packed(transformer)
+    return packed
+
+
 class Reader:
     """A sentence-transformers model that is ready to read: on its device, and as suits it.
 
-    In `bf16-mixed` the transformer's weights are held in bfloat16, and the heads stay as they are;
-    in `16-mixed` it computes in float16. `output` is the feature that is wanted.
+    Heads stay in 32 bits. `output` is the feature that is wanted, `tokens` about how many are to be
+    read: layers are compiled for many.
     """
 
     def __init__(
@@ -41,20 +55,10 @@ class Reader:
     ) -> None:
         self.device, self.output = trainer.device(local), output
         self.model = model.to(self.device).eval()
-        transformer = model[0].model
-        self.precision: Callable[[], Any] = nullcontext
-        precision = torch.float32
+        self.trainer, transformer = trainer, model[0].model
         heads_in_32_bits(model)
-        if trainer.precision == "bf16-mixed":
-            narrow(transformer)
-            precision = torch.bfloat16
-        elif trainer.precision == "16-mixed":
-            precision = torch.float16
-            self.precision = lambda: trainer.autocast(self.device)
-        packed = can_pack(transformer) and fast_on(self.device, precision)
-        if packed:
-            read_packed(transformer)
-            lets_packing_through(model[0])
+        lets_packing_through(model[0])
+        packed = made_ready(transformer, trainer, self.device)
         compiled = self.device.type == "cuda" and worth_compiling(
             transformer, tokens, READING, self.device
         )
@@ -72,7 +76,7 @@ class Reader:
             found: Tensor = self.model(on_device(chunk, self.device))[self.output]
             return found.float()
 
-        with self.precision():
+        with self.trainer.autocast(self.device):
             return tokens.chunks(indices, self.chunking).apply(read).cpu()
 
     def parts(self, tokens: TokenFile) -> list[list[int]]:
