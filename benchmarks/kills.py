@@ -47,7 +47,7 @@ KILLS = 20
 IN_FLIGHT = 16  # requests at once, of judge=openai
 # Files that tell times, or are kept only so that two processes do not work on the same thing
 TIMED = ("manifest.json", "stage.json", "report.html", "README.md", "evaluation.json")
-APART = (".lock", "-wal", "-shm", ".pdf", ".cache")
+APART = (".lock", "-wal", "-shm", ".pdf", ".cache", ".arrow")
 
 Make = Callable[[Path], None]
 

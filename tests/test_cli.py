@@ -12,7 +12,7 @@ from zelo.errors import UserError
 
 COMMANDS = (
     "plan", "evaluate", "compare", "table", "rerank", "audit", "data", "data describe", "rate",
-    "inspect", "reproduce", "publish", "import", "export",
+    "inspect", "reproduce", "clean", "publish", "import", "export",
 )  # fmt: skip
 FOR_HYDRA = [
     "-m",

@@ -255,6 +255,16 @@ def parsed(words: Sequence[str]) -> Namespace:
         "trust", choices=("true", "false"), default="false",
         help="whether a manifest may name addresses, environment and code of others",
     )  # fmt: skip
+    clean = command(
+        "clean", commands.clean, "embeddings that are kept for further runs; removes them"
+    )
+    clean.add_setting(
+        "home", type=Path, default="outputs", metavar="FOLDER", help="that of the runs: %(default)s"
+    )
+    clean.add_setting(
+        "remove", choices=("true", "false"), default="false",
+        help="remove them; what is needed again is computed again",
+    )  # fmt: skip
     publish = command(
         "publish", commands.publish, "put a trained model on the Hugging Face Hub",
         "the same command uploads what is missing",

@@ -189,6 +189,29 @@ def inspect(given: Namespace) -> None:
     show(found, given.documents or None, given.comparisons or None)
 
 
+def clean(given: Namespace) -> None:
+    """Show which embeddings are kept, or remove them."""
+    from zelo.models.embedding_store import remove, sizes
+
+    home = given.home.expanduser()
+    found = sizes(home)
+    for shelf in found:
+        day = time.strftime("%Y-%m-%d", time.localtime(shelf.used))
+        about = shelf.about
+        print(
+            f"{shelf.size / 2**20:>10,.1f} MiB {shelf.texts:>11,} texts  used {day}  "
+            f"{about['model']}, {about['task']}, {about['max_length']} tokens"
+        )
+    total = sum(shelf.size for shelf in found) / 2**20
+    if given.remove == "true":
+        remove(home)
+        print(f"removed: {total:,.1f} MiB of embeddings below {home}")
+    else:
+        print(
+            f"{total:>10,.1f} MiB of embeddings below {home}; zelo clean remove=true removes them"
+        )
+
+
 def publish(given: Namespace) -> None:
     """Upload a model."""
     from zelo.models.publish import publish as upload

@@ -44,6 +44,12 @@ class Run(Component):
     seed: int = option(0, "of every random draw", ge=0)
     stages: list[str] | None = option(None, "stages that may run; null: all", exclude=True)
     home: Path = option(Path("outputs"), "folder of runs, stage store and ledger", exclude=True)
+    embeddings_gib: float = option(
+        10.0,
+        "GiB of embeddings that are kept below home, for all runs; 0: none",
+        ge=0,
+        exclude=True,
+    )
     top_k: int = option(100, "candidates per query", ge=1)
     depth: int = option(100, "of these, how many are compared", ge=2)
     pretrained: PretrainedModel = option(help="the starting point that other options refer to")

@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -102,13 +102,15 @@ class Store:
     """Runs stages and keeps what they make below `root`.
 
     `selected` are the stages that may run; of the others only what exists is used. `say` is told
-    what happens, in lines fit to print.
+    what happens, in lines fit to print. A stage runs within `around()`,
+    which may help it and changes nothing of what it makes.
     """
 
     root: Path
     selected: frozenset[str]
     say: Callable[[str], None] = lambda line: None
     used: list[Used] = field(default_factory=list)
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def run(
         self,
@@ -195,7 +197,8 @@ class Store:
                 left.unlink()
             start = time.monotonic()
             try:
-                counts = make(out=partial_folder)
+                with self.around():
+                    counts = make(out=partial_folder)
             except Exception as error:
                 error.add_note(f"the stage {label}")
                 raise

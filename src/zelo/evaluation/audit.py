@@ -8,6 +8,7 @@ that the paper proposes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from zelo.evaluation.significance import bootstrap_interval
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
+from zelo.models.embedding_store import embeddings_kept
 from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
 from zelo.retrieval.logged import LoggedOrder
@@ -49,6 +51,12 @@ class Audit(Component):
         Path("outputs"), "folder of the stage store and of the ledger", exclude=True
     )
     out: Path | None = option(None, "folder of the result; null: beside the log", exclude=True)
+    embeddings_gib: float = option(
+        10.0,
+        "GiB of embeddings that are kept below home, for all runs; 0: none",
+        ge=0,
+        exclude=True,
+    )
     top_k: int = option(20, "returned documents that are judged, per query", ge=2)
     data: Log = option(help="the log, and how much of it")
     sampler: DrawingSampler = option(help="which pairs are compared")
@@ -59,7 +67,9 @@ class Audit(Component):
 
     def run(self, say: Any) -> tuple[Path, dict[str, Any]]:
         """Judge and rate a sample; the folder that holds `audit.json`, and its content."""
-        store = Store(self.home / "store", frozenset(stage.name for stage in STAGES), say)
+        kept = partial(embeddings_kept, self.home, self.embeddings_gib)
+        stages = frozenset(stage.name for stage in STAGES)
+        store = Store(self.home / "store", stages, say, around=kept)
         check(self.rating)  # before anything is paid for
         seed = {"seed": self.seed}
         data = store.run(load, {}, {"source": self.data})

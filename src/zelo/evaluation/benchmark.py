@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from zelo.evaluation.evaluate import (
 from zelo.evaluation.rerankers import Pool, Reranker
 from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
+from zelo.models.embedding_store import embeddings_kept
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import (
     Ranking,
@@ -115,6 +117,12 @@ class Benchmark(Component):
     seed: int = option(0, "of bootstrap and tests", ge=0)
     home: Path = option(Path("outputs"), "folder of the stage store and of results", exclude=True)
     out: Path | None = option(None, "folder of the result; null: below home", exclude=True)
+    embeddings_gib: float = option(
+        10.0,
+        "GiB of embeddings that are kept below home, for all runs; 0: none",
+        ge=0,
+        exclude=True,
+    )
     top_k: int = option(100, "candidates per query", ge=1)
     depth: int = option(
         100, "of these, how many are reranked; the others stay in order below", ge=1
@@ -154,7 +162,10 @@ class Benchmark(Component):
         Returns the folder with runs, `per_query`, `metrics`, tests and, where they were asked for,
         `calibration.json` and the agreement of labels and Elos.
         """
-        store = Store(self.home / "store", frozenset({"load", "retrieve", "rank"}), say)
+        kept = partial(embeddings_kept, self.home, self.embeddings_gib)
+        store = Store(
+            self.home / "store", frozenset({"load", "retrieve", "rank"}), say, around=kept
+        )
         split = self.evaluation.split
         data = store.run(load, {}, {"source": self.data})
         labels_needed = self.truth is None or self.calibrate is not None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 
 from zelo.models.batching import by_length, by_size_and_tokens
+from zelo.models.embedding_store import Rows, Shelf, open_store
 from zelo.models.loading import (
     limit,
     loaded_from,
@@ -18,9 +22,25 @@ from zelo.models.loading import (
     with_padding,
     with_words,
 )
+from zelo.models.pretrained import digest_of_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+PACKAGES = ("sentence-transformers", "transformers")  # how they read a text may change
+VERSION = 1  # raised when the same model gives a text another embedding
+
+
+class Origin(NamedTuple):
+    """What a loaded model was made of, and its weights' counts of changes at that time."""
+
+    folder: Path
+    digest: str
+    pooling: str | None
+    changes: list[tuple[str, int]]
+
+
+_origins: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()  # where embeddings are kept
 
 
 def load_embedding_model(
@@ -53,7 +73,42 @@ def load_embedding_model(
             default_prompt_name=model.default_prompt_name,
             **placed(),
         )
-    return model.float()
+    model = model.float()
+    if open_store() is not None:
+        _origins[model] = Origin(folder, digest_of_model(folder), pooling, changes(model))
+    return model
+
+
+def changes(model: Any) -> list[tuple[str, int]]:
+    """Each weight's name, and how often it was changed in place."""
+    named = model.named_parameters()
+    return [(name, 0 if p.is_inference() else p._version) for name, p in named]
+
+
+def shelf_of(model: SentenceTransformer, task: str) -> Shelf | None:
+    """Where the embeddings of `model` are kept; None where none are kept, or where it is not as
+    `load_embedding_model` made it any more."""
+    store, origin = open_store(), _origins.get(model)
+    if store is None or origin is None or origin.changes != changes(model):
+        return None
+    device = model.device.type
+    autocast = torch.is_autocast_enabled(device) and str(torch.get_autocast_dtype(device))
+    about = {
+        "version": VERSION,
+        "digest": origin.digest,
+        "pooling": origin.pooling,
+        "task": task,
+        "prompts": model.prompts,
+        "default_prompt": model.default_prompt_name,
+        "max_length": model.max_seq_length,
+        "dimensions": model.truncate_dim,
+        "device": device,
+        "weights": sorted({str(weight.dtype) for weight in model.parameters()}),
+        "autocast": autocast,
+        "matmul": torch.get_float32_matmul_precision(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+    return Shelf(store, about, str(origin.folder))
 
 
 def without_tokens(model: Any, texts: Sequence[str], prompt: str | None) -> set[int]:
@@ -75,30 +130,43 @@ def embed(
 ) -> torch.Tensor:
     """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document.
 
+    A text is read once, and not at all where its embedding is kept from before (`embeddings_kept`).
     At most `tokens` are read at once, padding included, where that is given. A text without a
     token has the embedding that it has beside others: 0.
     """
     from zelo.progress import track
 
-    if tokens is None:
-        batches = by_length([-len(text) for text in texts], batch_size)
-    else:
-        batches = by_size_and_tokens(lengths_of_texts(model, texts), batch_size, tokens)
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     encode: Any = model.encode_query if task == "query" else model.encode_document
-    rows = torch.zeros(len(texts), model.get_embedding_dimension() or 0)
-    blank = without_tokens(model, texts, (model.prompts or {}).get(task))
-    for part in track(batches, f"embedding {what}"):
-        part = [i for i in part if i not in blank]
-        if not part:
-            continue
-        rows[part] = encode(
-            [texts[i] for i in part],
-            batch_size=batch_size,
-            convert_to_tensor=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        ).cpu()
-    return rows
+
+    def compute(texts: Sequence[str]) -> Iterator[tuple[list[int], Rows]]:
+        if tokens is None:
+            batches = by_length([-len(text) for text in texts], batch_size)
+        else:
+            batches = by_size_and_tokens(lengths_of_texts(model, texts), batch_size, tokens)
+        blank = without_tokens(model, texts, (model.prompts or {}).get(task))
+        for batch in track(batches, f"embedding {what}"):
+            part = [i for i in batch if i not in blank]
+            if not part:
+                continue
+            found = encode(
+                [texts[i] for i in part],
+                batch_size=batch_size,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+            yield part, found.float().cpu().numpy()
+
+    rows_ND = np.zeros((len(distinct), model.get_embedding_dimension() or 0), dtype=np.float32)
+    shelf = shelf_of(model, task)
+    if shelf is not None:
+        shelf.complete(rows_ND, list(distinct), compute)
+    else:
+        for part, found in compute(list(distinct)):
+            rows_ND[part] = found
+    rows = torch.from_numpy(rows_ND)
+    return rows if len(rows) == len(texts) else rows[[distinct[text] for text in texts]]
 
 
 def lengths_of_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:

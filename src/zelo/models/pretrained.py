@@ -50,7 +50,7 @@ class PretrainedModel(Component):
     def fingerprint(self) -> str:
         """Digest of weights, configurations, vocabulary and chat template, wherever they were
         found."""
-        return _digest(self.locate())
+        return digest_of_model(self.locate())
 
     def _folder(self, folder: Path, source: str, about: str = "") -> Path:
         if not (folder / "config.json").is_file():
@@ -85,8 +85,8 @@ def _weights(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "0_*/*.safetensors"))
 
 
-@cache
-def _digest(folder: Path) -> str:
+def digest_of_model(folder: Path) -> str:
+    """Digest of weights, configurations, vocabulary and chat template in a model's folder."""
     wanted = (".safetensors", ".json", ".txt", ".model", ".jinja")
     files = sorted(path for path in folder.rglob("*") if path.suffix in wanted)
     names = [str(path.relative_to(folder)) for path in files]

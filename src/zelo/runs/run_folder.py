@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from zelo.artifacts import read_json, write_json, writing_below
 from zelo.config import build_from, describe
 from zelo.errors import UserError
 from zelo.finished_run import MANIFEST
+from zelo.models.embedding_store import embeddings_kept
 from zelo.pipeline import run_stages
 from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
@@ -58,7 +60,8 @@ def execute(
         elif not any(folder.iterdir()):
             folder.rmdir()
         raise
-    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say)
+    kept = partial(embeddings_kept, run.home, run.embeddings_gib)
+    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say, around=kept)
     about = {
         **how,
         "seed": run.seed,
