@@ -131,7 +131,7 @@ class PipelineRunner:
         self.seed = {"seed": run.seed}
         self.logger = {"logger": tracking}
         tokens = run.trainer.max_tokens_per_forward(run.training.max_tokens_per_forward)
-        self.scoring = {"trainer": run.trainer, "tokens": tokens}
+        self.scoring = {"tokens": tokens}
         self.paying = {
             "ledger": run.home / "ledger.sqlite",
             "budget": run.budget,
@@ -274,7 +274,12 @@ class PipelineRunner:
         metrics = self.store.run(
             evaluate,
             {**self.ranked, "trained": trained},
-            {"model": run.model, "evaluation": run.evaluation, **self.seed},
+            {
+                "model": run.model,
+                "evaluation": run.evaluation,
+                "trainer": run.trainer,
+                **self.seed,
+            },
             self.scoring,
             label=f"evaluate{note}",
         )
@@ -283,7 +288,12 @@ class PipelineRunner:
 
     def refine(self, refinement: Refinement, trained: Artifact, note: str) -> Artifact:
         """Pairs where the trained model fails."""
-        options = {"model": self.run.model, "threshold": refinement.threshold, **self.seed}
+        options = {
+            "model": self.run.model,
+            "threshold": refinement.threshold,
+            "trainer": self.run.trainer,
+            **self.seed,
+        }
         return self.store.run(
             refine,
             {**self.ranked, "trained": trained},

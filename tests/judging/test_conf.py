@@ -38,7 +38,9 @@ def inherited(path: Path, package: str = "") -> Iterator[tuple[str, Any]]:
     for name in plain(path).get("defaults", []):
         if "@" in name:
             base, _, where = name.partition("@")
-            file = JUDGES / "_base" / f"{Path(base).name}.yaml"
+            folder = conf_folder() if base.startswith("/") else JUDGES
+            file = folder / f"{base.removeprefix('/')}.yaml"
+            file = file if file.is_file() else JUDGES / "_base" / file.name  # of another of them
             below = package if where == "_here_" else f"{package}{where}."
             yield from inherited(file, below)
             yield from leaves(plain(file), below)
@@ -60,7 +62,8 @@ def test_a_choice_says_nothing_that_it_inherits(path: Path) -> None:
 
 def test_every_base_is_inherited_and_none_is_offered_as_a_choice() -> None:
     used = {name.partition("@")[0] for path in (*CHOICES, *BASES)
-            for name in plain(path).get("defaults", []) if "@" in name}  # fmt: skip
+            for name in plain(path).get("defaults", [])
+            if "@" in name and not name.startswith("/")}  # fmt: skip
     assert {Path(name).name for name in used} == {path.stem for path in BASES}
     with (
         initialize_config_dir(str(conf_folder()), version_base="1.3"),

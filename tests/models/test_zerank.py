@@ -134,9 +134,7 @@ def test_rerankers_and_judges_read_them_alike(
 ) -> None:
     folder = request.getfixturevalue(shape)
     queries, documents = {"q": PAIRS[0][0]}, {"a": PAIRS[0][1], "b": PAIRS[1][1]}
-    reranker = CrossEncoderReranker(
-        pretrained=PretrainedModel(name=str(folder)), max_length=512, batch_size=2
-    )
+    reranker = CrossEncoderReranker(pretrained=PretrainedModel(name=str(folder)), max_length=512)
     pool = Pool(queries, documents, {"q": ["a", "b"]}, tmp_path)
     scores = reranker.score(pool, tmp_path)["q"]
     pairs = [(queries["q"], documents[i]) for i in "ab"]

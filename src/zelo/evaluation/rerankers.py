@@ -20,6 +20,7 @@ from pydantic import field_validator
 
 from zelo.artifacts import write_text
 from zelo.config import Component, option
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
 from zelo.judging.endpoint import redact, retry_after, secret, wait_before_retry
@@ -67,7 +68,7 @@ class CrossEncoderReranker(Component):
 
     pretrained: PretrainedModel = option(help="the model")
     max_length: int | None = option(None, "longer pairs are cut; null: as the model says", ge=8)
-    batch_size: int = option(32, "pairs read at once", ge=1, exclude=True)
+    trainer: LightningTrainer = option(LightningTrainer(), "device and precision")
 
     def check(self) -> None:
         """`UserError` where the model gives no scores."""
@@ -83,9 +84,7 @@ class CrossEncoderReranker(Component):
         from zelo.models.scoring import score_candidates
 
         model = load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
-        return score_candidates(
-            model, pool.queries, pool.documents, pool.candidates, self.batch_size
-        )
+        return score_candidates(model, pool.queries, pool.documents, pool.candidates, self.trainer)
 
 
 class EmbeddingReranker(Component):
@@ -94,6 +93,7 @@ class EmbeddingReranker(Component):
     pretrained: PretrainedModel = option(help="the model")
     max_length: int | None = option(None, "longer texts are cut; null: as the model says", ge=8)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
+    trainer: LightningTrainer = option(LightningTrainer(), "device and precision")
 
     def check(self) -> None:
         """`UserError` where the model embeds nothing."""
@@ -109,9 +109,8 @@ class EmbeddingReranker(Component):
         from zelo.models.scoring import score_candidates
 
         model = load_embedding_model(self.pretrained.locate(), self.max_length)
-        return score_candidates(
-            model, pool.queries, pool.documents, pool.candidates, self.batch_size
-        )
+        texts = pool.queries, pool.documents, pool.candidates
+        return score_candidates(model, *texts, self.trainer, self.batch_size)
 
 
 class JudgeReranker(PairJudging):

@@ -27,6 +27,8 @@ from zelo.models.pretrained import digest_of_model
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from zelo.distributed.trainer import LightningTrainer
+
 PACKAGES = ("sentence-transformers", "transformers")  # how they read a text may change
 VERSION = 1  # raised when the same model gives a text another embedding
 
@@ -111,6 +113,20 @@ def shelf_of(model: SentenceTransformer, task: str) -> Shelf | None:
     return Shelf(store, about, str(origin.folder))
 
 
+def ready_to_embed(model: SentenceTransformer, trainer: LightningTrainer) -> None:
+    """Have `model` read on the trainer's device and in its precision; its heads do in 32 bits."""
+    from zelo.models.heads import heads_in_32_bits
+    from zelo.models.reading import made_ready
+
+    device = trainer.device(0)
+    model.to(device)
+    transformer = getattr(model[0], "model", None)
+    if trainer.precision == "32-true" or transformer is None:  # word vectors have none
+        return
+    heads_in_32_bits(model)
+    made_ready(transformer, trainer, device, by_mask=True)
+
+
 def without_tokens(model: Any, texts: Sequence[str], prompt: str | None) -> set[int]:
     """Indices of texts of which a tokenizer makes no token, as most decoders' make none of an empty
     one: no transformer reads them by themselves."""
@@ -127,13 +143,20 @@ def embed(
     task: str,
     what: str,
     tokens: int | None = None,
+    trainer: LightningTrainer | None = None,
 ) -> torch.Tensor:
     """Unit embeddings of `texts`, float32 (texts, dimensions); `task` is query or document.
 
     A text is read once, and not at all where its embedding is kept from before (`embeddings_kept`).
     At most `tokens` are read at once, padding included, where that is given. A text without a
-    token has the embedding that it has beside others: 0.
+    token has the embedding that it has beside others: 0. It reads on the trainer's device and in
+    its precision, None: where the model is, in 32 bits.
     """
+    if trainer is not None:
+        ready_to_embed(model, trainer)
+        with trainer.autocast(model.device):
+            return embed(model, texts, batch_size, task, what, tokens)
+
     from zelo.progress import track
 
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
@@ -188,13 +211,15 @@ def rerank_by_cosine(
     candidates: Mapping[str, Sequence[str]],
     batch_size: int,
     tokens: int | None = None,
+    trainer: LightningTrainer | None = None,
 ) -> dict[str, list[float]]:
     """Cosine similarity of each query with each of its candidates, in the candidates' order."""
     wanted = sorted({doc_id for docs in candidates.values() for doc_id in docs})
     row_of = {doc_id: i for i, doc_id in enumerate(wanted)}
     texts = [documents[i] for i in wanted]
-    d = embed(model, texts, batch_size, "document", "candidates", tokens)
-    q = embed(model, [queries[i] for i in candidates], batch_size, "query", "queries", tokens)
+    asked = [queries[i] for i in candidates]
+    d = embed(model, texts, batch_size, "document", "candidates", tokens, trainer)
+    q = embed(model, asked, batch_size, "query", "queries", tokens, trainer)
     return {
         query_id: (d[[row_of[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
         for row, (query_id, docs) in enumerate(candidates.items())

@@ -22,9 +22,12 @@ def heads_in_32_bits(model: Any) -> None:
     transformer = model[0].model
     base = transformer.base_model
     for head in [*list(model)[1:], getattr(base, "pooler", None), *heads_of(transformer)]:
+        if head is None or getattr(head, "of_32_bits", False):
+            continue
+        head.of_32_bits = True
         if isinstance(head, LogitScore):
             answers_alone(transformer, head)
-        elif head is not None:
+        else:
             head.forward = in_32_bits(head.forward)
 
 

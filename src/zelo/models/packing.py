@@ -86,6 +86,13 @@ def pack(
     return Packing(F.pad(places, (0, filler)), positions[None], ends.int(), tokens, longest)
 
 
+def packing_of(mask: Tensor) -> Packing:
+    """Packing of rows by their attention mask (texts, length), on its device."""
+    lengths = mask.sum(1).tolist()
+    left = any(n < mask.shape[1] for n in lengths) and bool(mask[:, -1].all())
+    return pack(lengths, mask.shape[1], left).to(mask.device)
+
+
 def power_of_2(number: int) -> int:
     """The next one from `number` on, 0 for 0: of few limits a layer is compiled for few."""
     return 1 << (number - 1).bit_length() if number else 0
@@ -102,20 +109,26 @@ def fast_on(device: torch.device, precision: torch.dtype) -> bool:
     return device.type == "cuda" and precision.itemsize == 2 and variable_length() is not None
 
 
-def read_packed(backbone: Any) -> None:
+def read_packed(backbone: Any, by_mask: bool = False) -> None:
     """Have a transformer leave the padding of rows out where their features hold a `Packing`.
 
-    Nothing else changes of it, and without one it does what it did.
+    Nothing else changes of it, and without one it does what it did; with `by_mask` the packing
+    follows from their attention mask, for which the host waits.
     """
-    register()
     base = backbone.base_model
+    if getattr(base, "reads_packed", False):
+        return  # it was told before
+    base.reads_packed = True
+    register()
     offset = first_position(base)
     padded = base.forward
 
     def forward(*args: Any, packing: Packing | None = None, **features: Any) -> Any:
+        if packing is None and by_mask and "attention_mask" in features:
+            packing = packing_of(features["attention_mask"])
         if packing is None:
             return padded(*args, **features)
-        features |= zip(("input_ids", "attention_mask"), args, strict=False)
+        features |= zip(("input_ids",), args, strict=False)  # classifiers give it by its place
         shape = features.pop("attention_mask").shape
         # Its own length changes, and only matters to attention: no layer is compiled anew for it.
         torch._dynamo.maybe_mark_dynamic(packing.ends, 0)

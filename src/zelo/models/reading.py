@@ -22,18 +22,21 @@ READING = 2  # operations per parameter and token
 PART = 16  # chunks between two looks at the clock
 
 
-def made_ready(transformer: Any, trainer: LightningTrainer, device: torch.device) -> bool:
+def made_ready(
+    transformer: Any, trainer: LightningTrainer, device: torch.device, by_mask: bool = False
+) -> bool:
     """Have a transformer read in the trainer's precision; whether it does so without padding.
 
     In `bf16-mixed` its weights are held in bfloat16, in `16-mixed` it computes in float16 where it
-    is called in `trainer.autocast`.
+    is called in `trainer.autocast`. It leaves padding out where features say where tokens lie, or,
+    `by_mask`, of all features.
     """
     if trainer.precision == "bf16-mixed":
         narrow(transformer)
     precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision)
     packed = precision is not None and can_pack(transformer) and fast_on(device, precision)
     if packed:
-        read_packed(transformer)
+        read_packed(transformer, by_mask)
     return packed
 
 

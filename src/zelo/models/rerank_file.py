@@ -68,7 +68,7 @@ def score(model: Path, query: str, texts: list[str]) -> list[float]:
 
     loaded = load_cross_encoder(model) if is_cross_encoder(model) else load_embedding_model(model)
     documents = {str(i): text for i, text in enumerate(texts)}
-    return score_candidates(loaded, {"q": query}, documents, {"q": list(documents)}, 32)["q"]
+    return score_candidates(loaded, {"q": query}, documents, {"q": list(documents)})["q"]
 
 
 def is_cross_encoder(model: Path) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
 
 SHARD = 4096  # pairs
+BATCH_SIZE = 32  # texts
 PAIRS, SHARDS = "pairs.arrow", "shards"
 
 
@@ -74,20 +75,20 @@ def score_candidates(
     queries: Mapping[str, str],
     documents: Mapping[str, str],
     candidates: Mapping[str, Sequence[str]],
-    batch_size: int,
     trainer: LightningTrainer | None = None,
+    batch_size: int = BATCH_SIZE,
     max_tokens_per_forward: int | None = None,
 ) -> dict[str, list[float]]:
     """Scores of each query's candidates, in their order, by a loaded model of either kind.
 
     A cross-encoder reads them as pairs; of an embedding model they are cosines, each text being
-    embedded once.
+    embedded once, `batch_size` at a time. For the rest see `score_pairs`.
     """
     from sentence_transformers import CrossEncoder
 
     if not isinstance(model, CrossEncoder):
         return rerank_by_cosine(
-            model, queries, documents, candidates, batch_size, max_tokens_per_forward
+            model, queries, documents, candidates, batch_size, max_tokens_per_forward, trainer
         )
     pairs = pairs_of(queries, documents, candidates)
     return by_query(candidates, score_pairs(model, pairs, trainer, max_tokens_per_forward))

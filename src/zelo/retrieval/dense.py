@@ -13,6 +13,7 @@ import numpy as np
 
 from zelo.config import Component, option
 from zelo.data.texts import PART, Corpus
+from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Hits
@@ -41,13 +42,15 @@ class Dense(Component):
     )
     faiss_probes: int = option(32, "cells of an IVF index that are searched", ge=1)
     batch_size: int = option(64, "texts embedded at once", ge=1, exclude=True)
+    trainer: LightningTrainer = option(LightningTrainer(), "device and precision")
 
     def search(self, queries: Mapping[str, str], corpus: Corpus, k: int) -> dict[str, Hits]:
         """Best `k` documents of each query, with their cosine similarity."""
         from zelo.models.embedding import embed, load_embedding_model
 
         model = load_embedding_model(self.pretrained.locate(), self.max_length)
-        q = embed(model, list(queries.values()), self.batch_size, "query", "queries")
+        asked = list(queries.values())
+        q = embed(model, asked, self.batch_size, "query", "queries", trainer=self.trainer)
         k = min(k, len(corpus))
         if self.faiss is not None:
             return {"dense": self._by_faiss(self.faiss, model, q, corpus, k)}
@@ -76,7 +79,8 @@ class Dense(Component):
             passages = [split(model.tokenizer, text, length) for text in texts]
             owner = np.repeat(owner, [len(of_text) for of_text in passages])
             texts = [passage for of_text in passages for passage in of_text]
-        return embed(model, texts, self.batch_size, "document", "documents"), owner
+        d = embed(model, texts, self.batch_size, "document", "documents", trainer=self.trainer)
+        return d, owner
 
     def _by_faiss(
         self, factory: str, model: SentenceTransformer, q: torch.Tensor, corpus: Corpus, k: int

@@ -187,7 +187,8 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         It is written once all ranks have found their losses finite.
         """
         self.check_losses()
-        self.trainer.strategy.barrier()
+        if self._trainer is not None:
+            self.trainer.strategy.barrier()
         learns = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {
             name: value for name, value in checkpoint["state_dict"].items() if name in learns

@@ -101,5 +101,5 @@ class TrainableModel(FineTuned):
             return by_query(candidates, score_on_devices(shared, pairs, under_way, trainer, tokens))
         model = self.to_score(folder)
         return score_candidates(
-            model, queries, documents, candidates, self.batch_size, trainer, tokens
+            model, queries, documents, candidates, trainer, self.batch_size, tokens
         )
