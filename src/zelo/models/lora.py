@@ -53,7 +53,11 @@ def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> A
     """Put adapters in, have activations made anew, as asked; what `merge` takes, or None."""
     if gradient_checkpointing:
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    return lora.adapt(backbone) if lora is not None else None
+    peft_model = lora.adapt(backbone) if lora is not None else None
+    if gradient_checkpointing:
+        # Only the reentrant kind needs it; without it no gradient passes through frozen layers.
+        backbone.disable_input_require_grads()
+    return peft_model
 
 
 def merge(peft_model: Any, folder: Path, base: str) -> None:
