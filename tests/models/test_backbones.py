@@ -13,17 +13,23 @@ from benchmarks.shapes import make
 from sentence_transformers import CrossEncoder as Stock
 from sentence_transformers import SentenceTransformer
 from tests.models.test_export import CANDIDATES, DOCUMENTS, PAIRS, QUERIES, moved, predictions
+from tests.training.collection import data_module, fit, rated
+from torch import nn
 
+from zelo.artifacts import read_table
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.models.embedding import embed, load_embedding_model
+from zelo.models.layers import layers
 from zelo.models.lora import Lora
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.pretrained import PretrainedModel
 from zelo.models.tokens import Chunking, TokenFile, tokenize
+from zelo.training import frozen_layers
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.optimization import AdamW
 from zelo.training.options import TrainingOptions
 
 SIZES: dict[str, Any] = {
@@ -167,6 +173,32 @@ def test_adapters_learn_alone_and_ship_merged(
     assert about["base_model_name_or_path"] == "owner/base"  # not where this machine has it
     assert about["target_modules"] == sorted(about["target_modules"])
     assert not list((tmp_path / "model").rglob("*.bin"))
+
+
+@pytest.mark.parametrize("family", [*ENCODERS, "qwen3", "llama"])
+def test_frozen_layers_read_a_text_once(
+    backbones: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """And what is learned is the same as where they read it every time."""
+    training = TrainingOptions(frozen_layers=1, optimizer=AdamW(lr=1e-3))
+    losses, read = [], []
+    for largest in (0, frozen_layers.LARGEST):
+        monkeypatch.setattr(frozen_layers, "LARGEST", largest)
+        out = tmp_path / str(largest)
+        out.mkdir()
+        model = BiEncoder(pretrained=PretrainedModel(name=str(backbones[family])), logit_scale=5.0)
+        module = model.module(CentredMSE(), training)
+        linear = next(m for m in layers(module.backbone)[0].modules() if isinstance(m, nn.Linear))
+        rows: list[int] = []
+        linear.register_forward_hook(lambda _, inputs, __, rows=rows: rows.append(len(inputs[0])))
+        fit(module, data_module(module, out, rated(), 3), out, 9, training)
+        losses.append(read_table(out, "losses")["loss"].to_numpy())
+        read.append(sum(rows))
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-5)
+    assert losses[0].min() > 1e-3
+    # Of 9 queries and 5 documents; besides, one chunk is read once more, with and without them.
+    assert 14 < read[1] < 14 + 6
+    assert read[0] > 3 * read[1]
 
 
 @pytest.mark.parametrize("family", ["bert", "qwen3"])

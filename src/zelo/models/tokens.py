@@ -123,6 +123,7 @@ class TokenFile:
     """What `tokenize` wrote, read from the disk as it is asked for."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         about = json.loads(reader.schema.metadata[b"zelo"])
         self.fixed, self.pad, self.side = about["fixed"], about["pad"], about["side"]
@@ -166,16 +167,15 @@ class TokenFile:
         lengths = [int(self.lengths[i]) for i in indices]
         chunks = chunking.chunks(lengths)
         order = torch.tensor([i for chunk in chunks for i in chunk]).argsort()
-        features = []
-        for chunk in chunks:
-            rows = self.features([indices[i] for i in chunk])
-            if chunking.packed:
+        rows = [[indices[i] for i in chunk] for chunk in chunks]
+        features = [self.features(own) for own in rows]
+        if chunking.packed:
+            for chunk, found in zip(chunks, features, strict=True):
                 own = [lengths[i] for i in chunk]
                 size = chunking.size(sum(own))
                 longest = max(self.lengths) if chunking.fixed else 0
-                rows[PACKING] = pack(own, rows[MASK].shape[1], self.side == "left", size, longest)
-            features.append(rows)
-        return Chunks(features, order)
+                found[PACKING] = pack(own, found[MASK].shape[1], self.side == "left", size, longest)
+        return Chunks(features, order, self, rows)
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,13 @@ class Chunks:
     """Tokenised inputs as a model reads them, some at a time.
 
     `features` are what it takes, a chunk each; `order` (inputs,) int64 leads from the chunks' rows
-    back to the inputs.
+    back to the inputs. Where they come from a `file`, `rows` are the chunks' rows in it.
     """
 
     features: list[Features]
     order: Tensor
+    file: TokenFile | None = None
+    rows: Sequence[Sequence[int]] = ()
 
     @property
     def tokens(self) -> int:

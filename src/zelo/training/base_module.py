@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,13 +19,14 @@ from zelo.models.heads import narrow
 from zelo.models.layers import compile_layers, layers, worth_compiling
 from zelo.models.packing import can_pack, fast_on, read_packed
 from zelo.models.tokens import Chunks, Features
+from zelo.training.frozen_layers import FrozenLayers
 from zelo.training.options import TrainingOptions
 
 TRAINING = 6  # operations per parameter and token: 2 forward, 4 backward
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # others compute in 32 bits
 SHOWN = 20  # ids of a batch that an error names
 # Losses of a device that are read together; to read those of a GPU is to wait for its last step.
-READ_AT_ONCE = {"cpu": 1, "cuda": 16, "mps": 16}
+READ_AT_ONCE = defaultdict(lambda: 16, cpu=1)
 
 
 class UnreadLoss(NamedTuple):
@@ -53,6 +55,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         self.model, self.training_options = model, training
         self.configured = False
         self.unread: list[UnreadLoss] = []
+        self.frozen: FrozenLayers | None = None  # where what they give can be kept
         # Not a submodule: its parameters are the backbone's.
         object.__setattr__(self, "peft_model", peft_model)
         freeze(self.backbone, training.frozen_layers)
@@ -172,10 +175,16 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         for module in self.modules():
             if getattr(module, "gradient_checkpointing", False) is True:
                 module.training = True  # of this module alone: what is in it stays as it is
+        count, compiled = self.training_options.frozen_layers, self.training_options.compile
+        plain = self.device_mesh is None and not compiled and not self.packed
+        if count and plain and self.device.type == "cpu":
+            batches = self.total_steps() * self.trainer.accumulate_grad_batches
+            self.frozen = FrozenLayers(list(layers(self.backbone)[:count]), batches)
 
     def on_train_end(self) -> None:
         """Look at the last losses."""
         self.check_losses()
+        self.frozen = None
 
     def on_validation_start(self) -> None:
         """Look at the losses of the steps before it."""
@@ -187,7 +196,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         It is written once all ranks have found their losses finite.
         """
         self.check_losses()
-        if self._trainer is not None:
+        if torch.distributed.is_initialized():
             self.trainer.strategy.barrier()
         learns = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {
@@ -201,6 +210,8 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
         2101.06983, by recomputation).
         """
+        if self.frozen is not None:
+            inputs, model = self.frozen.skipped(inputs, model)
         read = model
         if self.training_options.gradient_cache and torch.is_grad_enabled():
 
