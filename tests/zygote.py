@@ -25,7 +25,7 @@ HEAVY = (
     "matplotlib.figure", "zelo.cli", "zelo.runs.run_folder", "zelo.training.cross_encoder_module",
     "zelo.training.bi_encoder_module", "zelo.training.data_modules",
     "zelo.training.pairwise_module",
-    "zelo.training.fit", "zelo.models.cross_encoder", "zelo.models.pairwise", "zelo.rating.batched",
+    "zelo.training.fit", "zelo.models.cross_encoder", "zelo.models.pairwise", "zelo.rating.solver",
     "zelo.reporting.plots", "hydra", "pydantic", "jinja2",
 )  # fmt: skip
 

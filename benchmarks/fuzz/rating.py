@@ -13,7 +13,6 @@ from benchmarks.fuzz.inputs import expect
 from zelo.rating import (
     ComparisonError,
     Comparisons,
-    batched,
     fit,
     fit_query_biases,
     fit_rankings,
@@ -126,9 +125,7 @@ def check_sameness(example: Rows) -> None:
 
 
 def check_reference(example: Rows) -> None:
-    """The compiled and the batched solver find what the readable one finds."""
-    import torch
-
+    """The compiled solver finds what the readable one finds."""
     c, model, prior = split(example)
     known = np.abs(c.known).max(initial=0)
     if not len(c) or c.weight.max() > 1e12 * prior or known > 4:  # float64 is not enough
@@ -144,21 +141,9 @@ def check_reference(example: Rows) -> None:
     fitted = fit(c, model, prior)
     stderr = standard_errors(c, theirs, model, prior)
     left = left_of(fitted, c, prior)  # of the reference, too
-
-    def expect_near(elo: Any, error: Any, what: str) -> None:
-        apart = np.abs(elo - theirs)
-        slack = np.repeat(error + left + 1e-12, c.sizes) * stderr
-        expect((apart <= slack).all(), what, apart, slack, example)
-
-    expect_near(fitted.elo, fitted.error, "not the reference's Elos")
-    tensors = Comparisons(c.query, c.i, c.j, torch.from_numpy(c.p), c.weight, c.sizes,
-                          c.known if len(c.known) else None)  # fmt: skip
-    elo, _, error, _ = batched.fit(tensors, model, prior, 1e-8, None)
-    expect(np.isfinite(elo).all(), "batched: an Elo is not finite", elo, example)
-    expect_near(elo, error + left, "batched: not the reference's Elos")
-    pairs = (standard_errors(c, theirs, model, prior),
-             batched.standard_errors(tensors, theirs, model, prior))  # fmt: skip
-    expect(np.allclose(*pairs, rtol=1e-4, atol=1e-6), "batched: other standard errors", pairs)
+    apart = np.abs(fitted.elo - theirs)
+    slack = np.repeat(fitted.error + left + 1e-12, c.sizes) * stderr
+    expect((apart <= slack).all(), "not the reference's Elos", apart, slack, example)
 
 
 def draw_bad_comparisons(rng: random.Random) -> tuple[list[Any], ...]:

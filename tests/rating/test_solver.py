@@ -19,7 +19,6 @@ from zelo.rating import (
     ComparisonError,
     Comparisons,
     Fit,
-    batched,
     covariance,
     difference_errors,
     dispersion,
@@ -101,26 +100,15 @@ def test_the_reference_is_scipys(model: str, prior: float, extreme: bool) -> Non
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("prior", [1e-4, 0.05, 2.0])
 @pytest.mark.parametrize("extreme", [False, True])
-@pytest.mark.parametrize("solve", ["kernels", "batched"])
-def test_the_fast_solvers_are_the_reference(
-    model: str, prior: float, extreme: bool, solve: str
-) -> None:
+def test_the_solver_is_the_reference(model: str, prior: float, extreme: bool) -> None:
     c = instance(np.random.default_rng(7), [1, 2, 3, 40, 7, 150], extreme, shuffled=True)
     left = 1e-15 * (1 + heaviest(c)) * np.sqrt(c.sizes / prior)
-    if solve == "kernels":
-        fitted = fit(c, model, prior)
-        elo, error = fitted.elo, fitted.error
-        stderr = standard_errors(c, elo, model, prior)
-        assert fitted.converged.all()
-        assert fitted.iterations.max() < 40
-        np.testing.assert_array_less(error, 1e-8 + 1.001 * left)
-    else:
-        tensors = Comparisons(c.query, c.i, c.j, torch.from_numpy(c.p), c.weight, c.sizes, c.known)
-        elo, _, error, weights = batched.fit(tensors, model, prior, 1e-8, None)
-        np.testing.assert_allclose(weights, heaviest(c))
-        assert error.max() <= 1e-8
-        error = error + left
-        stderr = batched.standard_errors(tensors, elo, model, prior)
+    fitted = fit(c, model, prior)
+    elo, error = fitted.elo, fitted.error
+    stderr = standard_errors(c, elo, model, prior)
+    assert fitted.converged.all()
+    assert fitted.iterations.max() < 40
+    np.testing.assert_array_less(error, 1e-8 + 1.001 * left)
     exact = by_reference(c, model, prior)  # within 1e-12 standard errors itself, but for rounding
     off = np.repeat(error + 1e-12 + left, c.sizes) * stderr
     assert (np.abs(elo - exact) <= off).all()
@@ -319,35 +307,27 @@ def test_threads_change_nothing(threads: int, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_tensors_in_tensors_out() -> None:
-    c = instance(np.random.default_rng(0), [5, 8])
-    tensors = Comparisons(*(torch.as_tensor(x) for x in (c.query, c.i, c.j, c.p, c.weight)))
-    fitted = fit(tensors)
-    assert isinstance(fitted.elo, torch.Tensor)
-    assert fitted.elo.dtype == torch.float64
-    assert fitted.converged.dtype == torch.bool
-    stderr = standard_errors(tensors, fitted.elo)
-    assert isinstance(stderr, torch.Tensor)
-    plain = Comparisons(c.query, c.i, c.j, c.p, c.weight)
-    np.testing.assert_array_equal(fitted.elo.numpy(), fit(plain).elo)
-    np.testing.assert_array_equal(stderr.numpy(), standard_errors(plain, fit(plain).elo))
-
-
-@pytest.mark.gpu
-def test_cuda_is_the_cpu() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+def test_tensors_in_tensors_out(device: str, dtype: torch.dtype) -> None:
     c = instance(np.random.default_rng(0), [5, 100, 8])
-    there = Comparisons(*(torch.as_tensor(x).cuda() for x in (c.query, c.i, c.j, c.p, c.weight)))
-    here = Comparisons(c.query, c.i, c.j, c.p, c.weight)
-    fitted, expected = fit(there), fit(here)
-    assert fitted.converged.all()
-    off = np.repeat(fitted.error.cpu().numpy() + expected.error, here.sizes)
-    apart = np.abs(fitted.elo.cpu().numpy() - expected.elo)
-    assert (apart <= off * standard_errors(here, expected.elo)).all()
-    np.testing.assert_allclose(
-        standard_errors(there, fitted.elo).cpu().numpy(),
-        standard_errors(here, expected.elo),
-        rtol=1e-6,
-    )
+    p = torch.as_tensor(c.p).to(device, dtype).requires_grad_(dtype.is_floating_point)
+    rows = (torch.as_tensor(x).to(device) for x in (c.query, c.i, c.j))
+    tensors = Comparisons(*rows, p, torch.as_tensor(c.weight, device=device))
+    plain = Comparisons(c.query, c.i, c.j, p.detach().cpu().double().numpy(), c.weight)
+    fitted, expected = fit(tensors), fit(plain)
+    stderr = standard_errors(tensors, torch.as_tensor(expected.elo, device=device))
+    real = dtype if dtype.is_floating_point else torch.float64
+    for ours, theirs, kind in (
+        (fitted.elo, expected.elo, real),
+        (fitted.error, expected.error, real),
+        (stderr, standard_errors(plain, expected.elo), real),
+        (fitted.converged, expected.converged, torch.bool),
+        (fitted.iterations, expected.iterations, torch.int64),
+    ):
+        assert (ours.dtype, ours.device.type, ours.requires_grad) == (kind, device, False)
+        assert torch.equal(ours.cpu(), torch.as_tensor(theirs).to(kind))
+    assert torch.equal(fitted.of(1), fitted.elo[5:105])
 
 
 def test_a_warm_start_has_less_to_do() -> None:

@@ -6,8 +6,9 @@
     elo = fit(comparisons).elo
     stderr = standard_errors(comparisons, elo)
 
-Arrays or tensors in, the same out; nothing here reads a file or knows what a judge is made of, but
-for the stage `rate` and `zelo rate`.
+Arrays or tensors in, the same out: tensors on a GPU are rated on the machine's cores and come back
+on their device. Nothing here reads a file or knows what a judge is made of, but for the stage
+`rate` and `zelo rate`.
 """
 
 from zelo.rating.comparisons import ComparisonError, Comparisons

@@ -37,9 +37,9 @@ class Comparisons:
     `query`, `i`, `j` (M,) are whole numbers, `p` (M,) in [0, 1] is P(i ≻ j), `weight` (M,) ≥ 0
     counts how often a comparison was made (default 1). `known` (M,), in Elo, is a part of the
     difference `e_i − e_j` that is known beforehand: a judge's position bias, or what is left when
-    Elos of other documents are fixed. `sizes` (Q,) are documents per query, by
-    default just those that occur. NumPy arrays, lists or torch tensors are taken; results are
-    tensors on the same device where `p` is one.
+    Elos of other documents are fixed. `sizes` (Q,) are documents per query, by default just those
+    that occur. NumPy arrays, lists or torch tensors are taken; where `p` is a tensor, results are
+    tensors of its device and dtype.
 
     Raises `ComparisonError`, a `ValueError` that names query and row, for a self-comparison, an
     index out of range, a preference outside [0, 1] or NaN, a weight that is negative or above 1e12,
@@ -53,7 +53,8 @@ class Comparisons:
     p: Reals  # (M,)
     weight: Reals  # (M,)
     known: Reals  # (M,), or (0,) for none
-    device: Any  # of the tensors that were given; None: arrays were
+    device: Any  # of `p`, if that was a tensor; None: it was an array
+    dtype: Any  # of `p`, if that was a tensor of reals; None: float64
 
     def __init__(
         self,
@@ -65,12 +66,14 @@ class Comparisons:
         sizes: ArrayLike | None = None,
         known: ArrayLike | None = None,
     ) -> None:
+        tensor: Any = p if _is_tensor(p) else None
         columns: dict[str, Any] = {
             "query": whole("query", query),
             "i": whole("i", i),
             "j": whole("j", j),
             "p": np.ascontiguousarray(host(p), dtype=np.float64),
-            "device": getattr(p, "device", None) if _is_tensor(p) else None,
+            "device": None if tensor is None else tensor.device,
+            "dtype": tensor.dtype if tensor is not None and tensor.is_floating_point() else None,
         }
         columns["weight"] = (
             np.ones(len(columns["p"]))
@@ -199,8 +202,11 @@ class Comparisons:
 
 
 def host(values: Any) -> Any:
-    """A tensor as an array on the CPU; anything else as it is."""
-    return values.detach().cpu().numpy() if _is_tensor(values) else values
+    """A tensor as an array on the CPU, reals as float64; anything else as it is."""
+    if not _is_tensor(values):
+        return values
+    here = values.detach().cpu()
+    return (here.double() if here.is_floating_point() else here).numpy()
 
 
 def whole(name: str, values: Any) -> Wholes:

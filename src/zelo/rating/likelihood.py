@@ -1,7 +1,7 @@
 """Likelihoods of a comparison, and of the comparisons of one query, in NumPy.
 
-`P(d)` is the probability that a document whose Elo is higher by `d` is preferred. The same is in
-`likelihood_torch.py` for tensors and in `kernels/likelihoods.py` compiled.
+`P(d)` is the probability that a document whose Elo is higher by `d` is preferred. The same
+is compiled in `kernels/likelihoods.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The readable solver: one query, dense matrices, plain damped Newton.
 
-Tests and benchmarks hold the fast solvers (`kernels/`, `batched.py`) against it; the package itself
-does not use it.
+Tests and benchmarks hold the fast solver (`kernels/`) against it; the package itself does not use
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Maximum a posteriori Elos of many queries, and how sure they are.
 
-On a CPU the compiled functions of `kernels/` work, on a CUDA device the batched `batched.py`; both
-are tested against the readable `reference.py`.
+The compiled functions of `kernels/` work, on the machine's cores wherever tensors are; they are
+tested against the readable `reference.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ CHUNK = 32_768  # comparisons that a thread takes at once
 
 @dataclass(frozen=True)
 class Fit:
-    """Elos of the documents of `Q` queries, one query after another; tensors if tensors were given.
+    """Elos of the documents of `Q` queries, one query after another.
+
+    Tensors on the device of `p` if that was a tensor, reals of its dtype, that do not require a
+    gradient: none flows through a fit.
 
     No Elo of query `q` is farther than `error[q]` of its standard error from the maximum. A query
     that has not converged has an error above both the tolerance asked for and what doubles can
@@ -65,7 +68,8 @@ def fit(
     `standard_errors`) of the minimum's, and so within `tolerance / √prior`, or within what doubles
     leave where that is more (`left_by_doubles`). `likelihood.error_bounds` has the proof. `start`
     (D,) is where to begin, by default a weighted least-squares fit to the preferences. `threads`
-    are the CPU's, by default all there are.
+    are the CPU's, by default all there are. Computed in float64, and rounded at the end where `p`
+    is a tensor of fewer bits.
 
     Raises `ValueError` for a model, prior, tolerance or start that cannot be.
     """
@@ -73,27 +77,20 @@ def fit(
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, found {tolerance}")
     documents = int(comparisons.offsets[-1])
-    begin = np.zeros(documents) if start is None else comparisons.elos(start).copy()
-    if on_cuda(comparisons):
-        from zelo.rating import batched
+    elo = np.zeros(documents) if start is None else comparisons.elos(start).copy()
+    from zelo.rating import kernels
 
-        elo, iterations, error, heaviest = batched.fit(
-            comparisons, model, prior, tolerance, None if start is None else begin
-        )
-    else:
-        from zelo.rating import kernels
+    iterations = np.zeros(comparisons.queries, np.int64)
+    error, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
+    curvature_at, slope_at = saturated(model)
 
-        elo, iterations = begin, np.zeros(comparisons.queries, np.int64)
-        error, heaviest = np.zeros(comparisons.queries), np.zeros(comparisons.queries)
-        curvature_at, slope_at = saturated(model)
+    def solve_chunk(first: int, last: int, *arrays: Any) -> None:
+        kernels.solve(
+            first, last, *arrays, prior, tolerance, start is not None,
+            curvature_at, slope_at, elo, iterations, error, heaviest,
+        )  # fmt: skip
 
-        def solve_chunk(first: int, last: int, *arrays: Any) -> None:
-            kernels.solve(
-                first, last, *arrays, prior, tolerance, start is not None,
-                curvature_at, slope_at, elo, iterations, error, heaviest,
-            )  # fmt: skip
-
-        in_parallel(solve_chunk, comparisons, model, threads)
+    in_parallel(solve_chunk, comparisons, model, threads)
     left = left_by_doubles(elo, comparisons.offsets, heaviest, prior)
     converged = error <= np.maximum(tolerance, left)
     found = (elo, iterations, converged, error + left, comparisons.offsets)
@@ -132,10 +129,6 @@ def standard_errors(
     """
     checked(model, prior)
     elos = comparisons.elos(elo)
-    if on_cuda(comparisons):
-        from zelo.rating import batched
-
-        return like(comparisons, batched.standard_errors(comparisons, elos, model, prior))
     from zelo.rating import kernels
 
     stderr = np.zeros(int(comparisons.offsets[-1]))
@@ -258,15 +251,13 @@ def checked(model: str, prior: float) -> None:
         raise ValueError(f"prior must be finite and at least {WEAKEST:g}, found {prior}")
 
 
-def on_cuda(comparisons: Comparisons) -> bool:
-    """Whether the comparisons were given as CUDA tensors."""
-    return comparisons.device is not None and comparisons.device.type == "cuda"
-
-
 def like(comparisons: Comparisons, values: NDArray[Any] | Any) -> Any:
-    """Arrays as tensors on the device of the comparisons, if those were tensors."""
+    """Arrays as tensors on the device of the preferences, reals of their dtype; where those were a
+    tensor."""
     if comparisons.device is None:
         return values
     import torch
 
-    return torch.as_tensor(values).to(comparisons.device)
+    tensor = torch.as_tensor(values)
+    dtype = comparisons.dtype if tensor.is_floating_point() else None
+    return tensor.to(comparisons.device, dtype)
