@@ -17,10 +17,8 @@ test: $(VENV)/.installed-dev  ## the test suite
 slow: $(VENV)/.installed-dev  ## the tests that take long
 	$(BIN)/pytest -m slow
 
-gpu: $(VENV)/.installed-dev  ## the tests and benchmarks that need a GPU, some minutes
-	$(BIN)/pytest -m gpu -n 4 --dist worksteal
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/training.py --steps 6 --repeats 1 --precisions bf16-mixed
+gpu: $(VENV)/.installed-dev  ## the tests and benchmarks that need a GPU, eight minutes at most
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/.installed-dev  ## formatting, lint, types
 	$(BIN)/ruff format --check
@@ -32,7 +30,8 @@ docs: $(VENV)/.installed-dev  ## the documentation, as a site under build/site
 
 bench: $(VENV)/.installed-dev  ## every benchmark, results under benchmarks/results
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,bench]'
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do \
+		$(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist build
