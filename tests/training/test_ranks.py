@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -160,6 +162,7 @@ def test_the_error_of_a_rank_is_the_error_of_the_stage(
 SCRIPT = """
 import json, sys
 from pathlib import Path
+from unittest import mock
 from zelo.config import build
 from zelo.store import RECORD
 from zelo.training.train import train
@@ -371,3 +374,19 @@ def test_processes_of_their_own_take_their_place_from_who_started_them(
         (tmp_path / i / "logs/train/metrics.csv").read_text().count("\n") for i in ("free", "job")
     ]
     assert logs[0] == logs[1] > 1
+
+
+def test_texts_are_embedded_by_both_of_two_devices(tiny_model: Path) -> None:
+    """With the model's prompts, its limit and the pooling that it was loaded with."""
+    from zelo.models import embedding
+    from zelo.models.embedding import embed
+
+    model: Any = embedding.load_embedding_model(tiny_model, 32, "cls")
+    model.prompts = {"document": "text: "}
+    many = 2 * embedding.WORTH
+    texts = [f"document {i} " + "word " * (i % 50) for i in range(many)]
+    with mock.patch.object(embedding, "tempfile", wraps=tempfile) as made:
+        found = embed(model, texts, 64, "document", "texts", trainer=LightningTrainer(devices=2))
+    assert made.TemporaryDirectory.call_count == 1
+    alone = embed(model, texts, 64, "document", "texts")
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from zelo.artifacts import read_json, write_json
 from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.embedding_store import Rows, Shelf, open_store
 from zelo.models.loading import (
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
 
 PACKAGES = ("sentence-transformers", "transformers")  # how they read a text may change
+TEXTS = "texts.json"  # that devices share in
+WORTH = 512  # texts of each device; for fewer, one device is done before others have begun
 VERSION = 1  # raised when the same model gives a text another embedding
 
 
@@ -37,7 +41,7 @@ class Origin(NamedTuple):
     """What a loaded model was made of, and its weights' counts of changes at that time."""
 
     folder: Path
-    digest: str
+    digest: str  # empty where nothing was kept then
     pooling: str | None
     changes: list[tuple[str, int]]
 
@@ -76,8 +80,8 @@ def load_embedding_model(
             **placed(),
         )
     model = model.float()
-    if open_store() is not None:
-        _origins[model] = Origin(folder, digest_of_model(folder), pooling, changes(model))
+    digest = "" if open_store() is None else digest_of_model(folder)
+    _origins[model] = Origin(folder, digest, pooling, changes(model))
     return model
 
 
@@ -91,7 +95,7 @@ def shelf_of(model: SentenceTransformer, task: str) -> Shelf | None:
     """Where the embeddings of `model` are kept; None where none are kept, or where it is not as
     `load_embedding_model` made it any more."""
     store, origin = open_store(), _origins.get(model)
-    if store is None or origin is None or origin.changes != changes(model):
+    if store is None or not origin or not origin.digest or origin.changes != changes(model):
         return None
     device = model.device.type
     autocast = torch.is_autocast_enabled(device) and str(torch.get_autocast_dtype(device))
@@ -113,12 +117,13 @@ def shelf_of(model: SentenceTransformer, task: str) -> Shelf | None:
     return Shelf(store, about, str(origin.folder))
 
 
-def ready_to_embed(model: SentenceTransformer, trainer: LightningTrainer) -> None:
-    """Have `model` read on the trainer's device and in its precision; its heads do in 32 bits."""
+def ready_to_embed(model: SentenceTransformer, trainer: LightningTrainer, local: int = 0) -> None:
+    """Have `model` read on the trainer's `local`th device of this machine and in its precision; its
+    heads do in 32 bits."""
     from zelo.models.heads import heads_in_32_bits
     from zelo.models.reading import made_ready
 
-    device = trainer.device(0)
+    device = trainer.device(local)
     model.to(device)
     transformer = getattr(model[0], "model", None)
     if trainer.precision == "32-true" or transformer is None:  # word vectors have none
@@ -152,23 +157,55 @@ def embed(
     token has the embedding that it has beside others: 0. It reads on the trainer's device and in
     its precision, None: where the model is, in 32 bits.
     """
-    if trainer is not None:
-        ready_to_embed(model, trainer)
-        with trainer.autocast(model.device):
-            return embed(model, texts, batch_size, task, what, tokens)
+    if trainer is None:
+        return torch.from_numpy(embed_here(model, texts, batch_size, task, what, tokens))
+    ready_to_embed(model, trainer)
+    with trainer.autocast(model.device):
+        rows = embed_here(model, texts, batch_size, task, what, tokens, trainer)
+    return torch.from_numpy(rows)
 
+
+def embed_here(
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    batch_size: int,
+    task: str,
+    what: str,
+    tokens: int | None = None,
+    trainer: LightningTrainer | None = None,
+) -> Rows:
+    """As `embed`, by a model that is where it is to read, in an array; where the trainer has more
+    devices, they share in many texts. No progress is shown of `what` without a name."""
     from zelo.progress import track
 
     distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     encode: Any = model.encode_query if task == "query" else model.encode_document
+    origin = _origins.get(model)
 
     def compute(texts: Sequence[str]) -> Iterator[tuple[list[int], Rows]]:
+        if trainer is not None and origin is not None and shared(trainer, texts):
+            yield (
+                list(range(len(texts))),
+                embed_on_devices(
+                    texts,
+                    trainer,
+                    folder=origin.folder,
+                    pooling=origin.pooling,
+                    max_length=model.max_seq_length,
+                    prompts=model.prompts,
+                    task=task,
+                    what=what,
+                    batch_size=batch_size,
+                    tokens=tokens,
+                ),
+            )
+            return
         if tokens is None:
             batches = by_length([-len(text) for text in texts], batch_size)
         else:
             batches = by_size_and_tokens(lengths_of_texts(model, texts), batch_size, tokens)
         blank = without_tokens(model, texts, (model.prompts or {}).get(task))
-        for batch in track(batches, f"embedding {what}"):
+        for batch in track(batches, f"embedding {what}") if what else batches:
             part = [i for i in batch if i not in blank]
             if not part:
                 continue
@@ -188,8 +225,59 @@ def embed(
     else:
         for part, found in compute(list(distinct)):
             rows_ND[part] = found
-    rows = torch.from_numpy(rows_ND)
-    return rows if len(rows) == len(texts) else rows[[distinct[text] for text in texts]]
+    return rows_ND if len(distinct) == len(texts) else rows_ND[[distinct[text] for text in texts]]
+
+
+def shared(trainer: LightningTrainer, texts: Sequence[str]) -> bool:
+    """Whether devices share in these texts: those of one machine do, in many."""
+    return trainer.num_nodes == 1 < trainer.devices and len(texts) >= WORTH * trainer.devices
+
+
+def embed_on_devices(texts: Sequence[str], trainer: LightningTrainer, **how: Any) -> Rows:
+    """Unit embeddings (texts, dimensions); `how` is what `embed_share` is told besides."""
+    from zelo.distributed.ranks import on_devices
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        write_json(out / TEXTS, {"texts": list(texts)})
+        on_devices(embed_share, out, trainer, **how)
+        shares = [np.load(out / f"{rank}.npy") for rank in range(trainer.processes)]
+    rows = np.empty((len(texts), shares[0].shape[1]), dtype=np.float32)
+    for rank, share in enumerate(shares):
+        rows[share_of(texts, rank, trainer.processes)] = share
+    return rows
+
+
+def share_of(texts: Sequence[str], rank: int, world_size: int) -> list[int]:
+    """Indices of a rank's texts: all shares are about as long."""
+    return sorted(range(len(texts)), key=lambda i: -len(texts[i]))[rank::world_size]
+
+
+def embed_share(
+    *,
+    out: Path,
+    trainer: LightningTrainer,
+    folder: Path,
+    pooling: str | None,
+    max_length: int | None,
+    prompts: Mapping[str, str],
+    task: str,
+    what: str,
+    batch_size: int,
+    tokens: int | None,
+) -> None:
+    """Embed this rank's texts by the model in `folder`, as `load_embedding_model` and `embed`."""
+    from zelo.distributed.ranks import this_process
+
+    rank, world_size, local = this_process()
+    texts = read_json(out / TEXTS)["texts"]
+    own = [texts[i] for i in share_of(texts, rank, world_size)]
+    model = load_embedding_model(folder, max_length, pooling)
+    model.prompts = dict(prompts)
+    ready_to_embed(model, trainer, local)
+    with trainer.autocast(model.device):
+        rows = embed_here(model, own, batch_size, task, "" if rank else what, tokens)
+    np.save(out / f"{rank}.npy", rows)
 
 
 def lengths_of_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
