@@ -13,9 +13,11 @@ from tests.training import trainings
 from tests.training.trainings import Row
 from transformers import AutoConfig, AutoModel
 
+from zelo.models import packing
 from zelo.models.batching import by_own_tokens
 from zelo.models.cross_encoder import new_cross_encoder
 from zelo.models.heads import heads_in_32_bits, narrow
+from zelo.models.layers import compile_layers
 from zelo.models.packing import FAMILIES, Packing, can_pack, pack, read_packed
 from zelo.models.pairwise import PairwiseCrossEncoder
 from zelo.models.tokens import PACKING, Chunking, TokenFile, tokenize
@@ -75,9 +77,9 @@ def test_a_family_reads_without_padding_what_it_reads_with_it(family: str, left:
     read_packed(model)
     assert torch.equal(read()[0], expected)
     for size in (0, 50):
-        packing = pack(LENGTHS, max(LENGTHS), left, size)
-        assert packing.places.shape == (max(size, sum(LENGTHS)),)
-        hidden, gradients = read(packing=packing)
+        packed = pack(LENGTHS, max(LENGTHS), left, size)
+        assert packed.places.shape == (max(size, sum(LENGTHS)),)
+        hidden, gradients = read(packing=packed)
         torch.testing.assert_close(hidden[real], expected[real], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(gradients, wanted, atol=1e-6, rtol=1e-4)
         assert not hidden[~real].any()
@@ -87,7 +89,7 @@ def test_a_family_reads_without_padding_what_it_reads_with_it(family: str, left:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        torch.testing.assert_close(read(packing=packing)[1], wanted, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(read(packing=packed)[1], wanted, atol=1e-6, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +178,49 @@ def test_a_pairwise_model_prefers_the_same_without_padding(
     read_packed(model.encoder)
     found = model.preference(triples, Chunking(200, packed=True, fixed=fixed))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_layers_are_compiled_once_for_each_length(
+    models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many texts a sequence has; with a stand-in for what a GPU attends by."""
+
+    @torch.library.custom_op("zelo_tests::attend", mutates_args={})
+    def attend(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: torch.Tensor, n: int, scale: float
+    ) -> torch.Tensor:
+        return packing.text_by_text(q, k, v, ends, scale, (-1, 0)).contiguous()
+
+    @attend.register_fake
+    def _(q: torch.Tensor, *_: Any) -> torch.Tensor:
+        return torch.empty_like(q)
+
+    def stand_in(q, k, v, ends, ends_k, n, n_k, scale, window_size):  # type: ignore[no-untyped-def]
+        return attend(q.contiguous(), k.contiguous(), v.contiguous(), ends, n, scale)
+
+    monkeypatch.setattr(packing, "variable_length", lambda: stand_in)
+    monkeypatch.setattr(packing, "fast_on", lambda *_: True)
+    model = new_cross_encoder(models["answer"], "answer")
+    pairs = [(f"query {i}", "a word " * (i % 60)) for i in range(100)]
+    tokenize(model, pairs, None, tmp_path / "pairs.arrow", "pairs")
+    file, chunking = TokenFile(tmp_path / "pairs.arrow"), Chunking(2048, packed=True, fixed=True)
+    read_packed(model[0].model)
+    packing.lets_packing_through(model[0])
+    batches = [range(i, min(i + 13, 100)) for i in range(0, 100, 13)]
+    chunks = [file.chunks(rows, chunking) for rows in batches]
+    sizes = {len(chunk[PACKING].places) for one in chunks for chunk in one.features}
+    assert len(sizes) > 1
+
+    @torch.no_grad()
+    def scores() -> torch.Tensor:
+        return torch.cat([one.apply(lambda chunk: model(chunk)["scores"]) for one in chunks])
+
+    expected = scores()
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_layers(model[0].model, fixed=True)
+    torch.testing.assert_close(scores(), expected, atol=1e-6, rtol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(sizes)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert not torch._dynamo.utils.counters["recompile_limit"]

@@ -173,7 +173,7 @@ class TokenFile:
             for chunk, found in zip(chunks, features, strict=True):
                 own = [lengths[i] for i in chunk]
                 size = chunking.size(sum(own))
-                longest = max(self.lengths) if chunking.fixed else 0
+                longest = int(self.lengths.max()) if chunking.fixed else 0
                 found[PACKING] = pack(own, found[MASK].shape[1], self.side == "left", size, longest)
         return Chunks(features, order, self, rows)
 
