@@ -23,7 +23,8 @@ from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
 from zelo.models.pretrained import PretrainedModel
 from zelo.runs.plan import Plan, plan
-from zelo.runs.workload import Parameters, parameters
+from zelo.runs.show_plan import throughput
+from zelo.runs.workload import Device, Parameters, Work, parameters
 from zelo.training.base_module import freeze
 from zelo.training.options import TrainingOptions
 
@@ -53,7 +54,19 @@ def test_the_papers_run_has_the_papers_scale(cli: Cli, tmp_path: Path) -> None:
     done = cli("plan", "experiment=paper_scale")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 110
+    words = " ".join(done.stdout.split())
+    for device in throughput():
+        assert f"{device.name}: {device.source}." in words
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_hours_are_those_of_the_nearest_size() -> None:
+    small, large = {"parameters": 1e7, "inference": 1, "training": 2}, {"parameters": 1e9}
+    device = Device("a GPU", "measured", [small, {**large, "inference": 4, "training": 8}])
+    for count, training, tera in ((1e6, False, 1), (9e7, True, 2), (2e8, False, 4)):
+        work = Work("train", 1e6, count, 2 * count, training)
+        assert device.hours(work) == work.hours(tera)
+    assert device.hours(Work("train", 1e6, None, None)) is None
 
 
 def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_folder: Path) -> None:

@@ -12,6 +12,7 @@ from zelo.data.planned import Planned
 from zelo.judging.estimate import JudgeEstimate
 from zelo.run_config import Run
 from zelo.runs.plan import Plan
+from zelo.runs.workload import Device
 
 
 def show(run: Run, made: Plan) -> None:
@@ -99,13 +100,10 @@ def show(run: Run, made: Plan) -> None:
             "stage",
             "tokens",
             "parameters",
-            *(name if entry["measured"] else f"{name} (assumed)" for name, entry in devices),
+            *(device.name for device in devices),
         )
         for work in made.work:
-            hours = [
-                work.hours(entry["training" if work.training else "inference"])
-                for _, entry in devices
-            ]
+            hours = [device.hours(work) for device in devices]
             rows.add_row(
                 work.stage,
                 f"{work.tokens / 1e6:,.1f} M",
@@ -113,9 +111,9 @@ def show(run: Run, made: Plan) -> None:
                 *("unknown" if h is None else f"{h:,.2f}" for h in hours),
             )
         console.print(rows)
-        console.print(
-            "Throughput is that of conf/throughput.yaml; BM25, rating and reports: minutes."
-        )
+        console.print("BM25, rating and reports: minutes. Throughput (conf/throughput.yaml):")
+        for device in devices:
+            console.print(f"{device.name}: {device.source}.")
 
 
 def millions(calls: float, tokens: float | None) -> str:
@@ -137,7 +135,7 @@ def span(low: float, high: float, form: str) -> str:
     return texts[0] if texts[0] == texts[1] else " to ".join(texts)
 
 
-def throughput() -> list[tuple[str, dict[str, Any]]]:
+def throughput() -> list[Device]:
     """Devices of conf/throughput.yaml."""
     content: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / "throughput.yaml"))
-    return list(content["devices"].items())
+    return [Device(name, **entry) for name, entry in content["devices"].items()]

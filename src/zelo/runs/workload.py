@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,23 @@ class Work:
         if self.operations is None:
             return None
         return self.tokens * self.operations / (tera * 1e12) / 3600
+
+
+@dataclass(frozen=True)
+class Device:
+    """What one of `conf/throughput.yaml` computes."""
+
+    name: str
+    source: str  # how its figures were come by
+    models: Sequence[Mapping[str, float]]  # `parameters`, and 10¹² operations a second by kind
+
+    def hours(self, work: Work) -> float | None:
+        """Hours of `work` at the throughput of the model that is nearest in size."""
+        if work.parameters is None:
+            return None
+        size = np.log(work.parameters)
+        nearest = min(self.models, key=lambda model: abs(np.log(model["parameters"]) - size))
+        return work.hours(nearest["training" if work.training else "inference"])
 
 
 def reading(stage: str, tokens: float, weights: PretrainedModel) -> Work:
