@@ -20,6 +20,7 @@ takes longer is ended; the table says which are left out. Results are written to
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from machine import save
+from machine import RESULTS, save
 
 ROOT = Path(__file__).parents[1]
 BUDGET = 460.0  # seconds for all parts: eight minutes, less what imports and the table take
@@ -67,15 +68,16 @@ def decoder(shape: str) -> Callable[[bool], Figures]:
         import training
 
         if cpu:
-            training.LONGEST = 256
+            training.LONGEST = 320
         figures: Figures = {}
         for row in training.decoders(1 if cpu else 6, ["qwen3-toy" if cpu else shape]):
             work = row["work"]
             figures[f"{work} MFU"] = row["MFU"]
             figures[f"{work} tokens/s"] = row["tokens/s"]
             figures[f"{work} peak GiB"] = row["peak GiB"]
-            each = (2 if work == "scoring" else 4) * PARAMETERS[shape]
-            figures[f"{work} 10¹² operations/s"] = round(row["tokens/s"] * each / 1e12, 1)
+            if not cpu:
+                each = (2 if work == "scoring" else 4) * PARAMETERS[shape]
+                figures[f"{work} 10¹² operations/s"] = round(row["tokens/s"] * each / 1e12, 1)
         return figures
 
     return run
@@ -188,6 +190,15 @@ def rows_of(device: str, part: str, figures: Figures, toy: bool) -> list[dict[st
     return rows
 
 
+def other_parts(path: Path, done: set[str]) -> list[dict[str, Any]]:
+    """Rows of an earlier run of parts that were not done now."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] not in done]
+    return [{key: row[key] for key in row if key != "machine"} for row in rows]  # `save` adds it
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="every part at toy size, on the CPU")
@@ -225,7 +236,8 @@ def main() -> int:
         print(f"{name}: {what}")
     print(f"all: {time.monotonic() - begun:.0f} s")
     if rows and not args.cpu:
-        save(f"gpu_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}.csv", rows)
+        name = f"gpu_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}.csv"
+        save(name, [*other_parts(RESULTS / name, {row["part"] for row in rows}), *rows])
     failed = any(row["what"] == "failed" and row["reached"] for row in rows)
     return int(failed or any(what.startswith("failed") for what in ended.values()))
 
