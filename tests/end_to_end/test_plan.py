@@ -155,7 +155,7 @@ def test_operations_are_the_textbooks() -> None:
     assert p.to_learn(lora, all_of_it, gradient_checkpointing=False) == 4000 + 6 * 2 * 60
     assert p.to_learn(None, all_of_it, gradient_checkpointing=True) == 8000
     assert p.to_learn(lora, all_of_it, gradient_checkpointing=True) == 6000 + 6 * 2 * 60
-    assert p.to_learn(None, lowest, gradient_checkpointing=True) == 6 * 400 + 8 * 600
+    assert p.to_learn(None, lowest, gradient_checkpointing=True) == 2 * 400 + 8 * 600
     assert p.to_learn(None, cached, gradient_checkpointing=False) == 8000
     assert p.to_learn(None, lowest, gradient_checkpointing=False) == 2 * 400 + 6 * 600
     low = p.to_learn(lora, lowest, gradient_checkpointing=False)

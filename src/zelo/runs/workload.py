@@ -37,13 +37,12 @@ class Parameters:
         """Operations that learning from a token takes.
 
         Forward 2 for each parameter; back 2 for the gradients of activations and, where it learns
-        itself, 2 for its own. Below the lowest layer that learns there is no way back, but with
-        gradient checkpointing, which transformers leads to the inputs. What is made anew on the way
-        back is read twice.
+        itself, 2 for its own. Below the lowest layer that learns there is no way back. What is made
+        anew on the way back is read twice.
         """
         fixed = {n for n in self.layers if n < training.frozen_layers}
         low = sum(self.layers[n] for n in fixed)
-        way = self.total if gradient_checkpointing else self.total - low
+        way = self.total - low
         operations = self.to_read + 2 * way
         if training.gradient_cache:
             operations += self.to_read
