@@ -33,13 +33,13 @@ def new_cross_encoder(
         loaded_from,
         loading,
         placed,
-        quiet_transformers,
+        prepare_libraries,
         with_padding,
         with_words,
     )
     from zelo.models.segments import SegmentHead
 
-    quiet_transformers()
+    prepare_libraries()
     identity = torch.nn.Identity()
     options = {"model_kwargs": loading(attention)}
     if head == "answer":
@@ -200,13 +200,13 @@ def load_cross_encoder(
         limit,
         loaded_from,
         loading,
-        quiet_transformers,
+        prepare_libraries,
         with_padding,
         with_words,
     )
     from zelo.models.segments import SegmentHead
 
-    quiet_transformers()
+    prepare_libraries()
     with_own_head = (folder / "segments.py").is_file()
 
     class Loader(Stock):  # type: ignore[misc]

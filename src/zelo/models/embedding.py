@@ -20,7 +20,7 @@ from zelo.models.loading import (
     loaded_from,
     loading,
     placed,
-    quiet_transformers,
+    prepare_libraries,
     with_padding,
     with_words,
 )
@@ -63,7 +63,7 @@ def load_embedding_model(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-    quiet_transformers()
+    prepare_libraries()
     with loaded_from(folder):
         options = loading(attention)
         model = SentenceTransformer(str(folder), model_kwargs=options, local_files_only=True)

@@ -100,6 +100,14 @@ def quiet_transformers() -> None:
     logging.disable_progress_bar()
 
 
+def prepare_libraries() -> None:
+    """Have transformers draw no bars and torch multiply fast."""
+    from zelo.models.arithmetic import multiplies_by_onednn
+
+    quiet_transformers()
+    multiplies_by_onednn()
+
+
 def with_words(tokenizer: Any) -> None:
     """`ValueError` where a tokenizer has no vocabulary: every text would be the same to its model.
 

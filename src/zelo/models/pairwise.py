@@ -97,13 +97,13 @@ class PairwiseCrossEncoder(PairwiseNetwork):
             cut_to,
             loaded_from,
             loading,
-            quiet_transformers,
+            prepare_libraries,
             usable_length,
             with_padding,
             with_words,
         )
 
-        quiet_transformers()
+        prepare_libraries()
         with loaded_from(folder):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False

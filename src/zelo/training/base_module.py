@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zelo.config import build, dump
 from zelo.errors import UserError
+from zelo.models.arithmetic import attention_of
 from zelo.models.heads import narrow
 from zelo.models.layers import compile_layers, layers, worth_compiling
 from zelo.models.packing import can_pack, fast_on, read_packed
@@ -55,6 +57,8 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         self.model, self.training_options = model, training
         self.configured = False
         self.unread: list[UnreadLoss] = []
+        # What is compiled or computed again knows nothing of a context that it was called in.
+        self.short_attention = not training.compile and not self.checkpointing()
         self.frozen: FrozenLayers | None = None  # where what they give can be kept
         # Not a submodule: its parameters are the backbone's.
         object.__setattr__(self, "peft_model", peft_model)
@@ -172,14 +176,17 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
     def on_train_start(self) -> None:
         """Switch dropout off; layers that recompute activations do so in training mode alone."""
         self.eval()
-        for module in self.modules():
-            if getattr(module, "gradient_checkpointing", False) is True:
-                module.training = True  # of this module alone: what is in it stays as it is
+        for module in self.checkpointing():
+            module.training = True  # of this module alone: what is in it stays as it is
         count, compiled = self.training_options.frozen_layers, self.training_options.compile
         plain = self.device_mesh is None and not compiled and not self.packed
         if count and plain and self.device.type == "cpu":
             batches = self.total_steps() * self.trainer.accumulate_grad_batches
             self.frozen = FrozenLayers(list(layers(self.backbone)[:count]), batches)
+
+    def checkpointing(self) -> list[nn.Module]:
+        """Modules whose activations are computed again for the gradient."""
+        return [m for m in self.modules() if getattr(m, "gradient_checkpointing", False) is True]
 
     def on_train_end(self) -> None:
         """Look at the last losses."""
@@ -210,6 +217,9 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         that memory holds one chunk's at a time, however large the batch (GradCache, arXiv
         2101.06983, by recomputation).
         """
+        exact = not torch.is_autocast_enabled("cpu")
+        if self.short_attention and self.device.type == "cpu" and exact and not self.packed:
+            model = partial(attending, model)
         if self.frozen is not None:
             inputs, model = self.frozen.skipped(inputs, model)
         read = model
@@ -258,6 +268,12 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
                     f"{named}: lower training.optimizer.lr or training.gradient_clip_val, or look "
                     f"at their ratings"
                 )
+
+
+def attending(model: Callable[[Features], Tensor], features: Features) -> Tensor:
+    """What `model` gives for a chunk, with the attention that suits its length."""
+    with attention_of(features):
+        return model(features)
 
 
 @contextmanager
