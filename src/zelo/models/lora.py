@@ -53,10 +53,11 @@ def prepare(backbone: Any, lora: Lora | None, gradient_checkpointing: bool) -> A
     """Put adapters in, have activations made anew, as asked; what `merge` takes, or None."""
     if gradient_checkpointing:
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
-    peft_model = lora.adapt(backbone) if lora is not None else None
-    if gradient_checkpointing:
         # Only the reentrant kind needs it; without it no gradient passes through frozen layers.
         backbone.disable_input_require_grads()
+    peft_model = lora.adapt(backbone) if lora is not None else None
+    if gradient_checkpointing:
+        backbone.disable_input_require_grads()  # which peft asks for again
     return peft_model
 
 
