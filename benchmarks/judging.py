@@ -3,17 +3,19 @@
     python benchmarks/judging.py          some minutes
 
 An OpenAI-compatible endpoint on loopback (`tests/judging/endpoint.py`, a process of its own)
-answers after 50 ms. With N requests in flight at most N / 0.05 answers a second are possible. Three
-clients take turns, `ROUNDS` times; numbers are medians, after some answers to warm up.
+answers after 25 to 75 ms, drawn evenly. A user's endpoint does not compute on the user's machine:
+this one has a core to itself, the clients have the others, where there are several. With N requests
+in flight N / 0.05 answers a second are possible. Three clients take turns, `ROUNDS` times; numbers
+are medians, after some answers to warm up.
 
 - `zelo`: `ask_all` as the judge stage calls it: the prompt, limits, budget, the reply read, every
   answer in a ledger on disk.
 - `openai SDK`: `AsyncOpenAI().chat.completions.create` in a semaphore, the same request, the score
-  read by `json.loads`, nothing kept.
+  read by `json.loads`, nothing kept. It is asked a tenth of the questions.
 - `aiohttp`: the same request as ready bytes, the response thrown away: what the machine allows.
 
-CPU time is that of the client's process per answer; the endpoint's own stands beside it, since both
-share the machine. Then the cost table of the paper's run, by `zelo plan`.
+CPU time is that of the client's process per answer, and the endpoint's beside it. Then the cost
+table of the paper's run, by `zelo plan`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from zelo.judging.provider import Provider
 from zelo.judging.question import Question
 from zelo.judging.spending import Budget, Spending
 
-LATENCY, IN_FLIGHT, ROUNDS = 0.05, (16, 64, 256), 3
+LATENCY, SPREAD, IN_FLIGHT, ROUNDS = 0.05, 0.5, (16, 64, 256), 5
 TURNS, WARM_UP, MOST = 150, 512, 16000  # questions: per place in flight; before; at most
 
 Client = Callable[[ApiSession, list[Question]], None]
@@ -123,13 +125,18 @@ def main() -> None:
     print(machine())
     per_second, client_cpu, server_cpu = (defaultdict[tuple[int, str], list[float]](list)
                                           for _ in range(3))  # fmt: skip
-    with running(latency=LATENCY) as endpoint:
+    with running(latency=LATENCY, spread=SPREAD) as endpoint:
+        every = os.sched_getaffinity(0)
+        cores = apart(endpoint)
+        print(f"the endpoint on a core of its own, clients on {cores} core(s)" if cores
+              else "one core, which clients share with the endpoint")  # fmt: skip
         for number in range(ROUNDS + 1):
             for in_flight in IN_FLIGHT:
                 provider = Provider(name="fake", base_url=endpoint.base_url, in_flight=in_flight)
                 judge = ApiJudge(provider=provider, model="m").prepare(Path(), {}, 0)
-                asked = questions(min(in_flight * TURNS, MOST) if number else WARM_UP)
+                every_question = questions(min(in_flight * TURNS, MOST) if number else WARM_UP)
                 for name, client in CLIENTS.items():
+                    asked = every_question[:: 10 if name == "openai SDK" else 1]
                     server, cpu, start = used_by(endpoint), time.process_time(), time.monotonic()
                     client(judge, asked)
                     if number:
@@ -137,6 +144,7 @@ def main() -> None:
                         per_second[in_flight, name].append(n / took)
                         client_cpu[in_flight, name].append((time.process_time() - cpu) / n)
                         server_cpu[in_flight, name].append((used_by(endpoint) - server) / n)
+    os.sched_setaffinity(0, every)
     rows = []
     print(f"\n{'in flight':>9}  {'client':<10} {'answers/s':>9} {'of ideal':>9} "
           f"{'client CPU':>11} {'endpoint CPU':>13}")  # fmt: skip
@@ -154,6 +162,8 @@ def main() -> None:
                 "endpoint_cpu_us": round(server * 1e6),
                 "rounds": ROUNDS,
                 "latency_seconds": LATENCY,
+                "latency_spread": SPREAD,
+                "client_cores": cores or "1, shared with the endpoint",
             }
         )
         print(f"{in_flight:>9}  {name:<10} {rate:>9,.0f} {rate / ideal:>9.1%} "
@@ -162,6 +172,15 @@ def main() -> None:
     print(flush=True)
     command = [str(Path(sys.executable).parent / "zelo"), "plan", "experiment=paper_scale"]
     subprocess.run(command, check=True)
+
+
+def apart(endpoint: Running) -> int:
+    """Give the endpoint one core and this process the others: how many; 0 where there is one."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    if others:
+        os.sched_setaffinity(endpoint.process.pid, {last})
+        os.sched_setaffinity(0, others)
+    return len(others)
 
 
 def used_by(endpoint: Running) -> float:

@@ -19,7 +19,7 @@ from zelo.judging.ledger import Ledger, ledger_question
 from zelo.judging.limits import Bucket
 from zelo.judging.prompt import CONTROL, UNSEEN, messages, shown
 from zelo.judging.question import Question
-from zelo.judging.reply import Reply, read_reply
+from zelo.judging.reply import Reply, as_asked_for, read_reply, read_tolerantly
 from zelo.judging.spending import Price
 from zelo.judging.wire import Wire
 
@@ -72,6 +72,8 @@ def draw_answer(rng: random.Random) -> Answer:
 def check_answer(example: Answer) -> None:
     """What a well-formed answer says comes out; two scores are none."""
     text, score, reasons = example
+    quick = as_asked_for(text)
+    expect(quick in (None, read_tolerantly(text, True)), "read quickly, something else", text)
     check_thoughts(text, read_reply(text))
     reply = read_reply(text)
     if score is None:
@@ -98,7 +100,9 @@ def draw_noise(rng: random.Random) -> str:
 
 
 def check_noise(text: str) -> None:
-    """Any text is a score in [−1, 1] or has one of five problems."""
+    """Any text is a score in [−1, 1] or has one of five problems, the quick way as the other."""
+    quick = as_asked_for(text)
+    expect(quick in (None, read_tolerantly(text, True)), "read quickly, something else", text)
     for whole in (True, False):
         reply = read_reply(text, whole)
         if reply.score is None:

@@ -39,6 +39,7 @@ class Endpoint:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.random = random.Random(options.seed)
+        self.delays = random.Random(options.seed)
         self.faults: Counter[str] = Counter()
         self.answered: dict[str, list[float]] = {}  # question → when it was answered
         self.corrected = 0  # requests that say what was wrong with the answer before
@@ -90,7 +91,8 @@ class Endpoint:
         if fault:
             self.faults[fault] += 1
             return await self.go_wrong(fault, request, question)
-        await asyncio.sleep(self.options.latency)
+        spread = self.options.spread
+        await asyncio.sleep(self.options.latency * self.delays.uniform(1 - spread, 1 + spread))
         self.answered.setdefault(question, []).append(time.time())
         said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
         if self.options.words:  # with the tokens that it would have counted
@@ -302,6 +304,7 @@ def error(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency", type=float, default=0.0, help="seconds")
+    parser.add_argument("--spread", type=float, default=0.0, help="of latencies: up to this share")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=[*WIRE, *CONTENT])
     parser.add_argument("--always", default="", help="a fault that every request has")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zelo.judging.reply import read_reply
+from zelo.judging.reply import as_asked_for, read_reply, read_tolerantly
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,39 @@ def test_what_is_no_answer_has_a_name(text: str | None, problem: str) -> None:
     reply = read_reply(text)
     assert reply.score is None
     assert reply.problem == problem
+
+
+PIECES = st.sampled_from(
+    [
+        '"',
+        "\\n",
+        "{",
+        "}",
+        "</think>",
+        "<think>",
+        "</answer>",
+        "<|channel|>final",
+        "score: 1",
+        "\u00a0",
+        "A",
+    ]
+)
+
+
+@given(
+    st.lists(PIECES).map("".join),
+    st.one_of(st.integers(-2, 2), st.floats(-2, 2), st.sampled_from([True, None, math.nan, "1"])),
+    st.sampled_from(["{}", " {}\n", "{} ", "{}.", "[{}]", "```{}```", "<think></think>{}"]),
+)
+def test_what_is_asked_for_is_read_quickly_and_the_same(
+    reasons: str, score: object, form: str
+) -> None:
+    for item in ({"reasons": reasons, "score": score}, {"score": score, "reasons": reasons}):
+        text = form.replace("{}", json.dumps(item))
+        quick = as_asked_for(text)
+        assert quick in (None, read_tolerantly(text, True))
+        plain = type(score) in (int, float) and -1 <= score <= 1  # type: ignore[operator]
+        assert (quick is not None) == (plain and form.strip() == "{}")
 
 
 THOUGHTS = [

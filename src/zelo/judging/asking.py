@@ -186,6 +186,7 @@ class AskingRound:
         self.failures: dict[str, BaseException] = {}  # by judge
         self.failure: BaseException | None = None
         self.interrupted = False
+        self.ended = False  # the asking thread will put nothing more into `came`
         self.spent = (run, spending.calls, spending.usd)  # as the ledger has it
         self.loop = asyncio.new_event_loop()
         self.stop = asyncio.Event()
@@ -202,9 +203,9 @@ class AskingRound:
                 thread.start()
                 alive = True
                 while alive or not self.came.empty():
-                    alive = thread.is_alive()
+                    alive = not self.ended
                     self._check_disk()
-                    self._write()
+                    self._write(WRITE_EVERY if alive else 0.0)
                     progress.show(self.outcome.new_answers, self._note())
         except UserError as error:
             self._call(self.stop.set)
@@ -274,10 +275,10 @@ class AskingRound:
         with contextlib.suppress(RuntimeError):  # its loop is closed
             self.loop.call_soon_threadsafe(function, *arguments)
 
-    def _write(self) -> None:
-        """Put all answers that came into the ledger, waiting for one if there is none."""
+    def _write(self, wait: float = WRITE_EVERY) -> None:
+        """Put all answers that came into the ledger, waiting so long for one if there is none."""
         with contextlib.suppress(queue.Empty):
-            came = self.came.get(timeout=WRITE_EVERY)
+            came = self.came.get(timeout=wait)
             while True:
                 self.unwritten += came
                 came = self.came.get_nowait()
@@ -347,6 +348,8 @@ class AskingRound:
             self.failure = first_of(error)
         finally:
             self.loop.close()
+            self.ended = True
+            self.came.put([])  # so that nobody waits for more
 
     async def _ask_each(self) -> None:
         limiters: dict[str, Limiter] = {}

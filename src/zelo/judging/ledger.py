@@ -64,6 +64,8 @@ def ledger_question(q: Question, depends_on_ids: bool) -> Question:
 
     One about two queries is known by both of their texts, and by the prompt for such.
     """
+    if q.query_b is None and not depends_on_ids:
+        return q
     query = q.query
     if q.query_b is not None:
         query = joined(prompt_hash("cross"), query, q.query_b_text)

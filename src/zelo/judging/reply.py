@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from zelo.judging.objects import Span, number, objects
+from zelo.judging.objects import DECODER, Span, number, objects
 from zelo.judging.thoughts import answer_and_thoughts
 
 NUMBER = r"[+\-\u2212\u2013]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+\-]?\d+)?|-?nan|-?inf(?:inity)?"
@@ -34,19 +34,22 @@ ALONE = re.compile(rf"{VALUE}{REASON}\s*", re.IGNORECASE)
 BOXED = re.compile(r"\\boxed[ ]*\{[ ]*(?:\\text[ ]*\{)?([^{}\n]{1,20})\}{1,2}")
 TIE = re.compile(r"[\"'*_`]*(?:tie|tied|equal|draw)[\"'*_`.]*", re.IGNORECASE)
 CHOICE = re.compile(rf"[\s{MARKS}(\[]*{DOCUMENT}[)\]{MARKS}.]*", re.IGNORECASE)
-CHOSEN_BY = (
-    "answer",
-    "preferred",
-    "preference",
-    "winner",
-    "choice",
-    "verdict",
-    "better",
-    "more_relevant",
-    "preferred_document",
-    "better_document",
-    "final_answer",
-)  # fmt: skip  (fields of an object that name a document)
+# Fields of an object that name a document
+CHOSEN_BY = frozenset(
+    {
+        "answer",
+        "preferred",
+        "preference",
+        "winner",
+        "choice",
+        "verdict",
+        "better",
+        "more_relevant",
+        "preferred_document",
+        "better_document",
+        "final_answer",
+    }
+)
 FENCE = re.compile(r"\s*(?:```(?:json)?\s*)?", re.IGNORECASE)  # what may stand before an object
 LONGEST = 50_000  # characters that are read of an answer, and kept of thoughts
 MOST = 1_000_000  # characters that are read of both together
@@ -84,6 +87,33 @@ def read_reply(text: str | None, whole: bool = True) -> Reply:
     nor, of words that are not `whole` (cut off), in anything but an object that begins them. A
     document that is named without a strength has −1 (A) or +1 (B).
     """
+    if whole and text and (reply := as_asked_for(text)):
+        return reply
+    return read_tolerantly(text, whole)
+
+
+def as_asked_for(text: str) -> Reply | None:
+    """The reply where it is what the prompt asks for and nothing else, as most are; or None.
+
+    What reads it tolerantly finds the same, at several times the cost.
+    """
+    text = text.strip()
+    if not text.startswith("{") or len(text) > LONGEST:
+        return None
+    try:
+        item = DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
+    if item.keys() != {"reasons", "score"}:
+        return None
+    score, reasons = item["score"], item["reasons"]
+    if type(score) not in (int, float) or not -1 <= score <= 1 or type(reasons) is not str:
+        return None
+    return Reply(score + 0.0, reasons)
+
+
+def read_tolerantly(text: str | None, whole: bool) -> Reply:
+    """Read a reply in any of the forms of `read_reply`."""
     if not (text or "").strip():
         return Reply(None, "", "empty")
     answer, thoughts, ended = answer_and_thoughts((text or "")[-MOST:])
@@ -107,7 +137,8 @@ def read_answer(text: str, whole: bool) -> Reply:
     if items:
         after = text[spans[-1][1] :]
         claims = [claim for item in items for claim in claims_of(item)]
-        return judged([*claims, *lines(after)], reasons_of(items[-1]), text)
+        claims += lines(after) if after else []
+        return judged(claims, reasons_of(items[-1]), text)
     claims = [] if "{" in unboxed(text) else lines(text)
     if not claims:
         return Reply(None, text, "unparsable")
@@ -129,7 +160,8 @@ def scored(text: str) -> tuple[list[Span], list[dict[str, Any]]]:
 def choice_of(item: dict[str, Any]) -> float | None:
     """−1 or +1 where fields of an object name a document, 0 where they name a tie; None where none
     does, or two do not agree."""
-    named = {named_by(item[key]) for key in CHOSEN_BY if isinstance(item.get(key), str)} - {None}
+    keys = CHOSEN_BY & item.keys()
+    named = {named_by(item[key]) for key in keys if isinstance(item[key], str)} - {None}
     return named.pop() if len(named) == 1 else None
 
 
