@@ -37,8 +37,8 @@ def score_pairs(
 ) -> list[float]:
     """Scores (float32) of pairs by a cross-encoder, in their order.
 
-    It reads on the trainer's device and in its precision, None: where it is, in 32 bits; at most
-    `max_tokens_per_forward` tokens at once, None: as many as suit the device.
+    It reads on the trainer's device and in its precision, None: where it is, on a GPU in bfloat16;
+    at most `max_tokens_per_forward` tokens at once, None: as many as suit the device.
     """
     from zelo.progress import track
 
@@ -57,11 +57,15 @@ def score_pairs(
 
 
 def where(model: Any) -> LightningTrainer:
-    """A trainer of the device that a model is on."""
+    """A trainer of the device that a model is on, in the precision that suits it."""
     from zelo.distributed.trainer import LightningTrainer
 
     kind = model.device.type
-    return LightningTrainer(accelerator=kind if kind in ("cuda", "mps") else "cpu")
+    half = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return LightningTrainer(
+        accelerator=kind if kind in ("cuda", "mps") else "cpu",
+        precision="bf16-mixed" if half else "32-true",
+    )
 
 
 def activated(model: Any, scores: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -86,6 +90,7 @@ def score_candidates(
     """
     from sentence_transformers import CrossEncoder
 
+    trainer = trainer or where(model)
     if not isinstance(model, CrossEncoder):
         return rerank_by_cosine(
             model, queries, documents, candidates, batch_size, max_tokens_per_forward, trainer
