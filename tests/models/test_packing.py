@@ -199,7 +199,7 @@ def test_layers_are_compiled_once_for_each_length(
     def stand_in(q, k, v, ends, ends_k, n, n_k, scale, window_size):  # type: ignore[no-untyped-def]
         return attend(q.contiguous(), k.contiguous(), v.contiguous(), ends, n, scale)
 
-    monkeypatch.setattr(packing, "variable_length", lambda: stand_in)
+    monkeypatch.setattr(packing, "KERNEL", stand_in)
     monkeypatch.setattr(packing, "fast_on", lambda *_: True)
     model = new_cross_encoder(models["answer"], "answer")
     pairs = [(f"query {i}", "a word " * (i % 60)) for i in range(100)]
@@ -217,10 +217,14 @@ def test_layers_are_compiled_once_for_each_length(
         return torch.cat([one.apply(lambda chunk: model(chunk)["scores"]) for one in chunks])
 
     expected = scores()
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    compile_layers(model[0].model, fixed=True)
-    torch.testing.assert_close(scores(), expected, atol=1e-6, rtol=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(sizes)
-    assert not torch._dynamo.utils.counters["graph_break"]
-    assert not torch._dynamo.utils.counters["recompile_limit"]
+    heads_in_32_bits(model)
+    for half in (False, True):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        compile_layers(model[0].model, fixed=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = scores()
+        torch.testing.assert_close(found, expected, atol=1e-3 if half else 1e-6, rtol=1e-5)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(sizes)
+        assert not torch._dynamo.utils.counters["graph_break"]
+        assert not torch._dynamo.utils.counters["recompile_limit"]

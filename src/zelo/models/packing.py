@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ATTENTION = "zelo_packed"  # what it is called in transformers
+HALF = (torch.bfloat16, torch.float16)
 PACKING = "packing"  # feature that says where tokens lie
 FAMILIES = frozenset(  # whose attention is as above: tried by tests, one by one
     {
@@ -106,7 +107,7 @@ def can_pack(backbone: Any) -> bool:
 
 def fast_on(device: torch.device, precision: torch.dtype) -> bool:
     """Whether torch has variable-length attention for a device and what it computes in."""
-    return device.type == "cuda" and precision.itemsize == 2 and variable_length() is not None
+    return device.type == "cuda" and precision in HALF and KERNEL is not None
 
 
 def read_packed(backbone: Any, by_mask: bool = False) -> None:
@@ -224,7 +225,7 @@ def attention(
     repeats = q.shape[1] // k.shape[1]
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
-    compute = variable_length() if fast_on(q.device, q.dtype) else None
+    compute = KERNEL if fast_on(q.device, q.dtype) else None
     if compute is None:
         return text_by_text(q, k, v, cu_seq_lens_q, scaling, window)[None], None
     n = max_length_q
@@ -233,7 +234,6 @@ def attention(
     return mixed[None], None
 
 
-@cache
 def variable_length() -> Callable[..., Any] | None:
     """Torch's variable-length attention, if this release has it with windows and scales."""
     try:
@@ -242,6 +242,9 @@ def variable_length() -> Callable[..., Any] | None:
         return None
     named = inspect.signature(varlen_attn).parameters
     return varlen_attn if {"scale", "window_size"} <= named.keys() else None
+
+
+KERNEL = variable_length()  # found here, as what is compiled cannot look for it
 
 
 def text_by_text(
