@@ -132,13 +132,14 @@ def comment(path: Path) -> str:
 
 def is_base(entry: Any) -> bool:
     """Whether an entry of a defaults list is a file to inherit from, which is no choice."""
-    return isinstance(entry, str) and entry.startswith("_base/")
+    return isinstance(entry, str) and "_base/" in entry
 
 
 def whole(path: Path) -> Any:
     """What a file says, with what it inherits from other files of its group."""
     config = OmegaConf.load(path)
-    if not any(map(is_base, config.get("defaults", []))):
+    own = (str(entry) for entry in config.get("defaults", []) if is_base(entry))
+    if not any(entry.startswith("_base/") for entry in own):
         return config
     group = path.parent.name
     with initialize_config_dir(str(CONF), version_base="1.3"):
