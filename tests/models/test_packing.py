@@ -20,6 +20,7 @@ from zelo.models.heads import heads_in_32_bits, narrow
 from zelo.models.layers import compile_layers
 from zelo.models.packing import FAMILIES, Packing, can_pack, pack, read_packed
 from zelo.models.pairwise import PairwiseCrossEncoder
+from zelo.models.scoring import score_pairs
 from zelo.models.tokens import PACKING, Chunking, TokenFile, tokenize
 
 LENGTHS = [5, 17, 1, 9]
@@ -228,3 +229,7 @@ def test_layers_are_compiled_once_for_each_length(
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == len(sizes)
         assert not torch._dynamo.utils.counters["graph_break"]
         assert not torch._dynamo.utils.counters["recompile_limit"]
+
+
+def test_no_pairs_have_no_scores(tiny_model: Path) -> None:
+    assert score_pairs(new_cross_encoder(tiny_model, "mean"), []) == []

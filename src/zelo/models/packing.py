@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ATTENTION = "zelo_packed"  # what it is called in transformers
-HALF = (torch.bfloat16, torch.float16)
+PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
+HALF = tuple(PRECISIONS.values())
 PACKING = "packing"  # feature that says where tokens lie
 FAMILIES = frozenset(  # whose attention is as above: tried by tests, one by one
     {

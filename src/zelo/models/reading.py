@@ -12,7 +12,13 @@ from torch import Tensor
 from zelo.models.batching import by_own_tokens
 from zelo.models.heads import heads_in_32_bits, narrow
 from zelo.models.layers import compile_layers, worth_compiling
-from zelo.models.packing import can_pack, fast_on, lets_packing_through, read_packed
+from zelo.models.packing import (
+    PRECISIONS,
+    can_pack,
+    fast_on,
+    lets_packing_through,
+    read_packed,
+)
 from zelo.models.tokens import Chunking, Features, TokenFile, on_device
 
 if TYPE_CHECKING:
@@ -33,8 +39,8 @@ def made_ready(
     """
     if trainer.precision == "bf16-mixed":
         narrow(transformer)
-    precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(trainer.precision)
-    packed = precision is not None and can_pack(transformer) and fast_on(device, precision)
+    precision = PRECISIONS.get(trainer.precision, torch.float32)
+    packed = can_pack(transformer) and fast_on(device, precision)
     if packed:
         read_packed(transformer, by_mask)
     return packed

@@ -42,6 +42,8 @@ def score_pairs(
     """
     from zelo.progress import track
 
+    if not pairs:
+        return []
     with tempfile.TemporaryDirectory() as folder:
         prompt = model.prompts.get(model.default_prompt_name)
         tokenize(model, pairs, prompt, Path(folder) / PAIRS, "pairs")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ class TokenFile:
         starts = [block.column(0).offsets.to_numpy() for block in self.blocks]
         self.lengths = np.concatenate([np.diff(offsets) for offsets in starts])
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max())
+
     def __len__(self) -> int:
         """Rows."""
         return len(self.lengths)
@@ -173,7 +179,7 @@ class TokenFile:
             for chunk, found in zip(chunks, features, strict=True):
                 own = [lengths[i] for i in chunk]
                 size = chunking.size(sum(own))
-                longest = int(self.lengths.max()) if chunking.fixed else 0
+                longest = self.longest if chunking.fixed else 0
                 found[PACKING] = pack(own, found[MASK].shape[1], self.side == "left", size, longest)
         return Chunks(features, order, self, rows)
 

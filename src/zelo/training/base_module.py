@@ -19,13 +19,12 @@ from zelo.errors import UserError
 from zelo.models.arithmetic import attention_of
 from zelo.models.heads import narrow
 from zelo.models.layers import compile_layers, layers, worth_compiling
-from zelo.models.packing import can_pack, fast_on, read_packed
+from zelo.models.packing import PRECISIONS, can_pack, fast_on, read_packed
 from zelo.models.tokens import Chunks, Features
 from zelo.training.frozen_layers import FrozenLayers
 from zelo.training.options import TrainingOptions
 
 TRAINING = 6  # operations per parameter and token: 2 forward, 4 backward
-PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # others compute in 32 bits
 SHOWN = 20  # ids of a batch that an error names
 # Losses of a device that are read together; to read those of a GPU is to wait for its last step.
 READ_AT_ONCE = defaultdict(lambda: 16, cpu=1)
