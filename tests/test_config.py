@@ -183,7 +183,14 @@ def components(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from components(below, f"{path}.{key}")
 
 
-ELSEWHERE_SET = ("packages", "rerankers.pairwise.judge.judges", "truth.judge.judges")
+ELSEWHERE_SET = (
+    "packages",
+    *(
+        f"{of}.judge.{what}"
+        for of in ("rerankers.pairwise", "truth")
+        for what in ("judges", "weights")
+    ),
+)
 
 
 def plain(group: str, name: str, folder: Path, *more: str) -> Any:

@@ -58,6 +58,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "status": TEXT,
             "reasons": TEXT,
             "query_b": TEXT,
+            "weight": REAL,
         }
     ),
     # rate: `ratings` per document, `fits` and `query_biases` per query, `judges` per judge
@@ -106,14 +107,15 @@ SCHEMAS: dict[str, pa.Schema] = {
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 NO_SPACE = os.strerror(errno.ENOSPC)
-OPTIONAL = ("query_b",)  # columns that are null where they are not given, or not in a file
+OPTIONAL = ("query_b", "weight")  # columns that are null where they are not given, or not in a file
 
 
 def table(name: str, **columns: Any) -> Table:
     """Make a table of the schema called `name` from one sequence per column."""
     for column in OPTIONAL:
         if column in SCHEMAS[name].names and column not in columns:
-            columns[column] = pa.nulls(len(next(iter(columns.values()))), TEXT)
+            kind = SCHEMAS[name].field(column).type
+            columns[column] = pa.nulls(len(next(iter(columns.values()))), kind)
     return pa.table(columns, schema=SCHEMAS[name])
 
 
@@ -146,7 +148,8 @@ def read_table(folder: Path, name: str, where: pc.Expression | None = None) -> T
         content = pq.read_table(path, filters=where)
     for column in OPTIONAL:
         if column in SCHEMAS[name].names and column not in content.schema.names:
-            content = content.append_column(column, pa.nulls(len(content), TEXT))
+            kind = SCHEMAS[name].field(column).type
+            content = content.append_column(column, pa.nulls(len(content), kind))
     if content.schema.names != SCHEMAS[name].names:
         raise UserError(
             f"{path}: columns are {content.schema.names}, expected {SCHEMAS[name].names}"

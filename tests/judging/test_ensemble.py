@@ -172,7 +172,53 @@ def test_settled_is_the_standard_error_of_the_mean(
     if len(scores) > 1:
         error = np.std(scores, ddof=1) / len(scores) ** 0.5
         assert (error <= 0.1 + 1e-12) == settled
-    assert found.settled(scores) == settled
+    assert found.settled([("one", score) for score in scores]) == settled
+
+
+def test_a_judge_of_less_weight_counts_less(planted: Path, asked: Mapping[str, Path]) -> None:
+    """In the mean, in its error and in what is rated; and nothing changes where all count alike."""
+    found = ensemble(planted, weights={"one": 0.5}, max_stderr=0.1)
+    said = [("one", -1.0), ("two", 0.5), ("three", 0.5)]
+    assert found.preference(said) == pytest.approx((1 - (-0.5 + 0.5 + 0.5) / 2.5) / 2)
+    assert ensemble(planted).preference(said) == (1 - (-1.0 + 0.5 + 0.5) / 3) / 2
+    equal = ensemble(planted, weights=dict.fromkeys(("one", "two", "three"), 2.0), max_stderr=0.1)
+    for scores in ([0.1, 0.3, 0.2], [0.1, 0.31, 0.9], [0.9, 0.9, 0.9]):
+        answers = list(zip(("one", "two", "three"), scores, strict=True))
+        assert equal.settled(answers) == ensemble(planted, max_stderr=0.1).settled(answers)
+    # Who hardly counts does not matter for how sure the mean is.
+    little = ensemble(planted, weights={"one": 1e-6}, max_stderr=0.1)
+    assert little.settled(said)
+    assert not equal.settled(said)
+    noisy = {name: simulated(planted, spread=float(n)) for n, name in enumerate("abc")}
+    rated = []
+    for weights in ({}, {"a": 4.0}):
+        judges = Ensemble(judges=noisy, weights=weights)
+        out = asked["data"].parent / f"out{len(weights)}"
+        out.mkdir()
+        judge(out=out, ensemble=judges, seed=0, ledger=out / "ledger.sqlite", **asked)
+        rows = read_table(out, "judgments")
+        assert set(rows["weight"].to_pylist()) == {1.0, *weights.values()}
+        rated.append(average(rows, "soft").p)
+        by_pair: dict[frozenset[str], list[tuple[float, float]]] = {}
+        for row in rows.to_pylist():
+            sign = 1 if row["doc_a"] < row["doc_b"] else -1
+            said_of = by_pair.setdefault(frozenset((row["doc_a"], row["doc_b"])), [])
+            said_of.append((sign * row["score"], row["weight"]))
+        means = [np.average(*np.array(said_of).T[:1], weights=np.array(said_of).T[1])
+                 for said_of in by_pair.values()]  # fmt: skip
+        assert np.abs(2 * rated[-1] - 1) == pytest.approx(np.abs(means))
+    assert np.abs(rated[0] - rated[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [({"four": 1.0}, "no judge is called 'four'"), ({"one": 0.0}, "weights.one=0: it must be")],
+)
+def test_a_weight_is_of_a_judge_and_above_nothing(
+    planted: Path, weights: dict[str, float], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        ensemble(planted, weights=weights)
 
 
 def test_a_judge_that_is_down_is_missing_and_the_others_are_asked(planted: Path) -> None:

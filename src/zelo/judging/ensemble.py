@@ -7,12 +7,12 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
 from zelo.config import Component, option
 from zelo.judging.base import BaseJudge
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
+from zelo.rating.preferences import Vote, mean_preference
 
 
 class Ensemble(Component):
@@ -24,6 +24,11 @@ class Ensemble(Component):
         "`sign` clamps each score to {−1, 0, 1} before averaging, as in the paper; `soft` keeps "
         "strengths",
         pattern="^(soft|sign)$",
+    )
+    weights: dict[str, float] = option(
+        {},
+        "what the answers of a judge count beside those of others in their mean; who is not named: "
+        "1. `rating.joint_judges` finds out by itself, and does not read them",
     )
     both_orders: bool = option(
         False, "every question in both orders; otherwise in one, drawn at random"
@@ -43,6 +48,20 @@ class Ensemble(Component):
         ge=0,
         exclude=True,
     )
+
+    @model_validator(mode="after")
+    def _weights_of_judges(self) -> Ensemble:
+        for name, weight in self.weights.items():
+            if name not in self.judges:
+                raise ValueError(
+                    f"weights: no judge is called {name!r}; there are {', '.join(self.judges)}"
+                )
+            if weight <= 0:
+                raise ValueError(
+                    f"weights.{name}={weight:g}: it must be above 0; to have a judge not count, "
+                    f"leave it out of judges"
+                )
+        return self
 
     @model_validator(mode="after")
     def _enough_answers(self) -> Ensemble:
@@ -85,20 +104,30 @@ class Ensemble(Component):
             if estimate is not None:
                 yield estimate
 
-    def votes(self, scores: Sequence[float]) -> NDArray[np.float64]:
-        """Scores as they are averaged."""
-        values = np.asarray(scores, dtype=np.float64)
-        return np.sign(values) if self.vote == "sign" else values
+    def weight(self, judge: str) -> float:
+        """What an answer of a judge counts in the mean."""
+        return self.weights.get(judge, 1.0)
 
-    def preference(self, scores: Sequence[float]) -> float:
-        """P(first ≻ second) by scores in [−1, 1]; NaN where there are none."""
-        return float((1 - self.votes(scores).mean()) / 2) if scores else float("nan")
+    def votes(self, answers: Sequence[tuple[str, float]]) -> list[Vote]:
+        """Judges' scores in [−1, 1] as they are averaged."""
+        sign = self.vote == "sign"
+        return [
+            Vote(float(np.sign(score)) if sign else score, self.weight(judge))
+            for judge, score in answers
+        ]
 
-    def settled(self, scores: Sequence[float]) -> bool:
+    def preference(self, answers: Sequence[tuple[str, float]]) -> float:
+        """P(first ≻ second) by judges' scores; NaN where there are none."""
+        return mean_preference(self.votes(answers)) if answers else float("nan")
+
+    def settled(self, answers: Sequence[tuple[str, float]]) -> bool:
         """Whether the standard error of the mean vote is small enough; never of fewer than two."""
         if self.max_stderr is None:
             return True
-        if len(scores) < 2:
+        if len(answers) < 2:
             return False
-        votes = self.votes(scores)
-        return bool(votes.std(ddof=1) <= self.max_stderr * len(votes) ** 0.5)
+        value, weight = np.array(self.votes(answers)).T
+        share = weight / weight.mean()
+        residual = share * (value - (share * value).mean())
+        deviation = np.sqrt((residual**2).sum() / (len(value) - 1))
+        return bool(deviation <= self.max_stderr * len(value) ** 0.5)

@@ -20,7 +20,7 @@ from zelo.progress import say
 from zelo.store import stage
 
 
-@stage(version=4)
+@stage(version=5)
 def judge(
     *,
     out: Path,
@@ -68,6 +68,7 @@ def judge(
         status=[answer.status if answer else MISSING for _, _, answer in answers],
         reasons=[answer.reasons if answer else "" for _, _, answer in answers],
         query_b=[q.query_b for _, q, _ in answers],
+        weight=[ensemble.weight(name) for name, _, _ in answers],
     )
     write_table(out, "judgments", judgments)
     for name, n in Counter(name for name, _, answer in answers if answer is None).items():

@@ -28,11 +28,11 @@ class ComparisonVotes:
     answers: list[tuple[str, Question, Answer | None]] = field(default_factory=list)  # by judge
     turns: int = 0  # judges asked, one counted as often as it was
 
-    def scores(self) -> list[float]:
-        """Scores as if the comparison had always been shown as it stands."""
+    def scores(self) -> list[tuple[str, float]]:
+        """Judges, and their scores as if the comparison had always been shown as it stands."""
         return [
-            answer.score if question.ids[0] == self.question.ids[0] else -answer.score
-            for _, question, answer in self.answers
+            (name, answer.score if question.ids[0] == self.question.ids[0] else -answer.score)
+            for name, question, answer in self.answers
             if answer is not None and answer.score is not None
         ]
 

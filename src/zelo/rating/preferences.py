@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Preferences:
 
 def average(judgments: Table, vote: str) -> Preferences:
     """Average the answers to each pair, in whatever order and how often it was shown, and map to
-    `p = (1 − mean) / 2` (METHOD, stage 2)."""
+    `p = (1 − mean) / 2` (METHOD, stage 2); a judge's answers count by its weight."""
     groups = votes_by_pair(judgments, vote)
     kept = [(key, votes) for key, votes in groups.items() if votes]
     return Preferences(
@@ -43,25 +44,34 @@ def average(judgments: Table, vote: str) -> Preferences:
 Pair = tuple[str, str, str, str]  # query and document, of each of the two
 
 
-def votes_by_pair(judgments: Table, vote: str) -> dict[Pair, list[float]]:
+class Vote(NamedTuple):
+    """What a judge said of a pair, in [−1, 1], and how much that counts beside others."""
+
+    value: float
+    weight: float = 1.0
+
+
+def votes_by_pair(judgments: Table, vote: str) -> dict[Pair, list[Vote]]:
     """Votes on each pair, in the order it was first shown in; none where every judge failed."""
-    names = ("query_id", "doc_a", "query_b", "doc_b", "score")
-    groups: dict[Pair, list[float]] = {}
-    for q, a, r, b, score in zip(*(judgments[name].to_pylist() for name in names), strict=True):
+    names = ("query_id", "doc_a", "query_b", "doc_b", "score", "weight")
+    groups: dict[Pair, list[Vote]] = {}
+    rows = zip(*(judgments[name].to_pylist() for name in names), strict=True)
+    for q, a, r, b, score, weight in rows:
         r = q if r is None else r
         swapped = (r, b, q, a) in groups
         votes = groups[r, b, q, a] if swapped else groups.setdefault((q, a, r, b), [])
         if score is not None:
             value = float(np.sign(score)) if vote == "sign" else score
-            votes.append(-value if swapped else value)
+            votes.append(Vote(-value if swapped else value, 1.0 if weight is None else weight))
     return groups
 
 
-def mean_preference(votes: Sequence[float]) -> float:
-    """P(first ≻ second) by votes in [−1, 1]."""
-    return (1 - sum(votes) / len(votes)) / 2
+def mean_preference(votes: Sequence[Vote]) -> float:
+    """P(first ≻ second) by the weighted mean of votes."""
+    total = sum(vote.value * vote.weight for vote in votes)
+    return (1 - total / sum(vote.weight for vote in votes)) / 2
 
 
-def agree(votes: Sequence[float]) -> bool:
+def agree(votes: Sequence[Vote]) -> bool:
     """Whether all votes name the same document, none a tie."""
-    return all(vote < 0 for vote in votes) or all(vote > 0 for vote in votes)
+    return all(vote.value < 0 for vote in votes) or all(vote.value > 0 for vote in votes)

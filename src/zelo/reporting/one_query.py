@@ -45,6 +45,7 @@ class Said:
     higher_first: bool  # whether that one was shown first
     status: str
     reasons: str
+    weight: float = 1.0  # what it counts in the mean
 
 
 @dataclass
@@ -60,10 +61,11 @@ class Pair:
     @property
     def p(self) -> float | None:
         """Mean preference for the higher one, as it was rated; None where every judge failed."""
-        given = [one.p for one in self.said if one.p is not None]
+        given = [(one.p, one.weight) for one in self.said if one.p is not None]
         if self.vote == "sign":
-            given = [(np.sign(p - 0.5) + 1) / 2 for p in given]
-        return float(np.mean(given)) if given else None
+            given = [((np.sign(p - 0.5) + 1) / 2, weight) for p, weight in given]
+        p, weights = zip(*given, strict=True) if given else ((), ())
+        return float(np.average(p, weights=weights)) if given else None
 
     @property
     def surprise(self) -> float:
@@ -169,7 +171,10 @@ def pairs_of(
         p = None if score is None else (1 - score) / 2
         if p is not None and not a_higher:
             p = 1 - p
-        found[key].said.append(Said(row["judge"], p, a_higher, row["status"], row["reasons"]))
+        weight = 1.0 if row["weight"] is None else row["weight"]
+        found[key].said.append(
+            Said(row["judge"], p, a_higher, row["status"], row["reasons"], weight)
+        )
     return sorted(found.values(), key=lambda pair: -pair.surprise)
 
 
