@@ -82,7 +82,7 @@ def test_what_went_less_than_well_is_said() -> None:
         "judge": {"failed": 1200, "missing": 3},
         "rate": {"disconnected_queries": 0, "not_converged": 0},
     }
-    down = Panel("", [], [], None, {}, {}, {"x": "gone"})
+    down = Panel("", [], [], {}, None, {}, {}, {"x": "gone"})
     assert caveats(counts, [{"stage": "judge", "counts": counts["judge"]}], [down]) == [
         "2 queries have only one candidate",
         "1,200 judgments failed",
@@ -316,7 +316,14 @@ def test_texts_cannot_break_the_page_and_it_needs_nothing_else(page: Path) -> No
     # answers, ties, failed, missing; preferring the first in three of four that decided
     assert "&lt;script&gt;j 5 1 20.0% 1 0 75.0% ± 42.4%" in text
     assert "down 0 0 0 1 –" in text
-    assert "100.0% of 1" in text  # j by the mean of its answers, k the other way round
+    # one labelled pair, which both of them order as its labels do
+    assert (
+        "j 5 1 20.0% 1 0 75.0% ± 42.4% 75.0% +0.12 ± 0.10 1.50 × or ÷ 1.22 100.0% [20.7%, " in text
+    )
+    assert "nothing learns from them" in text
+    assert (
+        "100.0% [20.7%, 100.0%] of 1" in text
+    )  # j by the mean of its answers, k the other way round
     assert "All judges chose the same document in 100.0%" in text
     assert "failed answers: refused 1; attempts that failed when it was last asked: " in text
     assert "rate limited 17, server error 2." in text

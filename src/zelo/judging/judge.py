@@ -10,7 +10,7 @@ from typing import Any
 
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.texts import document_texts, query_texts
-from zelo.judging.agreement import consensus
+from zelo.judging.agreement import choices, consensus
 from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.question import ANSWERED, MISSING, Question
@@ -93,7 +93,7 @@ def judge(
         "usd_now": collector.spending.usd - spent_before,
         "tokens_in": sum(answer.tokens_in for answer in given),
         "tokens_out": sum(answer.tokens_out for answer in given),
-        "consensus": None if of_two_queries else consensus(judgments),
+        "consensus": None if of_two_queries else consensus(choices(judgments)),
         "failures": dict(failures),
         "failed_attempts": {name: kinds for name, kinds in failed_attempts.items() if kinds},
         "given_up": collector.given_up,

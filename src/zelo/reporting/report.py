@@ -21,9 +21,10 @@ from zelo.config import describe
 from zelo.data.texts import query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
+from zelo.progress import say
 from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
-from zelo.reporting.judges import Panel, matrix, panel
+from zelo.reporting.judges import Panel, in_words, matrix, panel
 from zelo.reporting.passes import passes
 from zelo.reporting.results import comparisons_with_start, label, results
 from zelo.retrieval.ranking import rankings_from
@@ -43,7 +44,7 @@ DEPTH = 10  # documents of a ranking whose scores are calibrated
 LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
 
 
-@stage(version=5)
+@stage(version=6)
 def report(
     *,
     out: Path,
@@ -74,7 +75,9 @@ def report(
     for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
         rounds = [folder for name, folder in asked.items() if name.startswith(key)]
         counts[stage_name] = summed([read_json(folder / RECORD)["counts"] for folder in rounds])
-    said, panels = read_panels(asked)
+    said, panels = read_panels(asked, data)
+    for line in (line for found in panels for line in in_words(found)):
+        say(line)
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = figures.most_compared(preferences, candidates, ratings)
@@ -130,16 +133,16 @@ def report(
     return {}
 
 
-def read_panels(asked: Mapping[str, Path]) -> tuple[Table, list[Panel]]:
+def read_panels(asked: Mapping[str, Path], data: Path) -> tuple[Table, list[Panel]]:
     """The judgments that were rated; and what is said of those who gave them, and of the ensemble
     that a distilled model learned from."""
     folders = [folder for name, folder in asked.items() if name.startswith("judgments")]
     said = pa.concat_tables([read_table(folder, "judgments") for folder in folders])
     if "ensemble_judgments" not in asked:
-        return said, [panel("", folders, said)]
+        return said, [panel("", folders, said, data)]
     few = asked["ensemble_judgments"]
-    ensemble = panel("The ensemble, asked few", [few], read_table(few, "judgments"))
-    return said, [ensemble, panel("The model distilled from it, asked many", folders, said)]
+    ensemble = panel("The ensemble, asked few", [few], read_table(few, "judgments"), data)
+    return said, [ensemble, panel("The model distilled from it, asked many", folders, said, data)]
 
 
 def summed(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
