@@ -227,6 +227,7 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     ("group", "name"),
     [("judge", "bi_encoder"), ("judge", "cross_encoder"), ("judge", "local"),
+     ("judge", "local_ensemble"), ("judge", "likelihood"),
      ("judge", "simulated"), ("model", "embedding"), ("model", "minilm"), ("model", "qwen3_4b"),
      ("model", "reranker"), ("reranker", "cross_encoder"), ("reranker", "embedding"),
      ("retriever", "dense"), ("retriever", "hybrid"), ("distil", "on"),

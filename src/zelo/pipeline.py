@@ -32,6 +32,8 @@ from zelo.evaluation.refine import Refinement, known_to_refine, refine
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
+from zelo.judging.scorer import Scorer
+from zelo.progress import say
 from zelo.rating.rate import rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import retrieve
@@ -117,6 +119,13 @@ def run_stages(
     return {**artifacts, "report": runner.report(artifacts, "soft")}
 
 
+def judges_that_start_alike(run: Run) -> list[str]:
+    """Names of the judges that score by the model which is trained, as it is before that."""
+    scorers = {name: judge for name, judge in run.judge.judges.items() if isinstance(judge, Scorer)}
+    start = run.model.pretrained.fingerprint() if scorers else ""
+    return [name for name, judge in scorers.items() if judge.pretrained.fingerprint() == start]
+
+
 class PipelineRunner:
     """The stages of one run, each with the options that the run has for it.
 
@@ -165,6 +174,12 @@ class PipelineRunner:
         if self.rest_was_tried:
             return
         self.rest_was_tried = True
+        for name in judges_that_start_alike(run):
+            say(
+                f"! judge {name}: it is the model that training starts from, and cannot teach what "
+                f"that does not know; name another (judge.judges.{name}.pretrained.name=...), or "
+                f"leave it out"
+            )
         if rate.name in chosen:
             check(run.rating)
         if chosen & {train.name, distil.name}:

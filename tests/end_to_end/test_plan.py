@@ -106,6 +106,17 @@ def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_fol
     assert float(row[1]) == pytest.approx(spent, abs=0.01)
 
 
+def test_a_judge_that_scores_reads_a_document_once_however_often_it_is_compared() -> None:
+    def tokens(judge: str, cycles: int) -> float:
+        work = planned(*SMALL, f"judge={judge}", f"sampler.cycles={cycles}", "depth=20").work
+        return next(w.tokens for w in work if w.stage.startswith("judge"))
+
+    for judge in ("likelihood", "cross_encoder"):
+        assert tokens(judge, 4) == tokens(judge, 1)
+        assert 100 * 20 * 100 < tokens(judge, 4) < 100 * 20 * 600
+    assert tokens("local", 4) > 3 * tokens("local", 1)
+
+
 def test_both_orders_and_repeats_are_counted() -> None:
     unprobed = ["judge=openai", "judge.probe=0", "data=stdlib"]
     base = planned(*unprobed)

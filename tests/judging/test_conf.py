@@ -34,7 +34,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def inherited(path: Path, package: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of everything that a file takes from those of `_base`."""
+    """Path and value of everything that a file takes from those of `_base`, or from others."""
     for name in plain(path).get("defaults", []):
         if "@" in name:
             base, _, where = name.partition("@")
@@ -44,6 +44,9 @@ def inherited(path: Path, package: str = "") -> Iterator[tuple[str, Any]]:
             below = package if where == "_here_" else f"{package}{where}."
             yield from inherited(file, below)
             yield from leaves(plain(file), below)
+        elif name != "_self_":  # another choice
+            yield from inherited(JUDGES / f"{name}.yaml", package)
+            yield from leaves(plain(JUDGES / f"{name}.yaml"), package)
 
 
 @pytest.mark.parametrize("path", BASES, ids=lambda path: str(path.stem))
@@ -55,7 +58,7 @@ def test_what_is_inherited_states_the_defaults_of_its_class(path: Path) -> None:
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: str(path.stem))
 def test_a_choice_says_nothing_that_it_inherits(path: Path) -> None:
     before = dict(inherited(path))
-    assert before or path.stem == "paper"  # of three choices
+    assert before
     twice = [key for key, value in leaves(plain(path)) if key in before and before[key] == value]
     assert [key for key in twice if before[key] != "???"] == []
 
@@ -81,5 +84,10 @@ def test_what_is_inherited_can_be_set_and_choices_can_be_combined() -> None:
         config = compose("config", overrides=["judge=openai", timeout])
         assert config.judge.judges.openai.provider.timeout == 60
         config = compose("config", overrides=["judge=[vllm,bi_encoder]"])
+        joined = compose("config", overrides=["judge=[local_ensemble,cross_encoder]"]).judge
+        weighted = compose("config", overrides=["judge=bm25", "+judge.weights.bm25=2"]).judge
     assert list(config.judge.judges) == ["vllm", "bi_encoder"]
     assert (config.judge.vote, config.judge.probe) == ("soft", 40)  # the last one's, as ever
+    assert list(joined.judges) == ["bm25", "embedding", "cross_encoder"]
+    assert joined.weights == {"bm25": 0.5, "embedding": 1.0}
+    assert weighted.weights == {"bm25": 2}

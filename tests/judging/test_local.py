@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import Cli, small
 
+from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
 from zelo.judging.language_model import LanguageModel, LanguageModelSession
+from zelo.judging.likelihood import LikelihoodSession, QueryLikelihood
 from zelo.judging.question import Answer, Question
 from zelo.judging.scorer import Scorer
 from zelo.models.pretrained import PretrainedModel
@@ -34,19 +37,23 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module", params=["template", "plain"])
 def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(f"causal-{request.param}")
+    return write_causal(folder, TEMPLATE if request.param == "template" else None)
+
+
+def write_causal(folder: Path, template: str | None = None) -> Path:
     """Qwen3's architecture, two narrow layers, a byte-level vocabulary of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    folder = tmp_path_factory.mktemp(f"causal-{request.param}")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = {token: n for n, token in enumerate(["<pad>", "<end>", *alphabet])}
     core = Tokenizer(models.BPE(vocab=words, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    if request.param == "template":
-        tokenizer.chat_template = TEMPLATE
+    if template:
+        tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -143,6 +150,91 @@ def test_a_vocabulary_without_the_answers_is_named(causal: Path, tiny_model: Pat
     judge.tokenizer.encode = lambda text, **_: [0, 0]  # both letters in pieces
     with pytest.raises(UserError, match="tiny/causal: its vocabulary has no token 'A'"):
         LanguageModelSession("f", judge.judge, judge.model, judge.tokenizer)
+
+
+def likelihood(folder: Path, **options: object) -> LikelihoodSession:
+    pretrained = PretrainedModel(name="tiny/causal", path=str(folder))
+    return QueryLikelihood(pretrained=pretrained, **options).prepare(Path(), {}, 0)
+
+
+def log_probability(judge: LikelihoodSession, query: str, document: str) -> list[float]:
+    """Of each token of the query, by one unpadded pass over the text that is read."""
+    encode = judge.tokenizer.encode
+    before = encode(f"Document: {document.strip()}\n\nSearch query that this document answers:")
+    asked = encode(f" {query}", add_special_tokens=False)
+    with torch.inference_mode():
+        logits = judge.model(input_ids=torch.tensor([before + asked])).logits[0].double()
+    logp = logits.log_softmax(-1)
+    return [float(logp[len(before) - 1 + n, token]) for n, token in enumerate(asked)]
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_a_language_model_judges_by_how_probable_the_query_is(
+    causal: Path, per_token: bool
+) -> None:
+    """Batched and padded as one by one, each pair read once; the difference of the two scores."""
+    judge = likelihood(causal, batch_size=3, per_token=per_token, logit_scale=2.0)
+    found = scores_of(judge.answer(QUESTIONS))
+    for q, score in zip(QUESTIONS, found, strict=True):
+        a, b = (log_probability(judge, q.query, text) for text in (q.text_a, q.text_b))
+        gap = (sum(a) - sum(b)) / (len(a) if per_token else 1)
+        assert score == pytest.approx(sigmoid_gap(2.0 * gap), abs=1e-4)
+    assert found[3] == pytest.approx(0.0, abs=1e-4)  # equal texts
+    assert max(map(abs, found)) > 1e-3
+    alone = [judge.answer([q])[0].score for q in QUESTIONS]
+    fresh = [
+        likelihood(causal, per_token=per_token, logit_scale=2.0).answer([q])[0].score
+        for q in QUESTIONS
+    ]
+    assert alone == found  # which are kept
+    assert fresh == pytest.approx(found, abs=1e-4)
+
+
+def test_a_document_is_read_without_control_tokens_and_cut_alike_for_a_query(causal: Path) -> None:
+    judge = likelihood(causal, max_document_tokens=16)
+    assert judge.text_ids("<end>", 99) == judge.text_ids("< end>", 99)
+    assert judge.count_truncated(["x" * 15, "x" * 16]) == 1
+    ids = judge.prompt(judge.text_ids("x" * 99, 16), judge.text_ids("ask", 128))
+    assert judge.tokenizer.decode(ids).endswith(f"Document: {'x' * 15}\n\nSearch query that this "
+                                                f"document answers: ask")  # fmt: skip
+    judge.longest = len(ids) - 5
+    cut = judge.prompt(judge.text_ids("x" * 99, 16), judge.text_ids("ask", 128))
+    assert len(cut) == judge.longest
+    assert judge.tokenizer.decode(cut).endswith("answers: ask")
+    assert judge.read([ids], [0]) == [0.0]  # a query without a token
+    assert all(map(math.isfinite, judge.scores([("", "text"), ("ask", "")])))
+    other = likelihood(causal, max_document_tokens=32).fingerprint
+    assert len({judge.fingerprint, other, likelihood(causal, per_token=False).fingerprint}) == 3
+
+
+def test_judges_without_an_account_are_asked_by_a_run(
+    cli: Cli, tmp_path: Path, tiny_model: Path, cross_encoder: Path
+) -> None:
+    """Each with a factor of its own, and a word on the one that the run starts from."""
+    causal = write_causal(tmp_path / "causal")
+    done = cli(
+        "run", *small(tiny_model), "judge=[local_ensemble,cross_encoder,likelihood]",
+        f"judge.judges.embedding.pretrained.path={tiny_model}",
+        f"judge.judges.cross_encoder.pretrained.path={cross_encoder}",
+        f"judge.judges.likelihood.pretrained.path={causal}",
+        "judge.judges.likelihood.max_document_tokens=32",
+        "stages=[load,retrieve,compare,judge,rate]",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = ["bm25", "embedding", "cross_encoder", "likelihood"]
+    (record,) = (tmp_path / "work" / "outputs" / "store" / "judge").glob("*/stage.json")
+    scales = read_json(record)["counts"]["logit_scales"]
+    assert list(scales) == names
+    assert len(set(scales.values())) == 4
+    said = done.stdout + done.stderr
+    for name, scale in scales.items():
+        assert f"{name}: P(a ≻ b) = sigmoid({scale:g} · difference of its scores)" in said
+    assert said.count("it is the model that training starts from") == 1
+    assert "! judge embedding: it is the model that training starts from" in said
+    judgments = read_table(record.parent, "judgments")
+    weights = {row["judge"]: row["weight"] for row in judgments.to_pylist()}
+    assert weights == {"bm25": 0.5, "embedding": 1.0, "cross_encoder": 1.0, "likelihood": 1.0}
+    assert judgments["score"].null_count == 0
 
 
 @pytest.fixture(scope="module")

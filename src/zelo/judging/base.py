@@ -33,6 +33,9 @@ class JudgeSession(ABC):
     depends_on_ids: ClassVar[bool] = False
     """Whether an answer depends on the ids of query and documents too, not on the texts alone."""
 
+    logit_scale: float | None = None
+    """Factor of the difference of two scores that is its log-odds; None: it has no scores."""
+
     may_guess: ClassVar[bool] = False
     """Whether it is first asked a few comparisons in both orders, to notice that it guesses."""
 
@@ -106,7 +109,7 @@ class BaseJudge(Component):
         return JudgeEstimate(name, type(self).__name__, name, workload.calls, usd=usd)
 
     def local_reading(self, lengths: TextLengths) -> LocalReading | None:
-        """What a model of its own reads on this machine for one comparison; None: it has none."""
+        """What a model of its own reads on this machine; None: it has none."""
         return None
 
 

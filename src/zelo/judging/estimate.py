@@ -53,7 +53,8 @@ class JudgeEstimate:
 
 @dataclass(frozen=True)
 class LocalReading:
-    """What a judge with a model on this machine reads for one comparison."""
+    """What a judge with a model on this machine reads for one comparison, or for one document."""
 
     pretrained: PretrainedModel
     tokens: float
+    once: bool = False  # `tokens` are of one document, read once however often it is compared

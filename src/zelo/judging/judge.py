@@ -98,6 +98,11 @@ def judge(
         "failed_attempts": {name: kinds for name, kinds in failed_attempts.items() if kinds},
         "given_up": collector.given_up,
         "probed": {name: found.numbers() for name, found in collector.consistencies.items()},
+        "logit_scales": {
+            name: session.logit_scale
+            for name, session in collector.sessions.items()
+            if session.logit_scale is not None
+        },
         "documents_cut": count_truncated(
             collector.sessions, {d for docs in compared.values() for d in docs}, data
         ),

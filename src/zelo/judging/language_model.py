@@ -45,33 +45,10 @@ class LanguageModel(BaseJudge):
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> LanguageModelSession:
         """Load model and tokenizer, on the GPU where there is one."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from zelo.models.causal import load_causal_model
 
-        from zelo.models.loading import (
-            loaded_from,
-            loading,
-            quiet_transformers,
-            with_padding,
-            with_words,
-        )
-
-        quiet_transformers()
-        folder = self.pretrained.locate()
-        with loaded_from(folder):
-            tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False
-            )
-            with_words(tokenizer)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                trust_remote_code=False,
-                local_files_only=True,
-                dtype=self.precision,
-                **loading(),
-            )
+        model, tokenizer = load_causal_model(self.pretrained.locate(), self.precision)
         tokenizer.padding_side = "left"
-        with_padding(tokenizer, model)
         how = [
             prompt.prompt_hash("choose"),
             self.max_document_tokens,
@@ -81,7 +58,7 @@ class LanguageModel(BaseJudge):
         return LanguageModelSession(
             digest(["language_model", self.pretrained.fingerprint(), *how]),
             self,
-            model.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
+            model,
             tokenizer,
         )
 
@@ -107,12 +84,11 @@ class LanguageModelSession(LocalSession):
     longest: int | None = field(init=False)  # tokens of a prompt that the model can read
 
     def __post_init__(self) -> None:
+        from zelo.models.causal import control_tokens
         from zelo.models.loading import usable_length
 
         self.choices = [self._ids(letter) for letter in "AB"]
-        added = self.tokenizer.added_tokens_decoder.values()
-        tokens = {*self.tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
-        self.special = re.compile("|".join(map(re.escape, sorted(tokens))) or "(?!)")
+        self.special = control_tokens(self.tokenizer)
         self.longest = usable_length(self.model)
         frame = len(self.encoded(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12))
         if self.longest is not None and frame + 3 * SHORTEST > self.longest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from zelo.config import option
-from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.estimate import LocalReading, TextLengths
-from zelo.judging.question import Answer, Question
+from zelo.judging.scoring import ScoringJudge, ScoringSession, TextPair
 from zelo.models.pretrained import PretrainedModel
 from zelo.store import digest
 
@@ -20,25 +19,21 @@ if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
 
-class Scorer(BaseJudge):
-    """`P(a ≻ b) = sigmoid(logit_scale · (s(q, a) − s(q, b)))` with the scores `s` of a model."""
+class Scorer(ScoringJudge):
+    """Compares by the scores of a model."""
 
     compares_queries: ClassVar[bool] = True
-    usd_per_answer: ClassVar[float] = 0.0
     kind: str = option(
         help="cross_encoder: raw scores; bi_encoder: cosine of the embeddings",
         pattern="^(cross_encoder|bi_encoder)$",
     )
     pretrained: PretrainedModel = option(help="what sentence-transformers loads as such a model")
     max_length: int = option(512, "longer texts are cut", ge=8)
-    logit_scale: float = option(
-        1.0, "1 for a model whose score is a logit; about 20 for cosines of a bi-encoder", gt=0
-    )
     batch_size: int = option(32, "texts read at once", ge=1, exclude=True)
 
-    def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> ScorerSession:
+    def session(self, data: Path) -> ScorerSession:
         """Load the model."""
-        how = [self.kind, self.pretrained.fingerprint(), self.max_length, self.logit_scale]
+        how = [self.kind, self.pretrained.fingerprint(), self.max_length]
         if self.kind == "cross_encoder":
             from zelo.models.answering import is_first_zerank
 
@@ -47,9 +42,9 @@ class Scorer(BaseJudge):
         return ScorerSession(digest(["scorer", *how]), self, self.load())
 
     def local_reading(self, lengths: TextLengths) -> LocalReading:
-        """Each of the two documents is read with its query."""
+        """A document with its query."""
         pair = lengths.query_tokens + lengths.truncated(self.max_length)
-        return LocalReading(self.pretrained, 2 * pair)
+        return LocalReading(self.pretrained, pair, once=True)
 
     def load(self) -> CrossEncoder | SentenceTransformer:
         """The model."""
@@ -65,24 +60,14 @@ class Scorer(BaseJudge):
 
 
 @dataclass
-class ScorerSession(LocalSession):
+class ScorerSession(ScoringSession):
     """The loaded model."""
 
-    fingerprint: str
     judge: Scorer
     model: Any
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """Score each pair of query and document once, and compare."""
-        from scipy.special import expit
-
-        pairs = dict.fromkeys(pair for q in questions for pair in q.pairs)  # in order, each once
-        score = dict(zip(pairs, self._scores(list(pairs)), strict=True))
-        gaps = [score[a] - score[b] for a, b in (q.pairs for q in questions)]
-        p = expit(self.judge.logit_scale * np.array(gaps, dtype=np.float64))
-        return [Answer(1.0 - 2.0 * value) for value in p.tolist()]
-
-    def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def score(self, pairs: Sequence[TextPair]) -> list[float]:
+        """Raw scores of a cross-encoder, cosines of an embedding model."""
         import torch
 
         if self.judge.kind == "cross_encoder":

@@ -16,7 +16,7 @@ from zelo.judging.ledger import Ledger
 from zelo.judging.probe import Consistency, both_votes, chosen, consistency
 from zelo.judging.question import Answer, Question, swapped
 from zelo.judging.spending import Budget, Spending
-from zelo.progress import say
+from zelo.progress import say, tell
 from zelo.seeding import derived_seed
 
 
@@ -194,6 +194,8 @@ def prepare_sessions(
             )
         sessions[name] = session
     for name, session in sessions.items():
+        if session.logit_scale is not None:
+            tell(f"{name}: P(a ≻ b) = sigmoid({session.logit_scale:g} · difference of its scores)")
         twin = names.setdefault(session.fingerprint, name)
         if twin != name:
             raise UserError(

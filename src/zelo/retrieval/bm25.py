@@ -7,11 +7,12 @@ the scores, holds every token of the corpus as a Python object.)
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.retrieval.languages import SAMPLE, language_of, stop_words
 from zelo.retrieval.ranking import Hits, top_documents
+from zelo.store import digest
 
 # Marks that join a letter (vowel signs, accents that stand alone) belong to its word. A character
 # of a script without spaces is a word by itself.
@@ -194,3 +196,45 @@ def build_index(corpus: Corpus, words: Words, k1: float, b: float) -> Index:
         free_V[found] += count
         first = last
     return Index(dict(numbers), start_V, document, score)
+
+
+@dataclass(frozen=True)
+class TermStatistics:
+    """What BM25 knows of a collection: enough to score any document by its words, without an
+    index."""
+
+    documents: int
+    mean_length: float  # words of a document
+    frequency: Mapping[str, int]  # word → documents that have it
+
+    @classmethod
+    def of(cls, corpus: Corpus, words: Words) -> TermStatistics:
+        """Count the words of all documents."""
+        from zelo.progress import Progress
+
+        frequency: Counter[str] = Counter()
+        documents = length = 0
+        progress = Progress(len(corpus), "counting words")
+        for part in corpus.parts():
+            for text in part:
+                found = words(text)
+                frequency.update(set(found))
+                length += len(found)
+            documents += len(part)
+            progress.show(documents)
+        progress.close()
+        return cls(documents, length / max(documents, 1), frequency)
+
+    def fingerprint(self) -> str:
+        """Digest of all of it."""
+        return digest([self.documents, self.mean_length, sorted(self.frequency.items())])
+
+    def score(self, query: Sequence[str], document: Sequence[str], k1: float, b: float) -> float:
+        """Score of a document's words for a query's, by the formula of `build_index`."""
+        counts = Counter(document)
+        norm = k1 * (1 - b + b * len(document) / max(self.mean_length, 1e-9))
+        total = 0.0
+        for word in query:
+            if (f := counts[word]) and (n := self.frequency.get(word, 0)):
+                total += math.log1p((self.documents - n + 0.5) / (n + 0.5)) * f / (f + norm)
+        return total

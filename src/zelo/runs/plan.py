@@ -160,7 +160,9 @@ def work_of(
     for name, judge in run.judge.judges.items():
         local = judge.local_reading(size.lengths)
         if local is not None:
-            yield reading(f"judge ({name})", for_ensemble * local.tokens, local.pretrained)
+            documents = size.queries * min(run.depth, run.top_k, size.documents)
+            times = min(2 * for_ensemble, documents) if local.once else for_ensemble
+            yield reading(f"judge ({name})", times * local.tokens, local.pretrained)
     if run.distil is not None:
         yield from work_of_distilled(run.distil, run.judge, stages, pairs, size)
     trainings = sum(planned.stage == "train" for planned in stages)
