@@ -101,6 +101,8 @@ def includes(group: str, path: Path) -> str:
         named, _, part = name.partition("@") if key == group else (name, *key.partition("@")[1:])
         of = key.partition("@")[0]
         of = of.removeprefix("/") if of.startswith("/") or of == group else f"{group}/{of}"
+        if named.startswith("/"):  # of another group
+            of, _, named = named[1:].rpartition("/")
         part = part or (of.rpartition("/")[2] if of != group else "")
         link = f"[`{of}={named}`](#{slug(f'{of}={named}')})"
         found.append(f"`{part}`: {link}" if part else link)
