@@ -1,8 +1,8 @@
 """A causal language model as a judge by query likelihood: how probable the query is, given the
 document.
 
-Small models that do no better than a coin when they are asked which of two documents is more
-relevant order documents well in this way: it needs no understanding of a question, only of texts.
+It is for small models, which often guess when they are asked which of two documents is more
+relevant: here they are asked nothing, and only read.
 Source: Ponte and Croft, SIGIR 1998; of language models that read, Sachan et al., EMNLP 2022.
 """
 
