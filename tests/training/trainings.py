@@ -208,8 +208,8 @@ def calling_back(callback: Callback) -> Iterator[None]:
     """Have trainings call one callback more."""
     usual = fit.build_trainer
 
-    def build_trainer(*given: Any) -> Any:
-        return usual(*given[:-1], [*given[-1], callback])
+    def build_trainer(*given: Any, **more: Any) -> Any:
+        return usual(*given[:-1], [*given[-1], callback], **more)
 
     with mock.patch("zelo.training.fit.build_trainer", build_trainer):
         yield

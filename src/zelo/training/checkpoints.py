@@ -15,9 +15,19 @@ from zelo.artifacts import read_json, replacing, write_json
 from zelo.errors import UserError, in_words
 from zelo.progress import say
 from zelo.training.base_module import READ_AT_ONCE
+from zelo.training.never_worse import write_values
 
 CHECKPOINTS, TOKENS = "checkpoints", "tokens"  # folders within the stage's output
 WATCHED = "val/NDCG@10"  # the weights that ship are the best by it
+
+
+def of_all_ranks(own: dict[str, float]) -> dict[str, float]:
+    """What every rank has of something, on every rank."""
+    if not torch.distributed.is_initialized():
+        return own
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    return {key: part[key] for part in parts for key in sorted(part)}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):  # type: ignore[misc]
@@ -65,7 +75,8 @@ def drop_damaged(out: Path) -> None:
 
 
 class ResumableCheckpoint(Callback):  # type: ignore[misc]
-    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best.
+    """Keeps `last.ckpt`, to go on from, and `best.ckpt`, the weights that validated best; and what
+    each held-out query came to in every validation.
 
     Both are written whole or not at all, and between steps: what has been accumulated of one is
     in no checkpoint.
@@ -106,9 +117,13 @@ class ResumableCheckpoint(Callback):  # type: ignore[misc]
             self.saved = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Write `best.ckpt` where this was the best so far."""
-        if trainer.state.fn != "fit":
-            return
+        """Keep each query's value, and write `best.ckpt` where this was the best step so far."""
+        values = of_all_ranks(module.query_ndcg)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_values(self.folder, trainer.global_step, values)
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return  # after training, or before it
         value = float(trainer.callback_metrics[WATCHED])
         if self.best is None or value > self.best:
             self.best, self.step = value, trainer.global_step

@@ -34,6 +34,11 @@ class CrossEncoder(TrainableModel):
     )
     kind: str = option("cross-encoder", "what it is called in reports", exclude=True)
 
+    @property
+    def ranks_untrained(self) -> bool:
+        """Not with a new head, which is drawn at random."""
+        return self.head in ("answer", "segments", "keep")
+
     def network(self) -> Any:
         """A `sentence_transformers.CrossEncoder`, which cuts pairs as in training."""
         from zelo.models.cross_encoder import DEFAULT_SCALE, load_cross_encoder, new_cross_encoder

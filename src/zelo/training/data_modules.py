@@ -153,9 +153,9 @@ class ThurstoneDataModule(TokenizedDataModule):
     objectives on comparisons read. `model` is a hub name, a folder or a component with its options,
     `architecture` (cross_encoder, bi_encoder) and `head` say what it becomes. `batch_size` queries
     make a step, over all devices; of each at most `docs_per_query` documents are drawn, anew each
-    epoch, None: all. `validation_fraction` of the queries, by a hash of their text, validate.
-    `stderr_weights` weighs documents by the standard errors of their Elos. Texts are tokenised in
-    `cache_dir`, None: `~/.cache/zelo/tokens`.
+    epoch, None: all. `validation_fraction` of the queries, by a hash of their text,
+    validate, None: as many as `queries_to_hold_out` says. `stderr_weights` weighs documents by the
+    standard errors of their Elos. Texts are tokenised in `cache_dir`, None: `~/.cache/zelo/tokens`.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class ThurstoneDataModule(TokenizedDataModule):
         judgments: Sequence[str | Path] = (),
         batch_size: int = 4,
         docs_per_query: int | None = 16,
-        validation_fraction: float = 0.0,
+        validation_fraction: float | None = 0.0,
         stderr_weights: bool = False,
         max_tokens_per_forward: int | None = None,
         seed: int = 0,

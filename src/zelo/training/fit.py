@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +41,12 @@ def fit(
     trainer: LightningTrainer,
     logger: Any,
     what: str,
+    validate_start: bool = False,
 ) -> None:
     """Train `module` on the batches of `data`, from the last checkpoint in `out` if there is one.
 
-    Writes the `losses` of every step, `fitted.json` (what was learned from, steps, mean loss of the
+    With `validate_start` what is held out validates before the first step too. Writes the `losses`
+    of every step, `fitted.json` (what was learned from, steps, mean loss of the
     last tenth of them, what was validated, which weights are the best) and those weights, for
     `load_fitted`. Runs on every rank; the first one writes. Raises `UserError` where the loss is no
     finite number or explodes, and where memory does not suffice.
@@ -59,7 +61,9 @@ def fit(
     last = folder / "last.ckpt"
     same_division(folder, training, trainer)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    lightning = build_trainer(trainer, out, steps, training, logger, [curve, keeper])
+    lightning = build_trainer(
+        trainer, out, steps, training, logger, [curve, keeper], validate_start=validate_start
+    )
     try:
         lightning.fit(
             module,
@@ -114,8 +118,10 @@ def build_trainer(
     training: TrainingOptions,
     logger: Any,
     callbacks: list[Any],
+    validate_start: bool = False,
 ) -> Trainer:
-    """A `lightning.Trainer` that works in `folder` for `steps` steps."""
+    """A `lightning.Trainer` that works in `folder` for `steps` steps; with `validate_start` all of
+    what is held out validates before the first."""
     return Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -135,7 +141,7 @@ def build_trainer(
         enable_progress_bar=False,
         use_distributed_sampler=False,
         reload_dataloaders_every_n_epochs=0,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if validate_start else 0,  # not again where training goes on
         check_val_every_n_epoch=None,  # validation counts steps, over epochs
         val_check_interval=min(training.validate_every, steps) * training.accumulate_grad_batches,
         **{"log_every_n_steps": 1, **trainer.others},
@@ -175,10 +181,25 @@ def load_fitted(module: LightningModule, out: Path) -> dict[str, Any]:
 def export(module: Any, out: Path) -> dict[str, Any]:
     """Write `out/model` by the best weights that `fit` left in `out`; what is told of them."""
     fitted = load_fitted(module, out)
-    with writing_below(out / MODEL):
-        module.save_pretrained(out / MODEL)
+    save(module, out / MODEL)
+    clear_up(out)
+    return told(fitted)
+
+
+def save(module: Any, folder: Path) -> None:
+    """Write the folder of a model."""
+    with writing_below(folder):
+        module.save_pretrained(folder)
+
+
+def clear_up(out: Path) -> None:
+    """Remove what a training needed to go on."""
     for folder in (TOKENS, CHECKPOINTS):  # what is dear last
         shutil.rmtree(out / folder)
+
+
+def told(fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the stage tells of what `fit` wrote."""
     return {
         **fitted["counts"],
         "steps": fitted["steps"],

@@ -50,11 +50,16 @@ class TrainingOptions(Component):
         "long enough",
         exclude=True,
     )
-    validation_fraction: float = option(
-        0.0,
-        "share of the rated queries, by a hash of their text, that validate and do not train",
+    validation_fraction: float | None = option(
+        None,
+        "share of the rated queries, by a hash of their text, that validate and do not train; "
+        "null: a tenth in the stage train, of few queries more or none",
         ge=0,
         lt=1,
+    )
+    never_worse: bool = option(
+        True,
+        "ship the starting model where training is not surely better on the queries that validate",
     )
     validate_every: int = option(50, "steps between validations", ge=1, exclude=True)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)

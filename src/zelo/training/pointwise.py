@@ -66,6 +66,8 @@ class PointwiseModule(ZeloModule):
         )
         self.component, self.objective = component, objective
         self.ndcg, self.val_loss = WeightedMean(), WeightedMean()
+        self.validated: list[tuple[Sequence[str], Tensor, Tensor]] = []  # in this validation
+        self.query_ndcg: dict[str, float] = {}  # of this rank's queries, in the last one
         self.logit_bias: LogitBias | None = None  # of a cosine that has to meet targets in [0, 1]
         self.calibrated = False  # scale or bias of a cosine, by batches of the starting model
         if model[0].transformer_task == "feature-extraction":
@@ -200,7 +202,9 @@ class PointwiseModule(ZeloModule):
         total = self.objective.total(prediction, batch, others).sum()
         self.val_loss.update(total / size.clamp_min(1e-12), size)
         values = ndcg(prediction.float(), batch.target, batch.weight, k=10)
-        self.ndcg.update(values, batch.mask.any(1))
+        counted = batch.mask.any(1)
+        self.ndcg.update(values, counted)
+        self.validated.append((batch.query_ids, values, counted))
 
     def on_validation_epoch_end(self) -> None:
         """Log what all ranks saw."""
@@ -208,6 +212,15 @@ class PointwiseModule(ZeloModule):
         self.log("val/NDCG@10", self.ndcg.compute())
         self.val_loss.reset()
         self.ndcg.reset()
+        self.query_ndcg = {
+            query_id: value
+            for query_ids, values, counted in self.validated
+            for query_id, value, counts in zip(
+                query_ids, values.tolist(), counted.tolist(), strict=True
+            )
+            if counts
+        }
+        self.validated = []
 
     def predicted(self, batches: Sequence[ScoredBatch]) -> list[Tensor]:
         """Predictions for batches, without gradients."""

@@ -15,6 +15,8 @@ from zelo.data.texts import query_texts
 from zelo.errors import UserError
 from zelo.rating.targets import weights
 
+SHARE, ENOUGH, MOST, LEAST = 0.1, 50, 0.2, 5  # of `queries_to_hold_out`
+
 
 @dataclass(frozen=True)
 class RatedQuery:
@@ -41,13 +43,14 @@ class RatedDataset:
         collection: Path,
         ratings: Path,
         judgments: Sequence[Path] = (),
-        validation_fraction: float = 0.0,
+        validation_fraction: float | None = 0.0,
         stderr_weights: bool = False,
     ) -> RatedDataset:
         """Of the artefacts in these folders.
 
-        Queries validate by a hash of their text. Raises `UserError` where nothing is left to train
-        on, or to validate on.
+        Queries validate by a hash of their text: those below `validation_fraction`, None: the
+        lowest, so many as `queries_to_hold_out` says. Raises `UserError` where nothing is left to
+        train on, or to validate on.
         """
         texts = query_texts(collection, "train")
         rated = read_rated(list(texts), ratings, judgments, stderr_weights)
@@ -56,9 +59,12 @@ class RatedDataset:
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
-        hashed = {query_id: hash_share(text) for query_id, text in texts.items()}
-        validation = [one for one in rated if hashed[one.query_id] < validation_fraction]
-        train = [one for one in rated if hashed[one.query_id] >= validation_fraction]
+        hashed = {one.query_id: hash_share(texts[one.query_id]) for one in rated}
+        limit = validation_fraction
+        if limit is None:
+            limit = [*sorted(hashed.values()), 1.0][queries_to_hold_out(len(rated))]
+        validation = [one for one in rated if hashed[one.query_id] < limit]
+        train = [one for one in rated if hashed[one.query_id] >= limit]
         if not train or (validation_fraction and not validation):
             missing = "train on" if not train else "validate on"
             raise UserError(
@@ -66,6 +72,16 @@ class RatedDataset:
                 f"queries none is left to {missing}"
             )
         return cls(rated, train, validation)
+
+
+def queries_to_hold_out(rated: int) -> int:
+    """How many of so many rated queries validate where nobody says how many.
+
+    A tenth; of fewer than 500 queries it is 50, as fewer hardly tell two models apart, but at most
+    a fifth. Of fewer than 25 it is none: fewer than five can show nothing at a level of 5 %.
+    """
+    count = int(max(SHARE * rated, min(ENOUGH, MOST * rated)))
+    return count if count >= LEAST else 0
 
 
 def read_rated(

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from zelo.distributed.ranks import on_devices
+from zelo.artifacts import write_json
+from zelo.distributed.ranks import on_devices, this_process
 from zelo.distributed.trainer import LightningTrainer
+from zelo.progress import say
 from zelo.store import stage
+from zelo.training.never_worse import START, TRAINED, UNPROVEN, Shipped, choose, read_values
 from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
-from zelo.training.trainable import TrainableModel
+from zelo.training.trainable import MODEL, TrainableModel
 
 if TYPE_CHECKING:
     from zelo.training.base_module import ZeloModule
 
+HELD_OUT = "held_out.json"
 
-@stage(version=6)
+
+@stage(version=7)
 def train(
     *,
     out: Path,
@@ -33,11 +39,13 @@ def train(
 ) -> Mapping[str, Any]:
     """Train `model` on the targets and export it to `out/model`.
 
-    `judgments` are what objectives that learn from comparisons read.
+    With `training.never_worse` that is the starting model where no checkpoint is surely better on
+    the held-out queries; the best of them then lies in `out/unproven`. `held_out.json` has the ids
+    of these queries. `judgments` are what objectives that learn from comparisons read.
     """
-    from zelo.training.checkpoints import TOKENS, drop_damaged
+    from zelo.training.checkpoints import CHECKPOINTS, TOKENS, WATCHED, drop_damaged
     from zelo.training.data_modules import ThurstoneDataModule
-    from zelo.training.fit import export
+    from zelo.training.fit import clear_up, load_fitted, save, told
 
     drop_damaged(out)
     batches = ThurstoneDataModule(
@@ -67,9 +75,37 @@ def train(
         logger=logger,
     )
     module: ZeloModule = trained or model.module(objective, training, seed)
-    fitted = export(module, out)
-    scale = {} if module.logit_scale is None else {"logit_scale": round(module.logit_scale, 3)}
-    return {**fitted, **scale}
+    fitted = load_fitted(module, out)
+    scale = module.logit_scale
+    values = read_values(out / CHECKPOINTS)
+    shipped = choose(values, seed) if 0 in values else Shipped(TRAINED, unasked(model, training))
+    if shipped.what == START:
+        save(module, out / UNPROVEN)
+        del module, trained  # no two models at once
+        # Adapters would change nothing of it.
+        start = model.model_copy(update={"lora": None}).module(objective, training, seed)
+        start.on_load_checkpoint({"logit_scale": scale})
+        save(start, out / MODEL)
+    else:
+        save(module, out / MODEL)
+    clear_up(out)
+    found = told(fitted)
+    if shipped.what == START:
+        found |= {WATCHED: round(mean(values[0].values()), 4), "best_step": 0}
+    return {
+        **found,
+        **shipped.counts(),
+        **({} if scale is None else {"logit_scale": round(scale, 3)}),
+    }
+
+
+def unasked(model: TrainableModel, training: TrainingOptions) -> str:
+    """Why what was trained ships without having been held against the start."""
+    if not training.never_worse:
+        return "training.never_worse=false"
+    if not model.ranks_untrained:
+        return "its new head ranks nothing before it has learned"
+    return "no query was held out"
 
 
 def train_on_ranks(
@@ -89,5 +125,14 @@ def train_on_ranks(
 
     module = model.module(objective, training, seed)
     data = ThurstoneDataModule(**batches)
-    fit(module, data, out, training, trainer, logger("train"), "training")
+    held_out = [query.query_id for query in data.dataset.validation]
+    if this_process().rank == 0:
+        write_json(out / HELD_OUT, held_out)
+        if not held_out and training.never_worse:
+            say(
+                f"training: none of {len(data.dataset.all):,} rated queries is held out: what was "
+                f"trained ships, better than the start or not"
+            )
+    compared = training.never_worse and model.ranks_untrained
+    fit(module, data, out, training, trainer, logger("train"), "training", compared)
     return module

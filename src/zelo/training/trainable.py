@@ -51,6 +51,12 @@ class TrainableModel(FineTuned):
         """Tokens at which texts are cut in training."""
         return self.train_max_length or self.max_length
 
+    @property
+    def ranks_untrained(self) -> bool:
+        """Whether it ranks before it has learned: without a new head, or with one that starts as
+        what it came from."""
+        return True
+
     def network(self) -> Any:
         """The sentence-transformers model that is trained, which also says how texts are read."""
         raise NotImplementedError
