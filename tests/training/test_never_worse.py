@@ -13,7 +13,14 @@ from tests.training.trainings import Row, Stop, calling_back, write_folders
 
 from zelo.artifacts import read_json
 from zelo.seeding import stream
-from zelo.training.never_worse import START, TRAINED, UNPROVEN, best_of, choose
+from zelo.training.never_worse import (
+    START,
+    TRAINED,
+    UNPROVEN,
+    best_step,
+    choose,
+    lower_bound,
+)
 from zelo.training.objectives import MSE
 from zelo.training.optimization import AdamW
 from zelo.training.rated_queries import queries_to_hold_out
@@ -37,8 +44,9 @@ def test_the_bound_holds_for_the_best_of_several(queries: int, systems: int) -> 
     for _ in range(trials):
         shared = rng.normal(size=(1, queries))
         gains = 0.1 * (shared + 0.5 * rng.normal(size=(systems, queries)))
-        shipped += best_of(gains, rng, flips=200)[1] > 0
-        best, bound = best_of(gains + 0.1, rng, flips=200)
+        best = int(gains.mean(1).argmax())
+        shipped += lower_bound(gains, best, rng, flips=200) > 0
+        bound = lower_bound(gains + 0.1, best, rng, flips=200)
         found += bound > 0
         assert bound < gains[best].mean() + 0.1
     assert shipped / trials < 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
@@ -47,20 +55,26 @@ def test_the_bound_holds_for_the_best_of_several(queries: int, systems: int) -> 
 
 def test_bounds_of_few_and_of_equal_queries() -> None:
     rng = stream(0, "flips")
-    assert best_of(np.full((1, 4), 0.2), rng) == (0, -np.inf)
-    assert best_of(np.full((1, 5), 0.2), rng)[1] == pytest.approx(0.2)
-    assert best_of(np.zeros((3, 50)), rng)[1] <= 0
+    assert lower_bound(np.full((1, 4), 0.2), 0, rng) == -np.inf
+    assert lower_bound(np.full((1, 5), 0.2), 0, rng) == pytest.approx(0.2)
+    assert lower_bound(np.zeros((3, 50)), 1, rng) <= 0
     many = np.random.default_rng(1).normal(0.02, 0.1, size=(1, 1000))
     expected = many.mean() - 1.645 * many.std() / 1000**0.5  # of a normal distribution
-    assert best_of(many, rng)[1] == pytest.approx(expected, abs=2e-4)
+    assert lower_bound(many, 0, rng) == pytest.approx(expected, abs=2e-4)
 
 
-def test_queries_are_paired_by_their_ids() -> None:
+def test_the_last_step_ships_unless_another_is_surely_better() -> None:
+    """Queries are paired by their ids."""
     start = {f"q{i}": i / 20 for i in range(12)}
     better = {query: value + 0.1 for query, value in reversed(start.items())}
-    chosen = choose({0: start, 5: better, 10: dict(start)}, seed=0)
+    by_chance = start | {"q3": 0.9}
+    ruined = {query: value - 0.1 for query, value in start.items()}
+    assert best_step({0: start, 5: by_chance, 10: start}, 0) == 10
+    assert best_step({0: start, 5: better, 10: start}, 0) == 5
+    assert best_step({0: start, 5: start, 10: ruined}, 0) == 5
+    chosen = choose({0: start, 5: better, 10: start}, 5, seed=0)
     assert (chosen.what, chosen.gain) == (TRAINED, pytest.approx(0.1))
-    assert choose({0: start, 5: dict(start)}, seed=0).what == START
+    assert choose({0: start, 5: better, 10: start}, 10, seed=0).what == START
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from zelo.training.data_modules import PairwiseDataModule
 from zelo.training.loader import ResumableLoader, ahead
 from zelo.training.losses import centre
 from zelo.training.objectives import MSE, CentredMSE
-from zelo.training.optimization import AdamW, LinearSchedule
+from zelo.training.optimization import AdamW
 from zelo.training.options import TrainingOptions
 from zelo.training.pairwise_module import PairwiseModule
 from zelo.training.pointwise import PointwiseModule
@@ -353,16 +353,15 @@ def test_out_of_memory_names_the_settings(
         fit(module, data, tmp_path, 3)
 
 
-def test_the_best_weights_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
-    """A rate that ruins the model: what validated best is what is loaded."""
-    training = TrainingOptions(
-        optimizer=AdamW(lr=0.5),
-        gradient_clip_val=100.0,
-        validate_every=1,
-        schedule=LinearSchedule(warmup_ratio=0.5),
-    )
+def test_weights_that_are_surely_better_ship_not_the_last(tiny_model: Path, tmp_path: Path) -> None:
+    """What is learned is the reverse of what is asked: the first that validated is what is
+    loaded."""
+    training = TrainingOptions(optimizer=AdamW(lr=1e-2), validate_every=1)
     module = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training)
-    data = data_module(module, tmp_path, rated(16)[9:], 4, held_out=rated(9))
+    wanted = [2.0, 1.0, 0.0, -1.0, -2.0]
+    learned = [RatedQuery(f"q{i}", list(DOCUMENTS), wanted[::-1]) for i in range(8)]
+    asked = [RatedQuery(f"q{i}", list(DOCUMENTS), wanted) for i in range(8, 38)]
+    data = data_module(module, tmp_path, learned, 4, held_out=asked)
     fit(module, data, tmp_path, 6, training)
     fresh = bi_encoder(tiny_model, logit_scale=5.0).module(CentredMSE(), training)
     said = fitting.load_fitted(fresh, tmp_path)

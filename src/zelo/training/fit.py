@@ -26,6 +26,7 @@ from zelo.training.checkpoints import (
     AtomicCheckpointIO,
     ResumableCheckpoint,
 )
+from zelo.training.never_worse import best_step, read_values
 from zelo.training.options import TrainingOptions
 from zelo.training.trainable import MODEL
 
@@ -46,8 +47,8 @@ def fit(
     """Train `module` on the batches of `data`, from the last checkpoint in `out` if there is one.
 
     With `validate_start` what is held out validates before the first step too. Writes the `losses`
-    of every step, `fitted.json` (what was learned from, steps, mean loss of the
-    last tenth of them, what was validated, which weights are the best) and those weights, for
+    of every step, `fitted.json` (what was learned from, steps, mean loss of the last tenth of them,
+    what was validated, which weights are the best, and of which step) and those weights, for
     `load_fitted`. Runs on every rank; the first one writes. Raises `UserError` where the loss is no
     finite number or explodes, and where memory does not suffice.
     """
@@ -91,7 +92,8 @@ def fit(
         table("losses", step=list(range(1, len(curve.losses) + 1)), loss=curve.losses),
     )
     tail = curve.losses[-max(len(curve.losses) // 10, 1) :]
-    better = watched and keeper.best is not None and keeper.best > found[WATCHED]
+    best = best_step(read_values(folder), module.hparams["seed"]) if watched else steps
+    better = best < steps
     write_json(
         out / FITTED,
         {
@@ -99,6 +101,7 @@ def fit(
             "steps": steps,
             "final_loss": round(sum(tail) / len(tail), 6),
             "weights": "best.ckpt" if better else final.name,
+            "best_step": best,
             "validated": {
                 **{name: round(value, 4) for name, value in found.items()},
                 **(

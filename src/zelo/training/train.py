@@ -78,7 +78,11 @@ def train(
     fitted = load_fitted(module, out)
     scale = module.logit_scale
     values = read_values(out / CHECKPOINTS)
-    shipped = choose(values, seed) if 0 in values else Shipped(TRAINED, unasked(model, training))
+    shipped = (
+        choose(values, fitted["best_step"], seed)
+        if 0 in values
+        else Shipped(TRAINED, unasked(model, training))
+    )
     if shipped.what == START:
         save(module, out / UNPROVEN)
         del module, trained  # no two models at once
