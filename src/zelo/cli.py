@@ -219,6 +219,11 @@ def parsed(words: Sequence[str]) -> Namespace:
     rerank.add_argument("--query", required=True)
     rerank.add_argument("--top", type=int, help="so many, the best")
     rerank.add_argument(
+        "--weight", type=float, metavar="SHARE",
+        help="of the model beside each document's first_stage_score; 1: the model alone; else as "
+        "it was found in training",
+    )  # fmt: skip
+    rerank.add_argument(
         "file", metavar="FILE", help="a document per line, or JSON lines with a text; - for stdin"
     )
     command(

@@ -129,7 +129,8 @@ def rerank(given: Namespace) -> None:
 
     from zelo.models.rerank_file import rerank_file
 
-    for row in rerank_file(given.model.expanduser(), given.query, given.file)[: given.top]:
+    rows = rerank_file(given.model.expanduser(), given.query, given.file, given.weight)
+    for row in rows[: given.top]:
         print(json.dumps(row, ensure_ascii=False))
 
 

@@ -1,7 +1,7 @@
 """The stages, in order.
 
-    load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → evaluate
-    → [assess → refine → judge → distil → ...] → report; [cross → judge →] before rate
+    load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → fuse
+    → evaluate → [assess → refine → judge → distil → ...] → report; [cross → judge →] before rate
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
 does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
@@ -28,6 +28,7 @@ from zelo.data.collection import NO_TRAINING, load
 from zelo.errors import UserError
 from zelo.evaluation.assess import assess
 from zelo.evaluation.evaluate import evaluate, grades_to_evaluate
+from zelo.evaluation.fuse import fuse
 from zelo.evaluation.refine import Refinement, known_to_refine, refine
 from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
@@ -286,9 +287,16 @@ class PipelineRunner:
             self.logger,
             label=f"train{note}",
         )
+        fusion = self.store.run(
+            fuse,
+            {**self.ranked, "ratings": ratings, "trained": trained},
+            {"model": run.model, "trainer": run.trainer},
+            self.scoring,
+            label=f"fuse{note}",
+        )
         metrics = self.store.run(
             evaluate,
-            {**self.ranked, "trained": trained},
+            {**self.ranked, "trained": trained, "fusion": fusion},
             {
                 "model": run.model,
                 "evaluation": run.evaluation,
@@ -298,7 +306,7 @@ class PipelineRunner:
             self.scoring,
             label=f"evaluate{note}",
         )
-        outcome = {"ratings": ratings, "trained": trained, "metrics": metrics}
+        outcome = {"ratings": ratings, "trained": trained, "fusion": fusion, "metrics": metrics}
         return {**comparisons, **judgments, **across, **self.ranked, **outcome}
 
     def refine(self, refinement: Refinement, trained: Artifact, note: str) -> Artifact:

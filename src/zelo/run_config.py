@@ -25,8 +25,8 @@ from zelo.training.options import TrainingOptions
 from zelo.training.trainable import TrainableModel
 
 STAGE_NAMES = (  # as the pipeline calls them
-    "load", "retrieve", "compare", "cross", "judge", "distil", "rate", "train", "evaluate",
-    "assess", "refine", "report",
+    "load", "retrieve", "compare", "cross", "judge", "distil", "rate", "train", "fuse",
+    "evaluate", "assess", "refine", "report",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from tests.conftest import Cli, small
 
 from zelo.artifacts import read_table
 
-STAGES = ["load", "retrieve", "compare", "judge", "rate", "train", "evaluate", "report"]
+STAGES = ["load", "retrieve", "compare", "judge", "rate", "train", "fuse", "evaluate", "report"]
 
 
 def run_folder(
@@ -36,6 +36,10 @@ def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
         "hybrid",
         "starting model",
         "zELO-trained",
+        "trained + hybrid",
+        "trained search+BM25",
+        "was not held against the starting one: no query was held out",
+        "the default, as too few judged queries were held out",
         "NDCG@10",
         "Recall@100",
     ):
@@ -58,6 +62,7 @@ def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
     assert manifest["config"]["data"]["documents"] == 60
     assert "<svg" not in (folder / "report.html").read_text()  # pictures are images, not markup
     assert (folder / "model" / "README.md").is_file()
+    assert json.loads((folder / "model" / "fusion.json").read_text())["weight"] == 0.5
     assert (folder / "logs" / "train" / "metrics.csv").is_file()
 
     from sentence_transformers import SentenceTransformer

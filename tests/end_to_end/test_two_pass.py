@@ -16,7 +16,7 @@ def test_two_passes_on_the_built_in_data(cli: Cli, tmp_path: Path, toy: list[str
     options = ("experiment=two_pass", *toy, "refine.sample_queries=5", "refine.sample_depth=4")
     folder, done = run_folder(cli, tmp_path, *options, "refine.threshold=1")
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
-    one_pass = ["compare", "judge", "rate", "train", "evaluate", "judge", "assess"]
+    one_pass = ["compare", "judge", "rate", "train", "fuse", "evaluate", "judge", "assess"]
     assert [stage["stage"] for stage in stages] == [
         *("load", "retrieve", "compare", "judge", "compare", "judge", "distil"),
         *(*one_pass[:2], "cross", "judge", *one_pass[2:]),  # asked once, used in both passes

@@ -21,7 +21,7 @@ from zelo.reporting import plots
 from zelo.reporting.figures import most_compared
 from zelo.reporting.judges import Panel
 from zelo.reporting.report import caveats, report
-from zelo.reporting.results import Comparison
+from zelo.reporting.results import Comparison, label, weight_in_words, what_ships
 from zelo.store import RECORD
 
 HOSTILE = (
@@ -101,6 +101,33 @@ def test_a_figure_of_many_queries_or_steps_stays_small() -> None:
     many = np.random.default_rng(0).normal(size=100_000)
     assert len(plots.gains(many, "NDCG@10")) < 300_000
     assert len(plots.loss_curve(np.abs(many).tolist())) < 1_000_000
+
+
+SHIPS = {"shipped": "trained", "shipped_because": "better on the held-out queries",
+         "val/gain": 0.031, "val/gain_at_least": 0.0156, "validation_queries": 100}  # fmt: skip
+FUSED = {"weight": 0.7, "start_weight": 0.5, "first_stage": "hybrid", "queries": 100}
+
+
+def test_what_ships_is_said_with_what_to_change() -> None:
+    """And rows and lines of a model that did not learn do not call it trained."""
+    assert what_ships(SHIPS) == (
+        "The trained model ships: +0.031 NDCG@10 on 100 held-out judged queries, with 95 % "
+        "certainty at least +0.016."
+    )
+    start = {**SHIPS, "shipped": "start", "val/gain_at_least": -0.004}
+    said = what_ships(start)
+    assert said.startswith("The starting model ships, as training made it not surely better: +0.03")
+    for what in ("at least -0.004", "more training queries", "other judges", "optimizer.lr"):
+        assert what in said
+    unasked = {"shipped": "trained", "shipped_because": "no query was held out"}
+    assert what_ships(unasked).endswith("not held against the starting one: no query was held out.")
+    assert label("zelo", SHIPS) == "zELO-trained"
+    assert label("zelo", start) == "what ships (the start)"
+    names = ("zelo+hybrid", "start+bm25", "zelo-search", "start-search+bm25")
+    assert [label(name) for name in names] == [
+        "trained + hybrid", "start + BM25", "trained search", "start search+BM25",
+    ]  # fmt: skip
+    assert "0.7 of the trained model, 0.3 of hybrid (0.5 of the st" in weight_in_words(FUSED)
 
 
 @pytest.fixture
@@ -247,6 +274,9 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
         "ties": 5,
     }
     write_json(folders["metrics"] / "significance.json", {"NDCG@10": one, "Recall@10": one})
+    fused = {"metric": "NDCG@10", "system": "zelo+hybrid", "baseline": "hybrid",
+             "p_corrected": 0.5, **one}  # fmt: skip
+    write_json(folders["metrics"] / "differences.json", [fused])
     counts = {
         "data": ("load", {"documents": 32}),
         "candidates": (
@@ -271,8 +301,8 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             "rate",
             {"queries": 1, "documents": 2, "disconnected_queries": 0, "not_converged": 0},
         ),
-        "trained": ("train", {"queries": 1, "steps": 2}),
-        "metrics": ("evaluate", {"queries": 8, "split": "test"}),
+        "trained": ("train", {"queries": 1, "steps": 2, **SHIPS}),
+        "metrics": ("evaluate", {"queries": 8, "split": "test", "fusion": FUSED}),
     }
     for name, (of, count) in counts.items():
         write_json(folders[name] / RECORD, {"stage": of, "seconds": 1.0, "counts": count})

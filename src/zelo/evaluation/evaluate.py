@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zelo.artifacts import Table, read_table, table, write_json, write_table
+from zelo.artifacts import Table, read_json, read_table, table, write_json, write_table
 from zelo.config import Component, option
-from zelo.data.texts import document_texts, labelled_queries, query_texts
+from zelo.data.texts import Corpus, document_texts, labelled_queries, query_texts
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
+from zelo.evaluation.fuse import first_stage_scores, fused_ranking
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
 from zelo.evaluation.significance import against
-from zelo.retrieval.ranking import Ranking, candidates_from, rank_by_score, rankings_table
-from zelo.retrieval.retrieve import first_stage_of
+from zelo.models.fusion import FUSION
+from zelo.retrieval.fusion import fused_by_rank
+from zelo.retrieval.ranking import (
+    Ranking,
+    candidates_from,
+    identical_documents,
+    rank_by_score,
+    rankings_table,
+)
+from zelo.retrieval.retrieve import RANKED, SYSTEMS, first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
+from zelo.training.bi_encoder import BiEncoder
 from zelo.training.trainable import MODEL, TrainableModel
 
 START, TRAINED = "start", "zelo"
+FUSED, SEARCH, LEXICAL = "+", "-search", "bm25"  # parts of names: zelo+hybrid, zelo-search+bm25
+FUSION_TOLD = ("weight", "start_weight", "first_stage", "queries")  # of the stage `fuse`
 CEILING = "ceiling"  # the candidates in ideal order: what no reranker of them can pass
 
 
@@ -30,15 +42,22 @@ class Evaluation(Component):
 
     split: str = option("test", "queries that are evaluated on", pattern="^(train|dev|test|all)$")
     resamples: int = option(10_000, "draws of the bootstrap and of the test", ge=100)
+    search_at_most: int = option(
+        100_000,
+        "largest corpus, in documents, that embedding models are also evaluated on as retrievers; "
+        "0: none",
+        ge=0,
+    )
 
 
-@stage(version=3)
+@stage(version=4)
 def evaluate(
     *,
     out: Path,
     data: Path,
     candidates: Path,
     trained: Path,
+    fusion: Path,
     model: TrainableModel,
     evaluation: Evaluation,
     seed: int,
@@ -47,8 +66,11 @@ def evaluate(
 ) -> Mapping[str, Any]:
     """Rank the candidates by the starting and the trained model and compare all systems.
 
-    Writes `rankings`, a TREC run per system, `per_query`, `metrics` with bootstrap intervals, and
-    `significance.json`: the paired test of trained against starting model.
+    Each is also fused with the first stage, by the weight of the stage `fuse` (`zelo+hybrid`), and
+    an embedding model searches the whole corpus (`zelo-search`), alone and fused with BM25 where
+    the first stage has it. Writes `rankings`, a TREC run per system, `per_query`, `metrics` with
+    bootstrap intervals, and `significance.json`: the paired test of trained against starting model;
+    `differences.json` has those of fused systems.
     """
     grades = grades_to_evaluate(data, evaluation.split)
     queries = query_texts(data, evaluation.split)
@@ -61,9 +83,20 @@ def evaluate(
         system: {query_id: ranking.get(query_id, []) for query_id in judged}
         for system, ranking in first_stage.items()
     }
-    for system, folder in ((START, None), (TRAINED, trained / MODEL)):
+    folders = {START: None, TRAINED: trained / MODEL}
+    found_first = first_stage_scores(candidates, list(judged))
+    last = read_json(candidates / SYSTEMS)[-1]
+    weights = read_json(fusion / FUSION, *FUSION_TOLD)
+    fused: dict[str, Ranking] = {}
+    for system, folder in folders.items():
         scores = model.score(folder, judged, documents, pool, out, trainer, tokens)
         rankings[system] = rank_by_score(pool, scores)
+        weight = weights["weight" if system == TRAINED else "start_weight"]
+        fused[f"{system}{FUSED}{last}"] = fused_ranking(found_first, scores, weight)
+    rankings |= fused
+    corpus = Corpus.at(data)
+    if isinstance(model, BiEncoder) and len(corpus) <= evaluation.search_at_most:
+        rankings |= searched(model, folders, judged, corpus, first_stage.get(LEXICAL), trainer)
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}
@@ -73,8 +106,56 @@ def evaluate(
     write_table(out, "metrics", summarise(values, evaluation.resamples, seed))
     tests = against(values, START, [TRAINED], evaluation.resamples, seed)
     write_json(out / "significance.json", {test.metric: test._asdict() for test in tests})
+    differences = [
+        against(at_ten, baseline, [system], evaluation.resamples, seed)[0]
+        for at_ten in [{key: v for key, v in values.items() if key[1] == METRICS[0]}]
+        for system, baseline in pairs_to_test(rankings, last)
+    ]
+    write_json(out / "differences.json", [test._asdict() for test in differences])
     write_runs(out, rankings)
-    return {"queries": len(judged), "systems": list(rankings), "split": evaluation.split}
+    return {
+        "queries": len(judged),
+        "systems": list(rankings),
+        "split": evaluation.split,
+        "fusion": {name: weights[name] for name in FUSION_TOLD},
+    }
+
+
+def searched(
+    model: BiEncoder,
+    folders: Mapping[str, Path | None],
+    queries: Mapping[str, str],
+    corpus: Corpus,
+    lexical: Ranking | None,
+    trainer: LightningTrainer,
+) -> dict[str, Ranking]:
+    """What the models in `folders` find in the whole corpus, alone and fused with `lexical`."""
+    from zelo.retrieval.dense import search_by
+
+    identical_Q = identical_documents(queries, corpus)
+    k = RANKED + bool(corpus.identical)
+    found: dict[str, Ranking] = {}
+    for system, folder in folders.items():
+        loaded = model.to_score(folder)
+        hits = search_by(loaded, queries, corpus, k, model.batch_size, trainer)
+        ranking = hits.without(identical_Q).top(RANKED).ranking(list(queries), corpus.ids)
+        found[f"{system}{SEARCH}"] = ranking
+        if lexical is not None:
+            own = {query_id: lexical.get(query_id, []) for query_id in queries}
+            found[f"{system}{SEARCH}{FUSED}{LEXICAL}"] = fused_by_rank([own, ranking], RANKED)
+    return found
+
+
+def pairs_to_test(systems: Collection[str], first_stage: str) -> list[tuple[str, str]]:
+    """Systems beside the two models, and what each is compared with."""
+    fused, search = f"{FUSED}{first_stage}", f"{SEARCH}{FUSED}{LEXICAL}"
+    wanted = [
+        (f"{TRAINED}{fused}", first_stage),
+        (f"{TRAINED}{fused}", f"{START}{fused}"),
+        (f"{TRAINED}{SEARCH}", f"{START}{SEARCH}"),
+        (f"{TRAINED}{search}", f"{START}{search}"),
+    ]
+    return [pair for pair in wanted if pair[0] in systems]
 
 
 def grades_to_evaluate(data: Path, split: str) -> dict[str, dict[str, int]]:

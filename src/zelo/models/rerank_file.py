@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json
 from zelo.data.lines import decoded, numbered_lines, title_field
 from zelo.errors import UserError
+from zelo.models.fusion import fused_scores, read_weight
+from zelo.progress import say
 
 FIELDS = ("text", "content", "contents", "document")
+FIRST_STAGE = "first_stage_score"  # field of a document, by which what found it has ranked it
 
 
 def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -40,11 +43,20 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
         yield record, f"{title} {record[field]}" if title else record[field]
 
 
-def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
-    """Documents with `rank` (from 1) and `score`, best first."""
+def rerank_file(
+    model: Path, query: str, file: str, weight: float | None = None
+) -> list[dict[str, Any]]:
+    """Documents with `rank` (from 1) and `score`, best first.
+
+    Where documents have a `first_stage_score`, `score` is that sum of both that `weight` says,
+    None: the weight that came with the model, if any; and `model_score` is the model's own.
+    """
+    if weight is not None and not 0 <= weight <= 1:
+        raise UserError(f"--weight {weight}: a share of the model from 0 to 1 is needed")
     found = list(documents_of(file))
     if not found:
         raise UserError(f"{file}: empty, at least one document is needed")
+    first_stage = first_stage_scores([record for record, _ in found], file)
     scores = score(model, query, [text for _, text in found])
     if strange := [i for i, value in enumerate(scores) if math.isnan(value)]:
         raise UserError(
@@ -52,10 +64,44 @@ def rerank_file(model: Path, query: str, file: str) -> list[dict[str, Any]]:
             f"{found[strange[0]][1][:60]!r}: its weights are damaged, or too large for their "
             f"precision"
         )
-    order = sorted(range(len(found)), key=lambda i: -scores[i])
-    return [
-        {**found[i][0], "rank": rank, "score": scores[i]} for rank, i in enumerate(order, start=1)
+    own = [{"score": value} for value in scores]
+    share = read_weight(model) if weight is None else weight
+    if weight is not None and not first_stage:
+        raise UserError(f"{file}: --weight {weight}, and no document has a {FIRST_STAGE}")
+    if first_stage and share is not None and share < 1:
+        whose = "of the model's folder" if weight is None else "as asked"
+        say(
+            f"score: {share:g} of the model + {1 - share:g} of {FIRST_STAGE}, z-scores of "
+            f"{len(found):,} documents, weight {whose}; --weight 1 is the model alone"
+        )
+        fused = fused_scores(first_stage, scores, share).tolist()
+        own = [
+            {"score": value, "model_score": score}
+            for value, score in zip(fused, scores, strict=True)
+        ]
+    order = sorted(range(len(found)), key=lambda i: -own[i]["score"])
+    return [{**found[i][0], "rank": rank, **own[i]} for rank, i in enumerate(order, start=1)]
+
+
+def first_stage_scores(records: Sequence[Mapping[str, Any]], file: str) -> list[float]:
+    """The `first_stage_score` of every document; none where none has one.
+
+    `UserError` where only some have one, or one is no finite number.
+    """
+    given = [record[FIRST_STAGE] for record in records if FIRST_STAGE in record]
+    strange = [
+        value
+        for value in given
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
     ]
+    if strange:
+        raise UserError(f"{file}: {FIRST_STAGE} {strange[0]!r} is no finite number")
+    if given and len(given) < len(records):
+        raise UserError(
+            f"{file}: {len(given)} of {len(records)} documents have a {FIRST_STAGE}; give it for "
+            f"all or for none"
+        )
+    return [float(value) for value in given]
 
 
 def score(model: Path, query: str, texts: list[str]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ def of_results(
     metrics: Path,
     found: Mapping[str, Mapping[str, Estimate]],
     calibration: Mapping[str, Any],
+    label: Callable[[str], str],
 ) -> dict[str, str]:
     """Systems side by side, gains of queries, and whether scores mean the same everywhere."""
     _, before, after = gains(metrics)
     figures = {
-        "systems": plots.ndcg_by_system(found, METRIC),
+        "systems": plots.ndcg_by_system(found, METRIC, label),
         "gains": plots.gains(after - before, METRIC),
     }
     if "reason" not in calibration:

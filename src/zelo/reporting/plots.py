@@ -7,7 +7,7 @@ page shows side by side. Ink, accents and grid follow the reader's light or dark
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -52,8 +52,12 @@ POINTS = 1_000  # of a curve over queries
 Matrix = NDArray[np.float64]
 
 
-def ndcg_by_system(found: Mapping[str, Mapping[str, Estimate]], metric: str) -> str:
-    """Mean of `metric` of every system with its 95 % interval."""
+def ndcg_by_system(
+    found: Mapping[str, Mapping[str, Estimate]],
+    metric: str,
+    label: Callable[[str], str] = label,
+) -> str:
+    """Mean of `metric` of every system, by its `label`, with its 95 % interval."""
     with mpl.rc_context(STYLE):
         figure, axes = canvas(1.3 * WIDTH, 0.42 * len(found) + 0.9)
         for row, (system, estimates) in enumerate(found.items()):

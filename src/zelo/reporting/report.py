@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,15 @@ from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
 from zelo.reporting.judges import Panel, in_words, matrix, panel
 from zelo.reporting.passes import passes
-from zelo.reporting.results import comparisons_with_start, label, results
+from zelo.reporting.results import (
+    comparisons_with_start,
+    differences,
+    label,
+    results,
+    start_ships,
+    weight_in_words,
+    what_ships,
+)
 from zelo.retrieval.ranking import rankings_from
 from zelo.seeding import stream
 from zelo.store import RECORD, stage
@@ -85,8 +94,9 @@ def report(
     stable = settled(said, vote, run.rating, run.seed)
     calibration = score_calibration(data, metrics, counts["evaluate"]["split"], run.seed)
     won, lost = changes(data, metrics)
+    named = partial(label, trained=counts["train"])
     drawn = {
-        **figures.of_results(metrics, found, calibration),
+        **figures.of_results(metrics, found, calibration, named),
         **figures.of_elos(rated, example, stable, RATING_MODELS[run.rating.model]),
         **figures.of_training(trained),
     }
@@ -102,7 +112,11 @@ def report(
         "counts": counts,
         "records": records,
         "results": found,
-        "label": label,
+        "label": named,
+        "start_ships": start_ships(counts["train"]),
+        "differences": differences(metrics),
+        "fused": weight_in_words(counts["evaluate"]["fusion"]),
+        "what_ships": what_ships(counts["train"]),
         "compared": comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),
         "won": won,

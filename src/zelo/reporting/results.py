@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from zelo.artifacts import read_json, read_table
 from zelo.errors import shown
 from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
-from zelo.evaluation.evaluate import TRAINED
+from zelo.evaluation.evaluate import FUSED, SEARCH, TRAINED
+from zelo.evaluation.evaluate import START as START_SYSTEM
 from zelo.evaluation.macro_average import TableRow, Verdict
 from zelo.evaluation.significance import Difference, Estimate
 from zelo.store import Artifact, Used
+from zelo.training.never_worse import START
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,15 @@ LABELS = {
     "ceiling": "ideal order",
     "start": "starting model",
     "zelo": "zELO-trained",
+    "start-search": "start search",
+    "zelo-search": "trained search",
+}
+SHORT = {  # in the names of systems that are fused
+    START_SYSTEM: "start",
+    TRAINED: "trained",
+    f"{START_SYSTEM}{SEARCH}": "start search",
+    f"{TRAINED}{SEARCH}": "trained search",
+    "bm25": "BM25",
 }
 SIGNIFICANT = 0.05
 WIDER = ("NDCG@10", "Recall@100", "MRR@10", "Judged@10")
@@ -77,8 +88,14 @@ def comparisons_with_start(metrics: Path) -> list[Comparison]:
     ]
 
 
-def label(system: str) -> str:
-    """What a system is called in tables."""
+def label(system: str, trained: Mapping[str, Any] | None = None) -> str:
+    """What a system is called in tables; `trained` are the counts of the stage `train`."""
+    model, plus, first_stage = system.partition(FUSED)
+    if model in SHORT and plus:
+        joined = "+" if model.endswith(SEARCH) else " + "  # 80 columns hold no more
+        return f"{SHORT[model]}{joined}{SHORT.get(first_stage, first_stage)}"
+    if system == TRAINED and trained is not None and start_ships(trained):
+        return "what ships (the start)"
     return LABELS.get(system, system)
 
 
@@ -102,27 +119,96 @@ def ndcg_of_trained(metrics: Artifact) -> float | None:
     return results(metrics.path)[TRAINED]["NDCG@10"].value if metrics.complete else None
 
 
-def print_results(metrics: Artifact) -> None:
+def start_ships(trained: Mapping[str, Any]) -> bool:
+    """Whether what ships is the starting model; `trained` are the counts of the stage `train`."""
+    return bool(trained.get("shipped") == START)
+
+
+def what_ships(trained: Mapping[str, Any]) -> str:
+    """Which model ships and why, and what to change where it is the starting one."""
+    if "val/gain" not in trained:
+        return (
+            f"The trained model ships, and was not held against the starting one: "
+            f"{trained['shipped_because']}."
+        )
+    bound = trained.get("val/gain_at_least")
+    sure = "" if bound is None else f", with 95 % certainty at least {bound:+.3f}"
+    gained = (
+        f"{trained['val/gain']:+.3f} NDCG@10 on {trained['validation_queries']:,} held-out judged "
+        f"queries{sure}"
+    )
+    if not start_ships(trained):
+        return f"The trained model ships: {gained}."
+    return (
+        f"The starting model ships, as training made it not surely better: {gained}. What may "
+        f"change that: more training queries, other judges, another training.optimizer.lr. "
+        f"training.never_worse=false ships the trained one."
+    )
+
+
+def print_what_ships(trained: Artifact) -> None:
+    """Print which model ships, where one was trained."""
+    if trained.complete and "shipped" in trained.record["counts"]:
+        new_console(110).print(what_ships(trained.record["counts"]))
+        print()
+
+
+def print_results(metrics: Artifact, trained: Artifact) -> None:
     """Print systems by metrics with intervals, and the paired test."""
     found = results(metrics.path)
+    training = trained.record["counts"] if trained.complete else {}
     counts = metrics.record["counts"]
     table = new_table(f"{counts['queries']} {counts['split']} queries, mean and 95 % interval")
     for metric in PRINTED:
         table.add_column(metric, justify="right", no_wrap=True)
     for system, row in found.items():
         cells = [cell(e) for e in map(row.__getitem__, PRINTED)]
-        table.add_row(label(system), *cells, style="bold" if system == TRAINED else None)
+        style = "bold" if system == TRAINED else None
+        table.add_row(label(system, training), *cells, style=style)
     console = new_console(110)
     console.print(table)
     for compared in comparisons_with_start(metrics.path):
-        if compared.metric not in PRINTED:
+        if compared.metric not in PRINTED or start_ships(training):
             continue
         d = compared.difference
         console.print(
             f"{compared.metric}, trained against starting model: {d.value:+.3f} "
             f"[{d.low:+.3f}, {d.high:+.3f}], p = {compared.p_value:.4f}: {compared.verdict}"
         )
+    for line in beside_the_models(metrics, training):
+        console.print(line)
     console.print("(paired randomisation test; bootstrap intervals over queries)\n")
+
+
+def beside_the_models(metrics: Artifact, trained: Mapping[str, Any]) -> list[str]:
+    """What fused systems and searches gain in NDCG@10, a line each, and the weight of the fused."""
+    counts = metrics.record["counts"]
+    lines = [
+        f"{test.metric}, {label(test.system)} against {label(test.baseline)}: "
+        f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}], p = {test.p_value:.4f}"
+        for test in differences(metrics.path)
+        if not (start_ships(trained) and test.baseline.startswith(START_SYSTEM))
+    ]
+    return [*lines, weight_in_words(counts["fusion"])]
+
+
+def differences(metrics: Path) -> list[Difference]:
+    """Paired tests of fused systems and of searches, in NDCG@10."""
+    return [Difference(**row) for row in read_json(metrics / "differences.json")]
+
+
+def weight_in_words(fusion: Mapping[str, Any]) -> str:
+    """How a model is fused with the first stage; `fusion` is what the stage `fuse` found."""
+    chosen = (
+        f"chosen on {fusion['queries']:,} held-out judged queries"
+        if fusion["queries"]
+        else "the default, as too few judged queries were held out to choose on"
+    )
+    return (
+        f"sums: {fusion['weight']:g} of the trained model, {1 - fusion['weight']:g} of "
+        f"{fusion['first_stage']} ({fusion['start_weight']:g} of the starting model), z-scores "
+        f"within a query; {chosen}"
+    )
 
 
 def print_systems(

@@ -6,7 +6,7 @@ embeddings of the queries and of one part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,14 +54,9 @@ class Dense(Component):
         k = min(k, len(corpus))
         if self.faiss is not None:
             return {"dense": self._by_faiss(self.faiss, model, q, corpus, k)}
-        best = Hits.empty(len(queries), k)
-        first = 0
-        q = q.to(model.device)
-        for part in corpus.parts(PASSAGE_PART if self.passages else PART):
-            d, owner = self._embed(model, part)
-            best = merged(best, nearest(q, d, owner, len(part), k), first, k)
-            first += len(part)
-        return {"dense": best}
+        parts = corpus.parts(PASSAGE_PART if self.passages else PART)
+        embedded = ((*self._embed(model, part), len(part)) for part in parts)
+        return {"dense": nearest_of_all(q.to(model.device), embedded, k)}
 
     def embeds_with(self) -> tuple[PretrainedModel, int]:
         """The model that embeds, and the tokens at which documents are cut."""
@@ -121,6 +116,40 @@ class Dense(Component):
         return Hits(
             document.astype(np.int64), np.where(document < 0, -np.inf, score.astype(np.float64))
         )
+
+
+def search_by(
+    model: SentenceTransformer,
+    queries: Mapping[str, str],
+    corpus: Corpus,
+    k: int,
+    batch_size: int,
+    trainer: LightningTrainer,
+) -> Hits:
+    """Best `k` documents of each query by the cosine similarity of a loaded model's embeddings."""
+    from zelo.models.embedding import embed
+
+    q = embed(model, list(queries.values()), batch_size, "query", "queries", trainer=trainer)
+    embedded = (
+        (embed(model, part, batch_size, "document", "documents", trainer=trainer), len(part))
+        for part in corpus.parts()
+    )
+    each_its_own = ((d, np.arange(texts), texts) for d, texts in embedded)
+    return nearest_of_all(q.to(model.device), each_its_own, min(k, len(corpus)))
+
+
+def nearest_of_all(
+    q: torch.Tensor,
+    parts: Iterable[tuple[torch.Tensor, np.ndarray[Any, np.dtype[np.int64]], int]],
+    k: int,
+) -> Hits:
+    """Best `k` texts for queries `q` (Q, dimensions) of all parts; each is embeddings, the index of
+    each one's text, and how many texts there are."""
+    best, first = Hits.empty(len(q), k), 0
+    for d, owner, texts in parts:
+        best = merged(best, nearest(q, d, owner, texts, k), first, k)
+        first += texts
+    return best
 
 
 def nearest(

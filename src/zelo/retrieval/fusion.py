@@ -12,7 +12,7 @@ from zelo.data.texts import Corpus
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Hits, identical_documents
+from zelo.retrieval.ranking import Hits, Ranking, identical_documents
 
 
 class Hybrid(Component):
@@ -81,6 +81,19 @@ def reciprocal_ranks(hits: Hits, constant: int = 60) -> NDArray[np.float64]:
     """
     rank_K = np.arange(1, hits.doc_QK.shape[1] + 1)
     return np.broadcast_to(1.0 / (constant + rank_K), hits.doc_QK.shape)
+
+
+def fused_by_rank(rankings: Sequence[Ranking], k: int, constant: int = 60) -> Ranking:
+    """The `k` documents of each query with the highest sum of reciprocal ranks, as `hybrid` fuses
+    by default; ties are in the order of the first ranking, then of the second."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for query_id in rankings[0]:
+        sums: dict[str, float] = {}
+        for ranking in rankings:
+            for rank, (doc_id, _) in enumerate(ranking.get(query_id, []), start=1):
+                sums[doc_id] = sums.get(doc_id, 0.0) + 1.0 / (constant + rank)
+        found[query_id] = sorted(sums.items(), key=lambda item: -item[1])[:k]
+    return found
 
 
 def unit_scores(hits: Hits) -> NDArray[np.float64]:

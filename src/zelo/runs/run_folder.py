@@ -22,10 +22,17 @@ from zelo.config import build_from, describe
 from zelo.errors import UserError
 from zelo.finished_run import MANIFEST
 from zelo.models.embedding_store import embeddings_kept
+from zelo.models.fusion import FUSION
 from zelo.pipeline import run_stages
 from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
-from zelo.reporting.results import ndcg_of_trained, print_cost, print_results, summary
+from zelo.reporting.results import (
+    ndcg_of_trained,
+    print_cost,
+    print_results,
+    print_what_ships,
+    summary,
+)
 from zelo.run_config import STAGE_NAMES, Run
 from zelo.store import RECORD, Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
@@ -130,8 +137,9 @@ def _execute(
         with suppress(UserError) if status != "done" else nullcontext():  # what came first is said
             write_json(folder / MANIFEST, {**manifest, **stages_and_cost(store.used)})
     print_cost(store.used, time.monotonic() - began)
+    print_what_ships(artifacts["trained"])
     if artifacts["metrics"].complete:
-        print_results(artifacts["metrics"])
+        print_results(artifacts["metrics"], artifacts["trained"])
     print_passes(passed)
     print_paths(artifacts, folder)
     return ndcg_of_trained(artifacts["metrics"])
@@ -187,6 +195,8 @@ def copy_out(artifacts: dict[str, Artifact], numbers: dict[str, float], folder: 
     """Copy report, model with its card, metrics and TREC runs from the store into `folder`."""
     if artifacts["trained"].complete:
         shutil.copytree(artifacts["trained"].path / MODEL, folder / MODEL, dirs_exist_ok=True)
+        if artifacts["fusion"].complete:
+            shutil.copy(artifacts["fusion"].path / FUSION, folder / MODEL)
     if artifacts["metrics"].complete:
         write_json(folder / "metrics.json", numbers)
         shutil.copytree(artifacts["metrics"].path / "runs", folder / "runs", dirs_exist_ok=True)
