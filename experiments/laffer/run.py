@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from zelo.artifacts import read_json, read_table, table, write_csv, write_table
 from zelo.data.texts import relevance_grades
 from zelo.evaluation.evaluate import evaluate
+from zelo.evaluation.fuse import fuse
 from zelo.evaluation.metrics import evaluate_rankings
 from zelo.launch import composed
 from zelo.reporting.results import comparisons_with_start, results
@@ -97,7 +98,7 @@ def contrastive(
         )
     ]
     asked: Any = composed("config", [*DATA, *CONTRASTIVE])
-    for name in ("ratings", "train", "evaluate"):
+    for name in ("ratings", "train", "fuse", "evaluate"):
         (out / name).mkdir(parents=True, exist_ok=True)
     q, d, value = map(list, zip(*rows, strict=True))
     write_table(out / "ratings", "ratings", table(
@@ -109,11 +110,14 @@ def contrastive(
             objective=asked.objective, training=asked.training, trainer=asked.trainer, seed=0,
             logger=Tracking(tracker=Csv(), folder=out),
         )  # fmt: skip
-        evaluate(
-            out=out / "evaluate", data=at["load"], candidates=at["retrieve"],
-            trained=out / "train", model=asked.model, evaluation=asked.evaluation, seed=0,
-            trainer=asked.trainer,
-        )  # fmt: skip
+        shared = {
+            "data": at["load"], "candidates": at["retrieve"], "trained": out / "train",
+            "model": asked.model, "trainer": asked.trainer,
+            "tokens": asked.trainer.max_tokens_per_forward(None),
+        }  # fmt: skip
+        fuse(out=out / "fuse", ratings=out / "ratings", **shared)
+        evaluate(out=out / "evaluate", fusion=out / "fuse", evaluation=asked.evaluation, seed=0,
+                 **shared)  # fmt: skip
     return out / "evaluate"
 
 

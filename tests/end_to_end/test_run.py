@@ -39,7 +39,7 @@ def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
         "trained + hybrid",
         "trained search+BM25",
         "was not held against the starting one: no query was held out",
-        "the default, as too few judged queries were held out",
+        "sums: 0.5 of the trained model",
         "NDCG@10",
         "Recall@100",
     ):
@@ -137,6 +137,34 @@ def test_a_cross_encoder_with_a_distilled_judge(cli: Cli, tmp_path: Path, toy: l
     model = CrossEncoder(str(folder / "model"), trust_remote_code=True)
     assert model.predict([("a", "b")]).shape == (1,)
     assert "trust_remote_code=True" in (folder / "model" / "README.md").read_text()
+
+
+def test_a_training_that_makes_nothing_better_ships_the_start(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    """What the run prints first, what its page and its card say; the weight needs no label."""
+    ruined = [
+        "training.optimizer.lr=0.5",
+        "training.gradient_clip_val=100",
+        "data.train_queries=30",
+    ]
+    folder, done = run_folder(
+        cli, tmp_path, "experiment=quickstart", *toy, *ruined, "training.validation_fraction=0.5"
+    )
+    said = "The starting model ships, as training made it not surely better: "
+    assert done.stdout.split("this time")[1].strip().startswith(said)
+    assert "what ships (the start)" in done.stdout
+    assert "trained against starting model" not in done.stdout
+    assert "held-out judged queries" in done.stdout
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["zelo/NDCG@10"] == pytest.approx(metrics["start/NDCG@10"])
+    assert said in (folder / "report.html").read_text(encoding="utf-8")
+    assert said in (folder / "model" / "README.md").read_text(encoding="utf-8")
+    assert json.loads((folder / "model" / "fusion.json").read_text())["queries"] >= 10
+    manifest = json.loads((folder / "manifest.json").read_text())
+    trained = next(stage for stage in manifest["stages"] if stage["stage"] == "train")
+    assert trained["counts"]["shipped"] == "start"
+    assert (tmp_path / "work" / trained["path"] / "unproven" / "modules.json").is_file()
 
 
 def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
