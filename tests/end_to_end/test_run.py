@@ -39,7 +39,7 @@ def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
         "trained + hybrid",
         "trained search+BM25",
         "was not held against the starting one: no query was held out",
-        "sums: 0.5 of the trained model",
+        "sums: 0.5 of the model, 0.5 of hybrid",
         "NDCG@10",
         "Recall@100",
     ):

@@ -123,11 +123,12 @@ def test_what_ships_is_said_with_what_to_change() -> None:
     assert what_ships(unasked).endswith("not held against the starting one: no query was held out.")
     assert label("zelo", SHIPS) == "zELO-trained"
     assert label("zelo", start) == "what ships (the start)"
+    assert label("zelo-search+bm25", start) == "shipped search+BM25"
     names = ("zelo+hybrid", "start+bm25", "zelo-search", "start-search+bm25")
     assert [label(name) for name in names] == [
         "trained + hybrid", "start + BM25", "trained search", "start search+BM25",
     ]  # fmt: skip
-    assert "0.7 of the trained model, 0.3 of hybrid (0.5 of the st" in weight_in_words(FUSED)
+    assert "0.7 of the model, 0.3 of hybrid (of the starting model 0.5)" in weight_in_words(FUSED)
 
 
 @pytest.fixture

@@ -91,12 +91,13 @@ def comparisons_with_start(metrics: Path) -> list[Comparison]:
 def label(system: str, trained: Mapping[str, Any] | None = None) -> str:
     """What a system is called in tables; `trained` are the counts of the stage `train`."""
     model, plus, first_stage = system.partition(FUSED)
+    name = LABELS.get(system, system)
     if model in SHORT and plus:
         joined = "+" if model.endswith(SEARCH) else " + "  # 80 columns hold no more
-        return f"{SHORT[model]}{joined}{SHORT.get(first_stage, first_stage)}"
-    if system == TRAINED and trained is not None and start_ships(trained):
-        return "what ships (the start)"
-    return LABELS.get(system, system)
+        name = f"{SHORT[model]}{joined}{SHORT.get(first_stage, first_stage)}"
+    if trained is None or not start_ships(trained) or not system.startswith(TRAINED):
+        return name
+    return "what ships (the start)" if system == TRAINED else name.replace("trained", "shipped")
 
 
 def summary(metrics: Artifact) -> dict[str, float]:
@@ -184,7 +185,7 @@ def beside_the_models(metrics: Artifact, trained: Mapping[str, Any]) -> list[str
     """What fused systems and searches gain in NDCG@10, a line each, and the weight of the fused."""
     counts = metrics.record["counts"]
     lines = [
-        f"{test.metric}, {label(test.system)} against {label(test.baseline)}: "
+        f"{test.metric}, {label(test.system, trained)} against {label(test.baseline)}: "
         f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}], p = {test.p_value:.4f}"
         for test in differences(metrics.path)
         if not (start_ships(trained) and test.baseline.startswith(START_SYSTEM))
@@ -205,8 +206,8 @@ def weight_in_words(fusion: Mapping[str, Any]) -> str:
         else "the default, as too few judged queries were held out to choose on"
     )
     return (
-        f"sums: {fusion['weight']:g} of the trained model, {1 - fusion['weight']:g} of "
-        f"{fusion['first_stage']} ({fusion['start_weight']:g} of the starting model), z-scores "
+        f"sums: {fusion['weight']:g} of the model, {1 - fusion['weight']:g} of "
+        f"{fusion['first_stage']} (of the starting model {fusion['start_weight']:g}), z-scores "
         f"within a query; {chosen}"
     )
 
