@@ -37,7 +37,7 @@ RETRIEVERS = ("hybrid", "bm25", "dense")  # the first one's runs hold those of t
 DEPTH = 10  # candidates that are compared, trained on and reranked
 TRAINING = [
     "stages=[load,retrieve,compare,judge,rate,train]", f"depth={DEPTH}", "training.batch_size=4",
-    "training.max_steps=60",
+    "training.max_steps=60", "training.validation_fraction=0",
     "training.docs_per_query=null", "training.frozen_layers=3", "training.optimizer.lr=2e-5",
     "model.max_length=128", "model.train_max_length=96",
 ]  # fmt: skip

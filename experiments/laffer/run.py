@@ -31,7 +31,8 @@ from zelo.training.train import train
 
 HERE, OUT = Path(__file__).parent, Path("outputs") / "laffer"
 DATA = ["experiment=quickstart", "data.documents=1200", "data.train_queries=400",
-        "data.dev_queries=100", "top_k=30", "model.max_length=64"]  # fmt: skip
+        "data.dev_queries=100", "top_k=30", "model.max_length=64",
+        "training.validation_fraction=0"]  # fmt: skip
 POOL = 30  # candidates that a miner chooses from
 UNLABELLED = (0.0, 0.5)  # share of the training queries whose relevant document has no label
 QUALITY = (0.0, 0.5, 0.8, 0.95, 1.0)  # correlation of a miner's scores with the truth

@@ -163,7 +163,7 @@ def trained(
     stages = "stages=[load,retrieve,compare,judge,rate,train]"
     zelo("run", *data, stages, f"model={kind}", f"hydra.run.dir={run}", f"depth={DEPTH}",
          f"training.optimizer.lr={rate}", f"training.max_epochs={epochs}",
-         f"training.batch_size={BATCH}",
+         f"training.batch_size={BATCH}", "training.validation_fraction=0",
          "training.docs_per_query=null", f"training.max_steps={most}",
          f"training.frozen_layers={FROZEN}", f"model.max_length={TOKENS}",
          f"model.train_max_length={TRAIN_TOKENS}",
