@@ -84,13 +84,14 @@ class LikelihoodSession(ScoringSession):
         from zelo.models.causal import control_tokens
         from zelo.models.loading import usable_length
 
+        self.tokenizer.truncation_side = "right"
         self.special = control_tokens(self.tokenizer)
         self.longest = usable_length(self.model)
         begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         self.before = self.tokenizer.encode(BEFORE)
         if len(self.before) > 1 and self.before[-1] == end and end != begin:
             self.before.pop()  # of a tokenizer that closes texts: this one goes on
-        self.between = self._ids(BETWEEN)
+        self.between = self.tokenizer.encode(BETWEEN, add_special_tokens=False)
         needed = len(self.before) + len(self.between) + QUERY_TOKENS + FEWEST
         if self.longest is not None and needed > self.longest:
             raise UserError(
@@ -98,13 +99,15 @@ class LikelihoodSession(ScoringSession):
                 f"query and the beginning of a document may be {needed}; choose another model"
             )
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
     def text_ids(self, text: str, most: int) -> list[int]:
         """Token ids of a text, without control tokens, cut."""
-        return self._ids(" " + self.special.sub(broken, clean(text)))[:most]
+        ids: list[int] = self.tokenizer.encode(
+            " " + self.special.sub(broken, clean(text)),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=most,
+        )
+        return ids
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is read of a document."""
