@@ -50,6 +50,7 @@ class Collection:
     labels_left_out: int = 0  # of queries that are not there
     notes: Sequence[str] = ()  # what else a reader should know of the source
     drop_identical: bool = True  # a query's own text is not a candidate for it
+    may_lack_queries: bool = False  # they are written from the documents
 
 
 @runtime_checkable
@@ -129,7 +130,7 @@ def validate(collection: Collection, doc_ids: Any) -> None:
     """
     query_ids = collection.queries["query_id"]
     for column, ids in (("doc_id", doc_ids), ("query_id", query_ids)):
-        if len(ids) == 0:
+        if len(ids) == 0 and (column == "doc_id" or not collection.may_lack_queries):
             raise UserError(f"{collection.name}: {column} occurs nowhere; the collection is empty")
         if pc.count_distinct(ids).as_py() < len(ids):
             counts = pc.value_counts(ids)
