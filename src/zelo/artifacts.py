@@ -28,8 +28,8 @@ Table: TypeAlias = pa.Table
 TEXT, REAL, WHOLE = pa.string(), pa.float64(), pa.int32()
 
 SCHEMAS: dict[str, pa.Schema] = {
-    # load
-    "queries": pa.schema({"query_id": TEXT, "text": TEXT, "split": TEXT}),
+    # load: `instruction` says what is relevant to a query beyond its text
+    "queries": pa.schema({"query_id": TEXT, "text": TEXT, "split": TEXT, "instruction": TEXT}),
     "documents": pa.schema({"doc_id": TEXT, "title": TEXT, "text": TEXT}),
     "qrels": pa.schema({"query_id": TEXT, "doc_id": TEXT, "relevance": WHOLE}),
     "privileged": pa.schema({"doc_id": TEXT, "text": TEXT}),
@@ -107,7 +107,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 NO_SPACE = os.strerror(errno.ENOSPC)
-OPTIONAL = ("query_b", "weight")  # columns that are null where they are not given, or not in a file
+# Columns that are null where they are not given, or not in a file
+OPTIONAL = ("query_b", "weight", "instruction")
+LEFT_OUT = ("instruction",)  # of these, those that no file has where all of them are null
 
 
 def table(name: str, **columns: Any) -> Table:
@@ -122,8 +124,11 @@ def table(name: str, **columns: Any) -> Table:
 def write_table(folder: Path, name: str, content: Table) -> Path:
     """Write `content` as `folder/name.parquet`, whole or not at all."""
     path = folder / f"{name}.parquet"
+    content = content.cast(SCHEMAS[name])
+    empty = [c for c in content.column_names if c in LEFT_OUT]
+    empty = [column for column in empty if content[column].null_count == len(content)]
     with replacing(path) as temporary:
-        pq.write_table(content.cast(SCHEMAS[name]), temporary, compression="zstd")
+        pq.write_table(content.drop_columns(empty), temporary, compression="zstd")
     return path
 
 

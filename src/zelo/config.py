@@ -23,6 +23,7 @@ from zelo.errors import UserError
 from zelo.renamed import renamed
 
 TARGET = "_target_"  # import path of a component's class, in YAML
+ADDED = "added"  # mark of an option that there was not always
 CLASS = "class"  # name of a component's class, in fingerprints and records
 
 
@@ -90,12 +91,25 @@ def check(*components: object) -> None:
             component.check()
 
 
-def option(default: Any = ..., help: str = "", **limits: Any) -> Any:
+def option(default: Any = ..., help: str = "", added: bool = False, **limits: Any) -> Any:
     """Declare a field of a component: default value, what it means, limits (`ge`, `le`, ...).
 
-    `repr=False` keeps a value that may hold a secret out of messages.
+    `repr=False` keeps a value that may hold a secret out of messages. An option that was `added`
+    after others, and whose default is what was done before, is in the fingerprint only where it has
+    another value, so that what was made before is not made again.
     """
-    return Field(default, description=help, **limits)
+    return Field(
+        default, description=help, json_schema_extra={ADDED: True} if added else None, **limits
+    )
+
+
+def at_its_default(cls: type[Component], name: str, value: Any) -> bool:
+    """Whether an option that was added later does what was done without it."""
+    field = cls.model_fields.get(name)  # None: an argument of Lightning's
+    extra = None if field is None else field.json_schema_extra
+    if field is None or not isinstance(extra, dict) or ADDED not in extra:
+        return False
+    return bool(value == field.default)
 
 
 def describe(value: Any) -> Any:
@@ -106,7 +120,11 @@ def describe(value: Any) -> Any:
     """
     if isinstance(value, Component):
         cls = type(value)
-        fields = {name: describe(item) for name, item in value if cls.changes_results(name)}
+        fields = {
+            name: describe(item)
+            for name, item in value
+            if cls.changes_results(name) and not at_its_default(cls, name, item)
+        }
         content = {"content": value.fingerprint()} if hasattr(value, "fingerprint") else {}
         return {CLASS: name_of(cls), **fields, **content}
     if isinstance(value, Mapping):

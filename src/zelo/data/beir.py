@@ -22,12 +22,12 @@ from zelo.data.lines import json_objects, unique
 from zelo.data.records import (
     DOC_ID,
     DOC_TEXT,
-    QUERY_ID,
-    QUERY_TEXT,
+    QUERY,
     document_of,
     query_of,
     read_qrels,
     split_named,
+    with_instructions,
 )
 from zelo.errors import UserError
 from zelo.store import digest, digest_files
@@ -97,7 +97,9 @@ class BeirFolder(LabelledSource):
 
     def fingerprint(self) -> str:
         """Digest of the names and the content of every file that is read."""
-        return digest([[self._name(path), digest_files([path])] for path in self.files().all])
+        files = self.files()
+        content = [[self._name(path), digest_files([path])] for path in files.all]
+        return digest([*content, *with_instructions(files.queries)])
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -112,9 +114,9 @@ class BeirFolder(LabelledSource):
             unique(
                 lambda: (
                     (where, query_of(record, where))
-                    for where, record in records_of(files.queries, {*QUERY_ID, *QUERY_TEXT})
+                    for where, record in records_of(files.queries, QUERY)
                 ),
-                lambda query: query[0],
+                lambda query: query.query_id,
             )
         )
         if not queries:

@@ -89,6 +89,7 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
     for note in notes_of(collection, unknown, identical):
         say(note)
     splits = Counter(collection.queries["split"].to_pylist())
+    instructed = len(collection.queries) - collection.queries["instruction"].null_count
     return {
         "documents": documents,
         "queries": dict(splits),
@@ -96,6 +97,7 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
         "labels_of_unknown_documents": unknown.labels,
         "labels_of_unknown_queries": collection.labels_left_out,
         "queries_that_are_documents": len(identical),
+        **({"queries_with_instruction": instructed} if instructed else {}),
     }
 
 
@@ -193,6 +195,14 @@ class Label(NamedTuple):
     where: str
 
 
+class Query(NamedTuple):
+    """One query of a source, and what makes a document relevant to it, where that is said."""
+
+    query_id: str
+    text: str
+    instruction: str = ""
+
+
 class Document(NamedTuple):
     """One document of a source."""
 
@@ -216,6 +226,12 @@ class LabelledSource(Component):
         lt=1,
     )
 
+    instruction: str | None = option(
+        None,
+        "what makes a document relevant, for judges and for models that read instructions: of "
+        "queries that bring none of their own; null: the query alone says it",
+        added=True,
+    )
     strict: bool = option(False, "refuse labels that name a query or document that is not there")
     drop_identical: bool = option(
         True, "leave out of a query's candidates the document that has its id and its text"
@@ -225,19 +241,20 @@ class LabelledSource(Component):
         self,
         name: str,
         documents: Iterable[Document],
-        queries: Sequence[tuple[str, str]],
+        queries: Sequence[Query | tuple[str, str]],
         labels: Mapping[str, Iterable[Label]],
         sources: tuple[str, str],
         notes: Sequence[str] = (),
     ) -> Collection:
-        """Put a collection together from documents, queries (id, text) and labels by split.
+        """Put a collection together from documents, queries and labels by split.
 
         `sources` are the names of the files of documents and of queries, for messages. Labels of
         queries that are not there are left out. Raises `UserError` where a label is given twice,
         where a query has labels in two splits, or where no label names what is there; with
         `strict`, where a single label does not.
         """
-        query_ids = {query_id for query_id, _ in queries}
+        asked = [Query(*query) for query in queries]
+        query_ids = {query.query_id for query in asked}
         if "" in query_ids:
             raise UserError(f"{sources[1]}: a query has an empty id")
         grades: dict[tuple[str, str], int] = {}
@@ -279,25 +296,29 @@ class LabelledSource(Component):
                 f"{left_out:,} labels are left out: their {len(unknown_queries):,} queries are not "
                 f"in {sources[1]}, the first {first!r} ({where}; data.strict=true refuses them)",
             ]
-        kept: list[tuple[str, str, str]] = []
+        kept: list[tuple[Query, str]] = []
         trained = 0
-        for query_id, text in queries:
-            split = split_of.get(query_id, "train")
-            if split == "test" and hash_share(query_id) < self.train_share:
+        for query in asked:
+            split = split_of.get(query.query_id, "train")
+            if split == "test" and hash_share(query.query_id) < self.train_share:
                 split = "train"
             trained += split == "train"
             if split != "train" or self.train_queries is None or trained <= self.train_queries:
-                kept.append((query_id, text, split))
-        kept_ids = {query_id for query_id, _, _ in kept}
+                kept.append((query, split))
+        kept_ids = {query.query_id for query, _ in kept}
+        common = self.instruction or ""
         grades = {key: grade for key, grade in grades.items() if key[0] in kept_ids}
         return Collection(
             name=self.name or name,
             documents=document_tables(documents, named, sources[0], self.strict),
             queries=table(
                 "queries",
-                query_id=[query_id for query_id, _, _ in kept],
-                text=[text for _, text, _ in kept],
-                split=[split for _, _, split in kept],
+                query_id=[query.query_id for query, _ in kept],
+                text=[query.text for query, _ in kept],
+                split=[split for _, split in kept],
+                instruction=[
+                    query.instruction.strip() or common.strip() or None for query, _ in kept
+                ],
             ),
             qrels=table(
                 "qrels",

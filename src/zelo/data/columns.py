@@ -7,6 +7,9 @@
     lists     JSON lines of FlagEmbedding: query, pos, neg; of Tevatron: query, positive_passages,
               negative_passages, each with a text and perhaps a title
 
+Records may have an `instruction` too: what makes a document relevant to the query. The same query
+under another instruction is another query.
+
 Each distinct text is a document; a positive is a label of grade 1, a negative one of grade 0. A
 document that is a positive of a query on one line and a negative of it on another is a positive.
 """
@@ -17,12 +20,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zelo.config import option
-from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource
+from zelo.data.collection import SPLITS, Collection, Document, Label, LabelledSource, Query
 from zelo.data.lines import json_objects, numbered_lines, plain, text_field
-from zelo.data.records import grade
+from zelo.data.records import INSTRUCTION, grade, instruction_of, with_instructions
 from zelo.errors import UserError
 from zelo.store import digest, digest_files
 
@@ -36,7 +39,15 @@ DOCUMENT, GRADE = (
 )
 NEGATIVE = re.compile(r"negatives?(_\d+)?|neg|negative_passages")
 
-Row = tuple[str, list[str], list[str], str]  # query, positives, negatives, `file:line`
+
+class Asked(NamedTuple):
+    """What a row asks: the query, and what makes a document relevant to it."""
+
+    text: str
+    instruction: str = ""
+
+
+Row = tuple[Asked, list[str], list[str], str]  # query, positives, negatives, `file:line`
 
 
 class Columns(LabelledSource):
@@ -58,17 +69,20 @@ class Columns(LabelledSource):
 
     def fingerprint(self) -> str:
         """Digest of every file."""
-        return digest([[split, digest_files([path])] for split, path in self.paths().items()])
+        content = [[split, digest_files([path])] for split, path in self.paths().items()]
+        return digest([*content, *with_instructions(self.paths().values())])
 
     def load(self) -> Collection:
         """Read the files; `UserError` names file and line of what is malformed."""
-        queries: dict[str, str] = {}
+        queries: dict[Asked, str] = {}
         documents: dict[str, str] = {}
         labels: dict[str, dict[tuple[str, str], tuple[int, str]]] = {}
         for split, path in self.paths().items():
             found = labels.setdefault(split, {})
             for query, positives, negatives, where in read_rows(path):
-                query_id = queries.setdefault(query, id_of_text("q", query))
+                query_id = queries.setdefault(
+                    query, id_of_text("q", "\0".join(filter(None, query)))
+                )
                 for relevance, texts in ((0, negatives), (1, positives)):
                     for text in texts:
                         doc_id = documents.setdefault(text, id_of_text("d", text))
@@ -80,7 +94,7 @@ class Columns(LabelledSource):
         return self.collection(
             paths[0].name.partition(".")[0],
             (Document(doc_id, "", text) for text, doc_id in documents.items()),
-            [(query_id, text) for text, query_id in queries.items()],
+            [Query(query_id, *query) for query, query_id in queries.items()],
             {
                 split: [Label(*key, *label) for key, label in found.items()]
                 for split, found in labels.items()
@@ -114,7 +128,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                     f"{where}: expected query<TAB>positive<TAB>negative ..., found "
                     f"{len(fields)} fields"
                 )
-            yield query, texts[:1], texts[1:], where
+            yield Asked(query), texts[:1], texts[1:], where
 
 
 def named_fields(names: list[str], fields: list[str], where: str) -> dict[str, Any]:
@@ -129,13 +143,14 @@ def named_fields(names: list[str], fields: list[str], where: str) -> dict[str, A
 
 def is_column(name: str) -> bool:
     """Whether a field of the first line is a known name of a column."""
-    known = (*QUERY, *POSITIVE, *DOCUMENT, *GRADE)
+    known = (*QUERY, *POSITIVE, *DOCUMENT, *GRADE, *INSTRUCTION)
     return plain(name) in known or NEGATIVE.fullmatch(plain(name)) is not None
 
 
 def row_of(record: dict[str, Any], where: str) -> Row:
     """A JSON object as a row."""
-    query = text_field(record, one_of(record, QUERY, where), where)
+    text = text_field(record, one_of(record, QUERY, where), where)
+    query = Asked(text, instruction_of(record, where).strip())
     if any(name in record for name in POSITIVE):
         positives = texts_of(record, one_of(record, POSITIVE, where), where)
         negatives = [

@@ -9,7 +9,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,18 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with binary(path) as file:
             for number, line in decoded(file, str(path)):  # `number` is used below
                 yield number, line
     except FileNotFoundError:
         raise UserError(f"{path}: not found") from None
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path}:{number + 1}: cannot be read ({error})") from None
+
+
+def binary(path: Path) -> gzip.GzipFile | BinaryIO:
+    """A file opened for its bytes, decompressed where its name ends in `.gz`."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def decoded(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:

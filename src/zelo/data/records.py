@@ -7,17 +7,26 @@ list, the first in the list counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from zelo.data.arrow import parquet_records
-from zelo.data.collection import Document, Label
-from zelo.data.lines import json_objects, numbered_lines, plain, text_field, title_field
+from zelo.data.collection import Document, Label, Query
+from zelo.data.lines import binary, json_objects, numbered_lines, plain, text_field, title_field
 from zelo.errors import UserError
 
 QUERY_ID = ("_id", "id", "query_id", "qid", "queryid")
 QUERY_TEXT = ("text", "query", "question", "query_text")
+INSTRUCTION = ("instruction",)
+NAMED = re.compile(rb'["\t]instruction["\t\r\n]', re.IGNORECASE)  # in a header or an object
+QUERY = {*QUERY_ID, *QUERY_TEXT, *INSTRUCTION}
 DOC_ID = ("_id", "id", "docid", "doc_id", "docno", "corpus_id", "document_id", "pid", "passage_id")
 DOC_TEXT = ("text", "contents", "content", "document_text", "passage", "body")
 LABEL_QUERY = (*QUERY_ID[2:], "q_id", "topic_id", "topic", "query")
@@ -70,13 +79,36 @@ def field_of(record: Mapping[str, Any], wanted: Sequence[str], where: str) -> st
     return names[column]
 
 
-def query_of(record: dict[str, Any], where: str) -> tuple[str, str]:
-    """Id and text of a query; `UserError` where one is missing or not a text."""
+def query_of(record: dict[str, Any], where: str) -> Query:
+    """A query; `UserError` where its id or its text is missing or not a text."""
     query_id, text = (
         text_field(record, field_of(record, names, where), where)
         for names in (QUERY_ID, QUERY_TEXT)
     )
-    return query_id, text
+    return Query(query_id, text, instruction_of(record, where))
+
+
+def instruction_of(record: dict[str, Any], where: str) -> str:
+    """What a record says is relevant to its query; "" where it says nothing."""
+    names = list(record)
+    column = column_of(names, INSTRUCTION)
+    return "" if column is None else text_field(record, names[column], where, optional=True)
+
+
+def with_instructions(paths: Iterable[Path]) -> list[str]:
+    """What goes into the fingerprint of files of queries where a field of theirs is one for
+    instructions, since there was a time when it was not read."""
+    return list(INSTRUCTION) if any(map(may_instruct, paths)) else []
+
+
+def may_instruct(path: Path) -> bool:
+    """Whether a file may have a field for instructions."""
+    with suppress(OSError, EOFError, zlib.error, pa.ArrowException):
+        if path.suffix == ".parquet":
+            return any(plain(name) in INSTRUCTION for name in pq.read_schema(path).names)
+        with binary(path) as file:
+            return any(NAMED.search(line) for line in file)
+    return False  # of one that cannot be read, which is said when it is loaded
 
 
 def document_of(record: dict[str, Any], where: str) -> Document:

@@ -90,6 +90,20 @@ def query_texts(data: Path, split: str | None = None) -> dict[str, str]:
     return {query_id: text for query_id, text, of in rows if split in (None, "all", of)}
 
 
+def query_instructions(data: Path) -> dict[str, str]:
+    """Query id → instruction, of the queries that have one: what makes a document relevant to it,
+    beyond its text."""
+    queries = read_table(data, "queries").select(["query_id", "instruction"])
+    rows = queries.filter(pc.is_valid(queries["instruction"]))
+    return dict(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+
+
+def distinct_instructions(data: Path) -> list[str | None]:
+    """Each instruction of a collection's queries once; None where a query has none."""
+    found: list[str | None] = read_table(data, "queries")["instruction"].unique().to_pylist()
+    return found
+
+
 def document_texts(data: Path, wanted: Set[str] | None = None) -> dict[str, str]:
     """Document id → text, of the `wanted` documents or of all, in the order of the collection."""
     if wanted is None:
