@@ -2,7 +2,8 @@
 
 `python -m tests.judging.endpoint OPTIONS` serves until it is killed and prints its address first.
 It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each, or with
-`--words` counts the query's words in them) and answers with half their difference.
+`--words` counts the query's words in them) and answers with half their difference, or with its
+opposite where the instruction asks for the least.
 GET /counts gives how often each fault happened and how often each question was answered in full.
 """
 
@@ -27,6 +28,10 @@ from typing import Any
 
 from aiohttp import web
 
+LEAST = "the least worth is what is wanted"  # where the instruction says so, it reverses
+INSTRUCTION = re.compile(
+    r"\[\[instruction (?:\w+)\]\]\n(.*)\n\[\[end of instruction \w+\]\]", re.DOTALL
+)
 WORTH = re.compile(r"worth=(-?[\d.]+)")
 WIRE = ("rate_limited", "server_error", "connection", "truncated", "invalid_json", "timeout")
 CONTENT = ("empty", "unparsable", "out_of_range", "not_a_number", "cut_off")
@@ -86,6 +91,9 @@ class Endpoint:
             return error(400, "BadRequestError", "System role not supported")
         read = shared_words if self.options.words else worths
         a, b = read(next(said["content"] for said in messages if said["role"] == "user"))
+        if LEAST in messages[0]["content"]:
+            (told,) = INSTRUCTION.findall(messages[0]["content"])
+            a, b = (b, a) if LEAST in told else (a, b)
         question = f"{a} {b}"
         fault = self.fault(question)
         if fault:

@@ -11,6 +11,7 @@ import numpy as np
 from zelo.comparison.compare import in_random_order
 from zelo.comparison.sampler import DrawingSampler, Edges
 from zelo.config import Component, describe, option
+from zelo.data.texts import query_instructions
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.question import Question
@@ -59,6 +60,7 @@ class PairJudging(Component):
         from zelo.rating import Comparisons, fit
 
         compared = {query_id: docs for query_id, docs in pool.items() if len(docs) > 1}
+        told = query_instructions(data)
         run = digest([describe(self), list(compared.items())])
         votes: list[ComparisonVotes] = []
         indices: list[tuple[int, int, int]] = []  # of a query and its two documents
@@ -77,7 +79,9 @@ class PairJudging(Component):
                     for i, j in drawn[n].tolist():
                         texts = (documents[docs[i]], documents[docs[j]])
                         ids = (query_id, docs[i], docs[j])
-                        question = Question(*ids, 0, queries[query_id], *texts)
+                        question = Question(
+                            *ids, 0, queries[query_id], *texts, instruction=told.get(query_id, "")
+                        )
                         votes.append(ComparisonVotes(question))
                         indices.append((n, i, j))
                 collector.collect(votes[start:])

@@ -145,7 +145,8 @@ class ApiJudge(BaseJudge):
             parts = prompt.sections("compare")
             frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
             document = workload.lengths.truncated(self.max_document_tokens)
-            tokens_in = frame + workload.lengths.query_tokens + 2 * document
+            lengths = workload.lengths
+            tokens_in = frame + lengths.instruction_tokens + lengths.query_tokens + 2 * document
             tokens_out = float(self.expected_output_tokens)
         price = self.price_or_none()
         usd = price.of(tokens_in, tokens_out) if price else None
@@ -247,6 +248,11 @@ class ApiSession(RemoteSession):
                 f"'{{_target_: zelo.judging.spending.Price, input: USD, output: USD}}' per million "
                 f"tokens"
             )
+
+    @property
+    def reads_instructions(self) -> bool:
+        """They are part of the prompt."""
+        return True
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""

@@ -65,7 +65,7 @@ def ask_all(
     `KeyboardInterrupt` is raised.
     """
     known = {
-        name: [ledger_question(q, sessions[name].depends_on_ids) for q in asked]
+        name: [as_known(sessions[name], question) for question in asked]
         for name, asked in questions.items()
     }
 
@@ -130,6 +130,11 @@ def find_answers(
         for i, answer in zip(failed, found, strict=True):
             fingerprints[i], answers[i] = again, answer
     return fingerprints, answers
+
+
+def as_known(session: JudgeSession, question: Question) -> Question:
+    """The question to a judge as the ledger knows it."""
+    return ledger_question(question, session.depends_on_ids, session.reads_instructions)
 
 
 def text_key(q: Question) -> TextKey:
@@ -301,7 +306,7 @@ class AskingRound:
         self.outcome.new_answers += len(rows)
 
     def _as_known(self, name: str, question: Question) -> Question:
-        return ledger_question(question, self.sessions[name].depends_on_ids)
+        return as_known(self.sessions[name], question)
 
     async def _spending_recorded(self) -> None:
         """Wait until the ledger counts every request reserved so far, if there is a budget.

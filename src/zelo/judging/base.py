@@ -39,6 +39,12 @@ class JudgeSession(ABC):
     may_guess: ClassVar[bool] = False
     """Whether it is first asked a few comparisons in both orders, to notice that it guesses."""
 
+    @property
+    def reads_instructions(self) -> bool:
+        """Whether an answer depends on `Question.instruction` too. Of one that does not, answers
+        are the same with and without it."""
+        return False
+
     def in_its_order(self, question: Question) -> Question:
         """The comparison in the order in which this judge is to be shown it; here as it stands."""
         return question

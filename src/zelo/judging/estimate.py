@@ -18,6 +18,7 @@ class TextLengths:
 
     query_tokens: float  # mean
     document_tokens: np.ndarray[Any, np.dtype[np.float64]]  # of a sample
+    instruction_tokens: float = 0.0  # mean that instructions add to a prompt
 
     def truncated(self, limit: float) -> float:
         """Mean tokens of a document of which at most `limit` are read."""

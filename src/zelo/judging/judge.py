@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_table, table, write_table
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, query_instructions, query_texts
 from zelo.judging.agreement import choices, consensus
 from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
@@ -129,10 +129,21 @@ def read_questions(comparisons: Path, data: Path) -> list[Question]:
     rows = read_table(comparisons, "comparisons")
     wanted = {doc_id for name in ("doc_a", "doc_b") for doc_id in rows[name].to_pylist()}
     queries, documents = query_texts(data), document_texts(data, wanted)
+    told = query_instructions(data)
     names = ("query_id", "doc_a", "doc_b", "repeat", "query_b")
     return [
         Question(
-            q, a, b, repeat, queries[q], documents[a], documents[b], r, queries[r] if r else ""
+            q,
+            a,
+            b,
+            repeat,
+            queries[q],
+            documents[a],
+            documents[b],
+            r,
+            queries[r] if r else "",
+            told.get(q, ""),
+            told.get(r, "") if r else "",
         )
         for q, a, b, repeat, r in zip(*(rows[name].to_pylist() for name in names), strict=True)
     ]

@@ -65,7 +65,8 @@ class LanguageModel(BaseJudge):
     def local_reading(self, lengths: TextLengths) -> LocalReading:
         """A prompt with both documents, in one order or in two."""
         frame = estimated_tokens(" ".join(prompt.sections("choose").values()))
-        tokens = lengths.query_tokens + frame + 2 * lengths.truncated(self.max_document_tokens)
+        asked = lengths.query_tokens + lengths.instruction_tokens
+        tokens = asked + frame + 2 * lengths.truncated(self.max_document_tokens)
         return LocalReading(self.pretrained, tokens * (2 if self.both_orders else 1))
 
 
@@ -96,6 +97,11 @@ class LanguageModelSession(LocalSession):
                 f"judge: {self.judge.pretrained.name}: it reads {self.longest} tokens, and "
                 f"{frame} of them are the prompt without its texts; choose another model"
             )
+
+    @property
+    def reads_instructions(self) -> bool:
+        """They are part of the prompt."""
+        return True
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """How many of `texts` are longer than what is shown of a document."""
@@ -130,10 +136,13 @@ class LanguageModelSession(LocalSession):
     def prompt_of(self, q: Question, swapped: bool = False) -> list[int]:
         """Token ids of the question, up to where the answer stands; texts are cut until it fits."""
         texts = (q.query, q.text_b, q.text_a) if swapped else (q.query, q.text_a, q.text_b)
-        query, a, b = (self.special.sub(prompt.broken, text) for text in texts)
-        shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b)
+        query, a, b, told = (
+            self.special.sub(prompt.broken, text) for text in (*texts, q.instruction)
+        )
+        shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b, instruction=told)
         # The same marker code whenever the same is asked, so that the answer is the same too.
-        code = hashlib.sha256("\x1f".join([query, a, b]).encode("utf-8", "replace")).hexdigest()
+        asked = [*([told] if told else []), query, a, b]
+        code = hashlib.sha256("\x1f".join(asked).encode("utf-8", "replace")).hexdigest()
         limit = self.judge.max_document_tokens
         while True:
             ids = self.encoded(shown, limit, code[:12])

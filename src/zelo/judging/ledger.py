@@ -54,16 +54,26 @@ KEEP_SPENT = "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)"
 KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
+INSTRUCTION = "instruction"  # begins what stands for a query under one
 CHECKED = 2**27  # bytes of a ledger that is read through when it is opened
 PAGES = 200  # of 4 KiB that wait in the file beside the ledger, at most
 
 
-def ledger_question(q: Question, depends_on_ids: bool) -> Question:
+def ledger_question(q: Question, depends_on_ids: bool, reads_instructions: bool = True) -> Question:
     """The question as the ledger knows it: by its texts and, where the judge's answer depends on
     them, by its ids.
 
-    One about two queries is known by both of their texts, and by the prompt for such.
+    One about two queries is known by both of their texts, and by the prompt for such. A query under
+    an instruction is another one than without it, to a judge who reads instructions.
     """
+    if q.instruction or q.instruction_b:
+        if reads_instructions:
+            query, query_b = (
+                joined(INSTRUCTION, prompt_hash("instruction"), told, text) if told else text
+                for told, text in ((q.instruction, q.query), (q.instruction_b, q.query_b_text))
+            )
+            q = replace(q, query=query, query_b_text=query_b)
+        q = replace(q, instruction="", instruction_b="")
     if q.query_b is None and not depends_on_ids:
         return q
     query = q.query

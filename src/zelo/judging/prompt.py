@@ -5,6 +5,9 @@ random, and only lines with that code are markers; characters that are not seen 
 characters, text direction, invisible tags) are taken out; what a tokenizer could take for the end
 of a turn is broken by a space; placeholders are filled in one pass, so that one inside a document
 stays as it is.
+
+An instruction is the user's own word on what counts as relevant. It stands in a frame of its own,
+in the message of the system, where no document is.
 """
 
 from __future__ import annotations
@@ -40,8 +43,10 @@ CONTROL = re.compile(
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 CODES = random.Random(secrets.randbits(128))  # no document's author can know the next
 PLACEHOLDER = re.compile(
-    r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem)\}"
+    r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem"
+    r"|instruction|instruction_b)\}"
 )
+NO_INSTRUCTION = "(nothing was said: as above)"
 
 
 @cache
@@ -61,6 +66,13 @@ def prompt_hash(name: str = "compare") -> str:
     return digest(sections(name))
 
 
+def instruction_tokens(instruction: str) -> int:
+    """About how many tokens an instruction adds to a prompt."""
+    if not instruction:
+        return 0
+    return estimated_tokens(sections("instruction")["one"]) + estimated_tokens(instruction)
+
+
 def messages(
     question: Question, limit: int, code: str | None = None, name: str = "compare"
 ) -> Messages:
@@ -72,7 +84,9 @@ def messages(
     other, note_other = shown(question.query_b_text, limit)
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
-    while code is None or any(code in text for text in (query, other, text_a, text_b)):
+    instruction, instruction_b = map(clean, question.instructions)
+    written = (query, other, text_a, text_b, instruction, instruction_b)
+    while code is None or any(code in text for text in written):
         code = f"{CODES.getrandbits(48):012x}"
     values = {
         "code": code,
@@ -85,9 +99,17 @@ def messages(
         "note_other": note_other,
         "note_a": note_a,
         "note_b": note_b,
+        "instruction": instruction or NO_INSTRUCTION,
+        "instruction_b": instruction_b or NO_INSTRUCTION,
     }
-    parts = sections(name)
-    return [{"role": role, "content": fill(parts[role], values)} for role in ("system", "user")]
+    system, user = (sections(name)[role] for role in ("system", "user"))
+    if instruction or instruction_b:
+        told = "one" if instruction == instruction_b else "two"
+        system = f"{system}\n\n{sections('instruction')[told]}"
+    return [
+        {"role": role, "content": fill(template, values)}
+        for role, template in (("system", system), ("user", user))
+    ]
 
 
 def as_user_message(conversation: Messages) -> Messages:

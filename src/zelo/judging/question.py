@@ -16,7 +16,9 @@ class Question:
     """One comparison as it is presented: `doc_a` first, `doc_b` second.
 
     `query_b` is the id of the query of `doc_b` where it is another one, `query_b_text` its text:
-    the question is then which document serves its own query better.
+    the question is then which document serves its own query better. `instruction` is what its
+    owner says makes a document relevant to the query, `instruction_b` the same of that of `doc_b`;
+    "" where nothing is said.
     """
 
     query_id: str
@@ -28,12 +30,19 @@ class Question:
     text_b: str
     query_b: str | None = None
     query_b_text: str = ""
+    instruction: str = ""
+    instruction_b: str = ""
 
     @property
     def pairs(self) -> tuple[tuple[str, str], tuple[str, str]]:
         """Texts of each document's query and of the document."""
         query_of_b = self.query if self.query_b is None else self.query_b_text
         return (self.query, self.text_a), (query_of_b, self.text_b)
+
+    @property
+    def instructions(self) -> tuple[str, str]:
+        """The instruction of each document's query."""
+        return self.instruction, self.instruction if self.query_b is None else self.instruction_b
 
     @property
     def ids(self) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -45,7 +54,13 @@ def swapped(q: Question) -> Question:
     """The same comparison with the other document shown first."""
     if q.query_b is not None:
         q = replace(
-            q, query_id=q.query_b, query=q.query_b_text, query_b=q.query_id, query_b_text=q.query
+            q,
+            query_id=q.query_b,
+            query=q.query_b_text,
+            query_b=q.query_id,
+            query_b_text=q.query,
+            instruction=q.instruction_b,
+            instruction_b=q.instruction,
         )
     return replace(q, doc_a=q.doc_b, doc_b=q.doc_a, text_a=q.text_b, text_b=q.text_a)
 

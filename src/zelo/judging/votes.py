@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from zelo.data.texts import distinct_instructions
 from zelo.errors import UserError
 from zelo.judging.asking import ask_all
 from zelo.judging.base import JudgeSession, LocalSession, RemoteSession
@@ -193,6 +194,10 @@ def prepare_sessions(
                 f"(zelo.judging.base)"
             )
         sessions[name] = session
+    if any(distinct_instructions(data)):
+        deaf = [name for name, session in sessions.items() if not session.reads_instructions]
+        if deaf:
+            say(f"! judges that read no instructions answer by the query alone: {', '.join(deaf)}")
     for name, session in sessions.items():
         if session.logit_scale is not None:
             tell(f"{name}: P(a ≻ b) = sigmoid({session.logit_scale:g} · difference of its scores)")

@@ -16,6 +16,7 @@ from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, TextLengths
+from zelo.judging.prompt import instruction_tokens
 from zelo.pipeline import run_stages
 from zelo.retrieval.retrieve import EmbeddingRetriever
 from zelo.run_config import STAGE_NAMES, Distillation, Run
@@ -118,9 +119,10 @@ def measure(run: Run) -> Size:
         return Size(data.name, data.train_queries, data.documents, texts)
     collection = data.load()
     queries = [
-        text
-        for text, split in zip(
-            *(collection.queries[name].to_pylist() for name in ("text", "split")), strict=True
+        (text, instruction or "")
+        for text, split, instruction in zip(
+            *(collection.queries[name].to_pylist() for name in ("text", "split", "instruction")),
+            strict=True,
         )
         if split == "train"
     ]
@@ -141,7 +143,11 @@ def measure(run: Run) -> Size:
         collection.name,
         len(queries),
         number,
-        TextLengths(float(np.mean([estimated_tokens(text) for text in queries[:SAMPLE]])), lengths),
+        TextLengths(
+            float(np.mean([estimated_tokens(text) for text, _ in queries[:SAMPLE]])),
+            lengths,
+            float(np.mean([instruction_tokens(told) for _, told in queries[:SAMPLE]])),
+        ),
     )
 
 
