@@ -217,6 +217,11 @@ def parsed(words: Sequence[str]) -> Namespace:
         "--model", type=Path, required=True, help="folder of a reranker or embedding model"
     )
     rerank.add_argument("--query", required=True)
+    rerank.add_argument(
+        "--instruction",
+        default="",
+        help="what makes a document relevant, for a model that reads it",
+    )
     rerank.add_argument("--top", type=int, help="so many, the best")
     rerank.add_argument(
         "--weight", type=float, metavar="SHARE",

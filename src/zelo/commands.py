@@ -129,7 +129,9 @@ def rerank(given: Namespace) -> None:
 
     from zelo.models.rerank_file import rerank_file
 
-    rows = rerank_file(given.model.expanduser(), given.query, given.file, given.weight)
+    rows = rerank_file(
+        given.model.expanduser(), given.query, given.file, given.weight, given.instruction
+    )
     for row in rows[: given.top]:
         print(json.dumps(row, ensure_ascii=False))
 

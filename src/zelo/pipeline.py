@@ -40,7 +40,7 @@ from zelo.reporting.report import report
 from zelo.retrieval.retrieve import retrieve
 from zelo.run_config import Distillation, Run
 from zelo.store import Artifact, Store
-from zelo.training.distil import distil
+from zelo.training.distil import distil, refuse_instructions
 from zelo.training.loggers import Tracking
 from zelo.training.train import train
 from zelo.training.trainable import MODEL
@@ -158,6 +158,8 @@ class PipelineRunner:
             grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
         if data.complete and refine.name in store.selected and run.refine is not None:
             known_to_refine(data.path)
+        if data.complete and run.distil is not None:
+            refuse_instructions(data.path)
         options = {"retriever": run.retriever, "top_k": run.top_k}
         if judge.name in store.selected and store.pending(retrieve, {"data": data}, options):
             self.try_the_rest()  # before what may take hours

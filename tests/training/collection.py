@@ -56,6 +56,7 @@ def data_module(
     max_tokens_per_forward: int = 64,
     documents: dict[str, str] = DOCUMENTS,
     texts: dict[str, str] | None = None,
+    instructions: dict[str, str] | None = None,
 ) -> ThurstoneDataModule:
     """Batches of `queries` as `module` reads them; the collection is written below `out`."""
     everything = [*queries, *held_out]
@@ -63,7 +64,8 @@ def data_module(
     folder = out / "collection"
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder, "queries", table("queries", query_id=list(texts),
-                text=list(texts.values()), split=["train"] * len(texts)))  # fmt: skip
+                text=list(texts.values()), split=["train"] * len(texts),
+                instruction=[(instructions or {}).get(q) for q in texts]))  # fmt: skip
     write_table(folder, "documents", table("documents", doc_id=list(documents),
                 title=[""] * len(documents), text=list(documents.values())))  # fmt: skip
     write_table(folder, "ratings", table("ratings", query_id=[], doc_id=[], elo=[], stderr=[],

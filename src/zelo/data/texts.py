@@ -98,6 +98,12 @@ def query_instructions(data: Path) -> dict[str, str]:
     return dict(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
 
 
+def told_with(data: Path) -> dict[str, Mapping[str, str]]:
+    """What is given besides to those that score queries, where these have instructions."""
+    instructions = query_instructions(data)
+    return {"instructions": instructions} if instructions else {}
+
+
 def distinct_instructions(data: Path) -> list[str | None]:
     """Each instruction of a collection's queries once; None where a query has none."""
     found: list[str | None] = read_table(data, "queries")["instruction"].unique().to_pylist()

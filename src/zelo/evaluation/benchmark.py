@@ -16,7 +16,7 @@ from pydantic import field_validator, model_validator
 from zelo.artifacts import Table, read_table, write_json, write_table
 from zelo.config import Component, check, describe, option
 from zelo.data.collection import Data, load
-from zelo.data.texts import document_texts, labelled_queries, query_texts
+from zelo.data.texts import document_texts, labelled_queries, query_instructions, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.calibration import draw as draw_reliability
@@ -74,7 +74,7 @@ def rank(
     pool = head(pool_of(candidates, asked), depth)
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     start = time.monotonic()
-    scores = reranker.score(Pool(queries, documents, pool, data), out)
+    scores = reranker.score(Pool(queries, documents, pool, data, query_instructions(data)), out)
     seconds = time.monotonic() - start
     for query_id, row in scores.items():
         if not np.isfinite(row).all():

@@ -10,13 +10,14 @@ import numpy as np
 
 from zelo.artifacts import Table, read_json, read_table, table, write_json, write_table
 from zelo.config import Component, option
-from zelo.data.texts import Corpus, document_texts, labelled_queries, query_texts
+from zelo.data.texts import Corpus, document_texts, labelled_queries, query_texts, told_with
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.fuse import first_stage_scores, fused_ranking
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
 from zelo.evaluation.significance import against
 from zelo.models.fusion import FUSION
+from zelo.models.instructions import NONE
 from zelo.retrieval.fusion import fused_by_rank
 from zelo.retrieval.ranking import (
     Ranking,
@@ -78,6 +79,7 @@ def evaluate(
     pool = candidates_from(read_table(candidates, "candidates"))
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
+    told = told_with(data)
     first_stage = first_stage_of(candidates)
     rankings: dict[str, Ranking] = {
         system: {query_id: ranking.get(query_id, []) for query_id in judged}
@@ -89,14 +91,15 @@ def evaluate(
     weights = read_json(fusion / FUSION, *FUSION_TOLD)
     fused: dict[str, Ranking] = {}
     for system, folder in folders.items():
-        scores = model.score(folder, judged, documents, pool, out, trainer, tokens)
+        scores = model.score(folder, judged, documents, pool, out, trainer, tokens, **told)
         rankings[system] = rank_by_score(pool, scores)
         weight = weights["weight" if system == TRAINED else "start_weight"]
         fused[f"{system}{FUSED}{last}"] = fused_ranking(found_first, scores, weight)
     rankings |= fused
     corpus = Corpus.at(data)
     if isinstance(model, BiEncoder) and len(corpus) <= evaluation.search_at_most:
-        rankings |= searched(model, folders, judged, corpus, first_stage.get(LEXICAL), trainer)
+        lexical = first_stage.get(LEXICAL)
+        rankings |= searched(model, folders, judged, corpus, lexical, trainer, **told)
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}
@@ -128,6 +131,7 @@ def searched(
     corpus: Corpus,
     lexical: Ranking | None,
     trainer: LightningTrainer,
+    instructions: Mapping[str, str] = NONE,
 ) -> dict[str, Ranking]:
     """What the models in `folders` find in the whole corpus, alone and fused with `lexical`."""
     from zelo.retrieval.dense import search_by
@@ -137,7 +141,7 @@ def searched(
     found: dict[str, Ranking] = {}
     for system, folder in folders.items():
         loaded = model.to_score(folder)
-        hits = search_by(loaded, queries, corpus, k, model.batch_size, trainer)
+        hits = search_by(loaded, queries, corpus, k, model.batch_size, trainer, instructions)
         ranking = hits.without(identical_Q).top(RANKED).ranking(list(queries), corpus.ids)
         found[f"{system}{SEARCH}"] = ranking
         if lexical is not None:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zelo.artifacts import read_json, read_table, write_json
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, query_texts, told_with
 from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.elo_truth import elo_ndcg
 from zelo.models.fusion import FUSION, NORMALISATION, fused_scores
@@ -54,8 +54,9 @@ def fuse(
         queries = query_texts(data, "train")
         asked = {query_id: queries[query_id] for query_id in pool}
         texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
+        told = told_with(data)
         for name, folder in (("weight", trained / MODEL), ("start_weight", None)):
-            scores = model.score(folder, asked, texts, pool, out, trainer, tokens)
+            scores = model.score(folder, asked, texts, pool, out, trainer, tokens, **told)
             ndcg_WQ = ndcg_by_weight(first_stage, scores, elos)
             means = ndcg_WQ.mean(1).round(6).tolist()
             curves[name] = dict(zip(map(str, WEIGHTS), means, strict=True))

@@ -18,6 +18,7 @@ from zelo.data.texts import (
     identical_queries,
     labelled_queries,
     query_texts,
+    told_with,
 )
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
@@ -66,7 +67,8 @@ def refine(
     texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     queries = query_texts(data, "train")
     asked = {query_id: queries[query_id] for query_id in pool}
-    scores = model.score(trained / MODEL, asked, texts, pool, out, trainer, tokens)
+    told = told_with(data)
+    scores = model.score(trained / MODEL, asked, texts, pool, out, trainer, tokens, **told)
     rows: list[tuple[str, str, str]] = []
     for query_id, ranking in rank_by_score(pool, scores).items():
         pairs = failures([doc_id for doc_id, _ in ranking], known[query_id], threshold)

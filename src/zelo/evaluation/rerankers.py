@@ -24,6 +24,7 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
 from zelo.judging.endpoint import redact, retry_after, secret, wait_before_retry
+from zelo.models.instructions import NONE
 from zelo.models.pretrained import PretrainedModel
 
 Scores = dict[str, list[float]]
@@ -38,6 +39,7 @@ class Pool:
     documents: Mapping[str, str]
     candidates: Candidates
     data: Path  # the loaded collection
+    instructions: Mapping[str, str] = NONE  # of the queries that have one
 
     def pairs(self) -> list[tuple[str, str]]:
         """Texts of each query and candidate, query after query."""
@@ -84,7 +86,8 @@ class CrossEncoderReranker(Component):
         from zelo.models.scoring import score_candidates
 
         model = load_cross_encoder(self.pretrained.locate(), max_length=self.max_length)
-        return score_candidates(model, pool.queries, pool.documents, pool.candidates, self.trainer)
+        texts = pool.queries, pool.documents, pool.candidates
+        return score_candidates(model, *texts, self.trainer, instructions=pool.instructions)
 
 
 class EmbeddingReranker(Component):
@@ -110,7 +113,9 @@ class EmbeddingReranker(Component):
 
         model = load_embedding_model(self.pretrained.locate(), self.max_length)
         texts = pool.queries, pool.documents, pool.candidates
-        return score_candidates(model, *texts, self.trainer, self.batch_size)
+        return score_candidates(
+            model, *texts, self.trainer, self.batch_size, instructions=pool.instructions
+        )
 
 
 class JudgeReranker(PairJudging):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,8 @@ from zelo.store import digest
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    from zelo.models.instructions import Told
 
 
 class Scorer(ScoringJudge):
@@ -65,25 +67,50 @@ class ScorerSession(ScoringSession):
 
     judge: Scorer
     model: Any
+    template: str | None = field(init=False)  # how it is told an instruction; None: not at all
+
+    def __post_init__(self) -> None:
+        from zelo.models.instructions import template_of
+
+        self.template = template_of(self.model)
+
+    @property
+    def reads_instructions(self) -> bool:
+        """Where its prompt has a place for them."""
+        return self.template is not None
+
+    def as_read(self, query: str, instruction: str) -> Told:
+        """The query, and what is read before it."""
+        from zelo.models.instructions import told
+
+        return told(self.model, query, instruction, self.template)
 
     def score(self, pairs: Sequence[TextPair]) -> list[float]:
         """Raw scores of a cross-encoder, cosines of an embedding model."""
-        import torch
-
         if self.judge.kind == "cross_encoder":
-            scores = self.model.predict(
-                pairs,
-                batch_size=self.judge.batch_size,
-                activation_fn=torch.nn.Identity(),
-                show_progress_bar=False,
-            )
-            found: list[float] = np.asarray(scores, dtype=np.float64).tolist()
+            scores = np.empty(len(pairs))
+            for prompt in dict.fromkeys(query.prompt for query, _ in pairs):
+                rows = [i for i, (query, _) in enumerate(pairs) if query.prompt == prompt]
+                scores[rows] = self._predict([pairs[i] for i in rows], prompt)
+            found: list[float] = scores.tolist()
             return found
-        from zelo.models.embedding import embed
+        from zelo.models.embedding import embed, embed_told
 
         queries = list(dict.fromkeys(query for query, _ in pairs))
         texts = list(dict.fromkeys(text for _, text in pairs))
         size = self.judge.batch_size
-        q = dict(zip(queries, embed(self.model, queries, size, "query", "queries"), strict=True))
+        q = dict(zip(queries, embed_told(self.model, queries, size), strict=True))
         d = dict(zip(texts, embed(self.model, texts, size, "document", "documents"), strict=True))
         return [float(q[query] @ d[text]) for query, text in pairs]
+
+    def _predict(self, pairs: Sequence[TextPair], prompt: str | None) -> Any:
+        """Scores of pairs whose queries have the same prompt."""
+        import torch
+
+        return self.model.predict(
+            [(query.text, text) for query, text in pairs],
+            prompt=prompt,
+            batch_size=self.judge.batch_size,
+            activation_fn=torch.nn.Identity(),
+            show_progress_bar=False,
+        )

@@ -14,12 +14,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from zelo.config import option
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, query_instructions, query_texts
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.question import Answer, Question
 from zelo.store import digest
@@ -27,7 +27,7 @@ from zelo.store import digest
 DOCUMENTS = 32  # of a query, at most, by which the spread of scores is measured
 EQUAL = 1e-6  # scores that differ by less than this share of the largest are equal but for rounding
 
-TextPair = tuple[str, str]  # a query and a document
+TextPair = tuple[Any, str]  # a query as the session reads it, mostly its text, and a document
 
 
 @dataclass
@@ -44,7 +44,11 @@ class ScoringSession(LocalSession):
 
     @abstractmethod
     def score(self, pairs: Sequence[TextPair]) -> Sequence[float]:
-        """Scores of texts of queries and documents, in their order."""
+        """Scores of queries and documents, in their order."""
+
+    def as_read(self, query: str, instruction: str) -> Any:
+        """A query as `score` takes it, which can be hashed; here without its instruction."""
+        return query
 
     def scores(self, pairs: Sequence[TextPair]) -> list[float]:
         """The same; those that were asked for before are not computed again."""
@@ -57,7 +61,13 @@ class ScoringSession(LocalSession):
         """Score each pair of query and document, and compare."""
         from scipy.special import expit
 
-        scores = self.scores([pair for q in questions for pair in q.pairs])
+        scores = self.scores(
+            [
+                (self.as_read(query, told), text)
+                for q in questions
+                for (query, text), told in zip(q.pairs, q.instructions, strict=True)
+            ]
+        )
         gaps = np.array(scores[::2], np.float64) - np.array(scores[1::2], np.float64)
         p = expit(self.logit_scale * gaps)
         return [Answer(1.0 - 2.0 * value) for value in p.tolist()]
@@ -102,7 +112,9 @@ def scores_of_some(
 ) -> list[list[float]]:
     """Scores of some documents of some queries, about `session.measured_by` in all."""
     some = sample(pairs, session.measured_by)
-    queries = query_texts(data) if some else {}
+    told = query_instructions(data) if some else {}
+    texts_of = query_texts(data) if some else {}
+    queries = {i: session.as_read(texts_of[i], told.get(i, "")) for i in some}
     documents = document_texts(data, {d for docs in some.values() for d in docs}) if some else {}
     texts = [(queries[query_id], documents[d]) for query_id, docs in some.items() for d in docs]
     scores = iter(session.scores(texts))

@@ -152,7 +152,8 @@ def unpadded(model: Any, folder: Path) -> Any:
         layer.norm.load_state_dict({"bias": torch.zeros(width), **norm.state_dict()})
         modules.append(layer)
     modules.append(dense(last, torch.nn.Identity(), module_output_name="scores"))
-    return Stock(modules=modules, num_labels=1, activation_fn=torch.nn.Identity()).float()
+    told = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
+    return Stock(modules=modules, num_labels=1, activation_fn=torch.nn.Identity(), **told).float()
 
 
 def save_cross_encoder(model: Any, folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from zelo.artifacts import read_json, write_json
 from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.embedding_store import Rows, Shelf, open_store
+from zelo.models.instructions import NONE, Told, base_prompt, told_all, without_prompt
 from zelo.models.loading import (
     limit,
     loaded_from,
@@ -292,6 +293,38 @@ def lengths_of_texts(model: SentenceTransformer, texts: Sequence[str]) -> list[i
     return whole if most is None else [min(length, most) for length in whole]
 
 
+def embed_queries(
+    model: SentenceTransformer,
+    queries: Mapping[str, str],
+    batch_size: int,
+    tokens: int | None = None,
+    trainer: LightningTrainer | None = None,
+    instructions: Mapping[str, str] = NONE,
+) -> torch.Tensor:
+    """Unit embeddings of queries, each read under its instruction, as `embed` gives them."""
+    told = told_all(model, queries, instructions)
+    base = base_prompt(model)
+    found = [Told(text, base) for text in queries.values()] if told is None else told.values()
+    return embed_told(model, list(found), batch_size, tokens, trainer)
+
+
+def embed_told(
+    model: SentenceTransformer,
+    queries: Sequence[Told],
+    batch_size: int,
+    tokens: int | None = None,
+    trainer: LightningTrainer | None = None,
+) -> torch.Tensor:
+    """Unit embeddings of queries, each read as it is told, as `embed` gives them."""
+    base = base_prompt(model)
+    if all(query.prompt == base for query in queries):
+        texts = [query.text for query in queries]
+        return embed(model, texts, batch_size, "query", "queries", tokens, trainer)
+    texts = [f"{query.prompt or ''}{query.text}" for query in queries]
+    with without_prompt(model):
+        return embed(model, texts, batch_size, "query", "queries", tokens, trainer)
+
+
 def rerank_by_cosine(
     model: SentenceTransformer,
     queries: Mapping[str, str],
@@ -300,14 +333,15 @@ def rerank_by_cosine(
     batch_size: int,
     tokens: int | None = None,
     trainer: LightningTrainer | None = None,
+    instructions: Mapping[str, str] = NONE,
 ) -> dict[str, list[float]]:
     """Cosine similarity of each query with each of its candidates, in the candidates' order."""
     wanted = sorted({doc_id for docs in candidates.values() for doc_id in docs})
     row_of = {doc_id: i for i, doc_id in enumerate(wanted)}
     texts = [documents[i] for i in wanted]
-    asked = [queries[i] for i in candidates]
+    asked = {i: queries[i] for i in candidates}
     d = embed(model, texts, batch_size, "document", "candidates", tokens, trainer)
-    q = embed(model, asked, batch_size, "query", "queries", tokens, trainer)
+    q = embed_queries(model, asked, batch_size, tokens, trainer, instructions)
     return {
         query_id: (d[[row_of[doc_id] for doc_id in docs]] @ q[row]).tolist() if docs else []
         for row, (query_id, docs) in enumerate(candidates.items())

@@ -44,12 +44,13 @@ def documents_of(file: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def rerank_file(
-    model: Path, query: str, file: str, weight: float | None = None
+    model: Path, query: str, file: str, weight: float | None = None, instruction: str = ""
 ) -> list[dict[str, Any]]:
     """Documents with `rank` (from 1) and `score`, best first.
 
     Where documents have a `first_stage_score`, `score` is that sum of both that `weight` says,
     None: the weight that came with the model, if any; and `model_score` is the model's own.
+    `UserError` where the model reads no instructions and is given one.
     """
     if weight is not None and not 0 <= weight <= 1:
         raise UserError(f"--weight {weight}: a share of the model from 0 to 1 is needed")
@@ -57,7 +58,7 @@ def rerank_file(
     if not found:
         raise UserError(f"{file}: empty, at least one document is needed")
     first_stage = first_stage_scores([record for record, _ in found], file)
-    scores = score(model, query, [text for _, text in found])
+    scores = score(model, query, [text for _, text in found], instruction)
     if strange := [i for i, value in enumerate(scores) if math.isnan(value)]:
         raise UserError(
             f"{model}: {len(strange)} scores are no numbers, the first that of "
@@ -104,17 +105,24 @@ def first_stage_scores(records: Sequence[Mapping[str, Any]], file: str) -> list[
     return [float(value) for value in given]
 
 
-def score(model: Path, query: str, texts: list[str]) -> list[float]:
+def score(model: Path, query: str, texts: list[str], instruction: str = "") -> list[float]:
     """Scores by the model in a folder, whichever kind it is."""
     if not (model / "config.json").is_file() and not (model / "modules.json").is_file():
         raise UserError(f"{model}: no config.json and no modules.json; not a model's folder")
     from zelo.models.cross_encoder import load_cross_encoder
     from zelo.models.embedding import load_embedding_model
+    from zelo.models.instructions import template_of
     from zelo.models.scoring import score_candidates
 
     loaded = load_cross_encoder(model) if is_cross_encoder(model) else load_embedding_model(model)
+    if instruction and template_of(loaded) is None:
+        raise UserError(
+            f"--instruction: {model} reads none: its prompt has no place for one (it has where it "
+            f"was trained with model.instruction_template)"
+        )
     documents = {str(i): text for i, text in enumerate(texts)}
-    return score_candidates(loaded, {"q": query}, documents, {"q": list(documents)})["q"]
+    texts_by_id = {"q": query}, documents, {"q": list(documents)}
+    return score_candidates(loaded, *texts_by_id, instructions={"q": instruction})["q"]
 
 
 def is_cross_encoder(model: Path) -> bool:

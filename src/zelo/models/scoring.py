@@ -18,6 +18,7 @@ import torch
 from zelo.artifacts import replacing
 from zelo.models.cross_encoder import load_cross_encoder
 from zelo.models.embedding import rerank_by_cosine
+from zelo.models.instructions import NONE, base_prompt, told_all
 from zelo.models.reading import Reader
 from zelo.models.tokens import TokenFile, tokenize
 
@@ -34,19 +35,21 @@ def score_pairs(
     pairs: Sequence[tuple[str, str]],
     trainer: LightningTrainer | None = None,
     max_tokens_per_forward: int | None = None,
+    prompts: Sequence[str | None] | None = None,
 ) -> list[float]:
     """Scores (float32) of pairs by a cross-encoder, in their order.
 
-    It reads on the trainer's device and in its precision, None: where it is, on a GPU in bfloat16;
-    at most `max_tokens_per_forward` tokens at once, None: as many as suit the device.
+    `prompts` stand before each, None: the model's own before all. It reads on the trainer's device
+    and in its precision, None: where it is, on a GPU in bfloat16; at most `max_tokens_per_forward`
+    tokens at once, None: as many as suit the device.
     """
     from zelo.progress import track
 
     if not pairs:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        prompt = model.prompts.get(model.default_prompt_name)
-        tokenize(model, pairs, prompt, Path(folder) / PAIRS, "pairs")
+        before = base_prompt(model) if prompts is None else prompts
+        tokenize(model, pairs, before, Path(folder) / PAIRS, "pairs")
         tokens = TokenFile(Path(folder) / PAIRS)
         reader = Reader(
             model, "scores", trainer or where(model), max_tokens_per_forward, tokens.lengths.sum()
@@ -84,8 +87,10 @@ def score_candidates(
     trainer: LightningTrainer | None = None,
     batch_size: int = BATCH_SIZE,
     max_tokens_per_forward: int | None = None,
+    instructions: Mapping[str, str] = NONE,
 ) -> dict[str, list[float]]:
-    """Scores of each query's candidates, in their order, by a loaded model of either kind.
+    """Scores of each query's candidates, in their order, by a loaded model of either kind; queries
+    may have `instructions`, by their ids.
 
     A cross-encoder reads them as pairs; of an embedding model they are cosines, each text being
     embedded once, `batch_size` at a time. For the rest see `score_pairs`.
@@ -95,10 +100,28 @@ def score_candidates(
     trainer = trainer or where(model)
     if not isinstance(model, CrossEncoder):
         return rerank_by_cosine(
-            model, queries, documents, candidates, batch_size, max_tokens_per_forward, trainer
-        )
-    pairs = pairs_of(queries, documents, candidates)
-    return by_query(candidates, score_pairs(model, pairs, trainer, max_tokens_per_forward))
+            model, queries, documents, candidates, batch_size, max_tokens_per_forward, trainer,
+            instructions,
+        )  # fmt: skip
+    pairs, prompts = told_pairs(model, queries, documents, candidates, instructions)
+    scores = score_pairs(model, pairs, trainer, max_tokens_per_forward, prompts)
+    return by_query(candidates, scores)
+
+
+def told_pairs(
+    model: Any,
+    queries: Mapping[str, str],
+    documents: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    instructions: Mapping[str, str],
+) -> tuple[list[tuple[str, str]], list[str | None] | None]:
+    """`pairs_of` as a cross-encoder reads them, and the prompt before each; None: its own."""
+    told = told_all(model, {query_id: queries[query_id] for query_id in candidates}, instructions)
+    if told is None:
+        return pairs_of(queries, documents, candidates), None
+    texts = {query_id: query.text for query_id, query in told.items()}
+    prompts = [told[query_id].prompt for query_id, docs in candidates.items() for _ in docs]
+    return pairs_of(texts, documents, candidates), prompts
 
 
 def pairs_of(
@@ -128,18 +151,20 @@ def score_on_devices(
     out: Path,
     trainer: LightningTrainer,
     max_tokens_per_forward: int | None = None,
+    prompts: Sequence[str | None] | None = None,
 ) -> list[float]:
     """Scores (float32) of pairs by the cross-encoder in `folder`, in their order.
 
-    Each device reads at most `max_tokens_per_forward` at once; None: as many as suit it. What is
-    under way lies in `out`, which is gone at the end.
+    `prompts` stand before each, None: the model's own before all. Each device reads at most
+    `max_tokens_per_forward` at once; None: as many as suit it. What is under way lies in `out`,
+    which is gone at the end.
     """
     from zelo.distributed.ranks import on_devices
 
     out.mkdir(exist_ok=True)
     model = load_cross_encoder(folder)
-    prompt = model.prompts.get(model.default_prompt_name)
-    tokenize(model, pairs, prompt, out / PAIRS, "pairs")
+    before = base_prompt(model) if prompts is None else prompts
+    tokenize(model, pairs, before, out / PAIRS, "pairs")
     (out / SHARDS).mkdir(exist_ok=True)
     tokens = trainer.max_tokens_per_forward(max_tokens_per_forward)
     on_devices(score_shards, out, trainer, folder=folder, max_tokens_per_forward=tokens)

@@ -7,9 +7,10 @@ taken off, so that what is trained on is what is served.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,23 @@ class Chunking:
         return size if self.fixed else tokens
 
 
-def tokenize(model: Any, inputs: Sequence[Any], prompt: str | None, path: Path, what: str) -> None:
+Prompt = str | None | Sequence[str | None]  # before all inputs, or before each
+
+
+def tokenize(model: Any, inputs: Sequence[Any], prompt: Prompt, path: Path, what: str) -> None:
     """Write token ids of texts or pairs as a sentence-transformers `model` reads them."""
     model[0].unpad_inputs = False  # rows are wanted; batches are made of them later
 
-    def encode(block: list[Any]) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = model.preprocess(block, prompt=prompt)
-        return found
+    def encode(rows: range) -> Iterator[Mapping[str, Any]]:
+        if prompt is None or isinstance(prompt, str):
+            yield model.preprocess(list(inputs[rows.start : rows.stop]), prompt=prompt)
+            return
+        for before, part in groupby(rows, key=prompt.__getitem__):
+            found = dict(model.preprocess([inputs[i] for i in part], prompt=before))
+            found.pop("prompt_length", None)  # no model is read so that leaves its prompt out
+            yield found
 
-    write_tokens(encode, inputs, path, model.tokenizer, what)
+    write_tokens(encode, len(inputs), path, model.tokenizer, what)
 
 
 def lengths_of(tokenizer: Any, texts: Sequence[str]) -> dict[str, int]:
@@ -72,16 +81,18 @@ def lengths_of(tokenizer: Any, texts: Sequence[str]) -> dict[str, int]:
 
 
 def write_tokens(
-    encode: Callable[[list[Any]], Mapping[str, Any]],
-    inputs: Sequence[Any],
+    encode: Callable[[range], Iterable[Mapping[str, Any]]],
+    count: int,
     path: Path,
     tokenizer: Any,
     what: str,
 ) -> None:
-    """Write `path`, if it is not there, whole or not at all: a row of token ids per input.
+    """Write `path`, if it is not there, whole or not at all: a row of token ids for each of `count`
+    inputs.
 
-    `encode` gives padded features (inputs, length), `attention_mask` among them; what is no tensor
-    of that shape (the kind of input, the length of a prompt) must be the same for all inputs.
+    `encode` gives padded features (inputs, length) of a range of them, all at once or some at a
+    time, `attention_mask` among them; what is no tensor of that shape (the kind of input, the
+    length of a prompt) must be the same for all inputs.
     """
     from zelo.progress import track
 
@@ -91,18 +102,31 @@ def write_tokens(
     fixed: dict[str, Any] = {}
     with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         writer = None
-        for start in track(range(0, len(inputs), BLOCK), f"tokenising {what}"):
-            features = encode(list(inputs[start : start + BLOCK]))
-            mask = features[MASK].bool()
-            offsets = pa.array(np.concatenate([[0], mask.sum(1).cumsum(0)]), pa.int32())
+        for start in track(range(0, count, BLOCK), f"tokenising {what}"):
+            lengths: list[Tensor] = []
+            ids: dict[str, list[Tensor]] = {}
+            rests = []
+            for features in encode(range(start, min(start + BLOCK, count))):
+                mask = features[MASK].bool()
+                lengths.append(mask.sum(1))
+                rest = {}
+                for name, value in features.items():
+                    if name == MASK:
+                        continue
+                    if isinstance(value, Tensor) and value.shape == mask.shape:
+                        ids.setdefault(name, []).append(value[mask])
+                    else:
+                        rest[name] = value.tolist() if isinstance(value, Tensor) else value
+                rests.append(rest)
+            offsets = pa.array(np.concatenate([[0], torch.cat(lengths).cumsum(0)]), pa.int32())
             columns = {
-                name: pa.ListArray.from_arrays(offsets, pa.array(value[mask].numpy(), pa.int32()))
-                for name, value in features.items()
-                if isinstance(value, Tensor) and value.shape == mask.shape and name != MASK
+                name: pa.ListArray.from_arrays(
+                    offsets, pa.array(torch.cat(parts).numpy(), pa.int32())
+                )
+                for name, parts in ids.items()
             }
-            rest = {n: v for n, v in features.items() if n not in columns and n != MASK}
-            rest = {n: v.tolist() if isinstance(v, Tensor) else v for n, v in rest.items()}
             if writer is None:
+                rest = rests[0]
                 fixed = rest
                 about = {
                     "fixed": fixed,
@@ -114,7 +138,7 @@ def write_tokens(
                     metadata={"zelo": json.dumps(about)},
                 )
                 writer = pa.ipc.new_file(sink, schema)
-            assert rest == fixed, (rest, fixed)
+            assert all(rest == fixed for rest in rests), (rests, fixed)
             writer.write_batch(pa.record_batch(list(columns.values()), schema=schema))
         if writer is not None:
             writer.close()

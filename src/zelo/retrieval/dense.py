@@ -15,6 +15,7 @@ from zelo.config import Component, option
 from zelo.data.texts import PART, Corpus
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
+from zelo.models.instructions import NONE
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Hits
 
@@ -125,11 +126,13 @@ def search_by(
     k: int,
     batch_size: int,
     trainer: LightningTrainer,
+    instructions: Mapping[str, str] = NONE,
 ) -> Hits:
-    """Best `k` documents of each query by the cosine similarity of a loaded model's embeddings."""
-    from zelo.models.embedding import embed
+    """Best `k` documents of each query, read under its instruction, by the cosine similarity of a
+    loaded model's embeddings."""
+    from zelo.models.embedding import embed, embed_queries
 
-    q = embed(model, list(queries.values()), batch_size, "query", "queries", trainer=trainer)
+    q = embed_queries(model, queries, batch_size, None, trainer, instructions)
     embedded = (
         (embed(model, part, batch_size, "document", "documents", trainer=trainer), len(part))
         for part in corpus.parts()

@@ -41,7 +41,7 @@ class BiEncoder(TrainableModel):
         )
         if self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}
-        return model
+        return self.told_how(model)
 
     def tokenized_inputs(self) -> type[BiEncoderInputs]:
         """How it reads queries and documents."""
@@ -58,4 +58,4 @@ class BiEncoder(TrainableModel):
         )
         if folder is None and self.prompts is not None:
             model.prompts = {**model.prompts, **self.prompts}
-        return model
+        return self.told_how(model) if folder is None else model

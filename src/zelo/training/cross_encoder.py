@@ -58,7 +58,7 @@ class CrossEncoder(TrainableModel):
                 f"model.max_length={room}: {frame} of them are the frame that this model puts "
                 f"around query and document; give it more"
             )
-        return model
+        return self.told_how(model)
 
     def tokenized_inputs(self) -> type[CrossEncoderInputs]:
         """How it reads queries and documents."""
@@ -79,10 +79,11 @@ class CrossEncoder(TrainableModel):
 
         ready = self.cross_encoder_folder(folder)
         if ready is not None:
-            return load_cross_encoder(ready)
+            model = load_cross_encoder(ready)
+            return model if folder else self.told_how(model)
         start = self.pretrained.locate()
         if self.head != "answer":
             return load_embedding_model(start, self.max_length)
         model = new_cross_encoder(start, self.head, answers=self.answers)
         limit(model, start, self.max_length)
-        return model
+        return self.told_how(model)

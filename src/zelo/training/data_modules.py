@@ -23,7 +23,7 @@ from zelo.artifacts import read_table
 from zelo.config import dump
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
-from zelo.data.texts import document_texts, query_texts
+from zelo.data.texts import document_texts, query_instructions, query_texts
 from zelo.distributed.trainer import suitable_tokens
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
@@ -231,7 +231,8 @@ class ThurstoneDataModule(TokenizedDataModule):
         wanted = {doc_id for query in rated for doc_id in query.doc_ids}
         texts = document_texts(self.collection, wanted)
         queries = query_texts(self.collection, "train")
-        inputs.write(self.network, RatedTexts(rated, queries, texts), self.tokens)
+        told = query_instructions(self.collection)
+        inputs.write(self.network, RatedTexts(rated, queries, texts, told), self.tokens)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the rated queries and map the token ids into memory, once."""
@@ -425,7 +426,11 @@ class PairwiseDataModule(TokenizedDataModule):
             for first, second in ((a, b), (b, a))
         ]
         network = without_weights(self.model.network)
-        write_tokens(network.encode, both, self.tokens, network.tokenizer, "triples")
+
+        def encode(rows: range) -> list[Mapping[str, Any]]:
+            return [network.encode(both[rows.start : rows.stop])]
+
+        write_tokens(encode, len(both), self.tokens, network.tokenizer, "triples")
 
     def setup(self, stage: str | None = None) -> None:
         """Read the preferences and map the token ids into memory."""

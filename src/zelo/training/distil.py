@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zelo.data.texts import distinct_instructions
 from zelo.distributed.ranks import on_devices
 from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
@@ -98,6 +99,18 @@ def of_distil() -> Iterator[None]:
     except UserError as error:
         line = re.sub(r"(?<![\w.])(training|model)\.(?=[a-z])", r"distil.\1.", str(error))
         raise UserError(line) from None
+
+
+def refuse_instructions(data: Path) -> None:
+    """`UserError` where queries of a collection have different instructions, which the pairwise
+    model does not read: one that all have it learns from the answers."""
+    found = distinct_instructions(data)
+    if len(found) > 1:
+        some = ", ".join("none" if told is None else repr(told[:40]) for told in found[:2])
+        raise UserError(
+            f"distil: the pairwise model reads no instructions, and queries have {len(found)} "
+            f"different ones ({some}): choose distil=off, or give all queries the same"
+        )
 
 
 def refuse_validation(training: TrainingOptions) -> None:

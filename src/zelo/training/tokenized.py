@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from zelo.models.tokens import Chunking, Chunks, TokenFile, in_memory, tokenize
+from zelo.models.instructions import Told, base_prompt, told_all
+from zelo.models.tokens import Chunking, Chunks, Prompt, TokenFile, in_memory, tokenize
 from zelo.training.batches import Drawn, ScoredBatch, scored_batch
 from zelo.training.rated_queries import RatedQuery
 
 
 @dataclass(frozen=True)
 class RatedTexts:
-    """Rated queries, and the texts of queries and documents by id."""
+    """Rated queries, the texts of queries and documents by id, and the instructions of queries that
+    have one."""
 
     rated: Sequence[RatedQuery]
     queries: Mapping[str, str]
     documents: Mapping[str, str]
+    instructions: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self, network: Any) -> dict[str, Told]:
+        """Each rated query as the network reads it, by its id."""
+        asked = {query.query_id: self.queries[query.query_id] for query in self.rated}
+        found = told_all(network, asked, self.instructions)
+        base = base_prompt(network)
+        return found or {query_id: Told(text, base) for query_id, text in asked.items()}
 
 
 class TokenizedInputs:
@@ -43,9 +53,7 @@ class TokenizedInputs:
         return all((folder / f"{name}.arrow").is_file() for name in cls.files)
 
     @classmethod
-    def inputs_of(
-        cls, network: Any, texts: RatedTexts
-    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+    def inputs_of(cls, network: Any, texts: RatedTexts) -> dict[str, tuple[Sequence[Any], Prompt]]:
         """Of each file the texts or pairs in the order of its rows, and the prompt before them."""
         raise NotImplementedError
 
@@ -80,13 +88,12 @@ class CrossEncoderInputs(TokenizedInputs):
     files: ClassVar[tuple[str, ...]] = ("pairs",)
 
     @classmethod
-    def inputs_of(
-        cls, network: Any, texts: RatedTexts
-    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+    def inputs_of(cls, network: Any, texts: RatedTexts) -> dict[str, tuple[Sequence[Any], Prompt]]:
         """Every query with each of its documents."""
-        queries, documents = texts.queries, texts.documents
-        pairs = [(queries[q.query_id], documents[i]) for q in texts.rated for i in q.doc_ids]
-        return {"pairs": (pairs, prompt_of(network))}
+        told, documents = texts.told(network), texts.documents
+        rows = [(told[q.query_id], documents[i]) for q in texts.rated for i in q.doc_ids]
+        pairs = [(query.text, document) for query, document in rows]
+        return {"pairs": (pairs, common([query.prompt for query, _ in rows]))}
 
     @classmethod
     def open(cls, rated: Sequence[RatedQuery], folder: Path) -> Self:
@@ -116,13 +123,12 @@ class CrossEncoderInputs(TokenizedInputs):
     ) -> tuple[dict[str, Chunks], list[int]]:
         """One input per row."""
         pairs = list(zip(queries, documents, strict=True))
-        return {"pairs": in_memory(network, pairs, prompt_of(network))}, list(range(len(pairs)))
+        return {"pairs": in_memory(network, pairs, base_prompt(network))}, list(range(len(pairs)))
 
 
-def prompt_of(network: Any) -> str | None:
-    """What a cross-encoder puts before a pair."""
-    prompt: str | None = network.prompts.get(network.default_prompt_name)
-    return prompt
+def common(prompts: Sequence[str | None]) -> Prompt:
+    """The one prompt that there is, or all of them."""
+    return prompts[0] if len(set(prompts)) == 1 else prompts
 
 
 @dataclass(frozen=True)
@@ -137,16 +143,14 @@ class BiEncoderInputs(TokenizedInputs):
     files: ClassVar[tuple[str, ...]] = ("queries", "documents")
 
     @classmethod
-    def inputs_of(
-        cls, network: Any, texts: RatedTexts
-    ) -> dict[str, tuple[Sequence[Any], str | None]]:
+    def inputs_of(cls, network: Any, texts: RatedTexts) -> dict[str, tuple[Sequence[Any], Prompt]]:
         """Every query, and every document once."""
-        queries = [texts.queries[one.query_id] for one in texts.rated]
+        told = texts.told(network)
+        queries = [told[one.query_id] for one in texts.rated]
         documents = [texts.documents[doc_id] for doc_id in document_rows(texts.rated)]
-        prompts = network.prompts
         return {
-            "queries": (queries, prompts.get("query")),
-            "documents": (documents, prompts.get("document")),
+            "queries": ([query.text for query in queries], common([q.prompt for q in queries])),
+            "documents": (documents, network.prompts.get("document")),
         }
 
     @classmethod

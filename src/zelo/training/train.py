@@ -8,6 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from zelo.artifacts import write_json
+from zelo.data.texts import distinct_instructions
 from zelo.distributed.ranks import on_devices, this_process
 from zelo.distributed.trainer import LightningTrainer
 from zelo.progress import say
@@ -42,7 +43,11 @@ def train(
     With `training.never_worse` that is the starting model where no checkpoint is surely better on
     the held-out queries; the best of them then lies in `out/unproven`. `held_out.json` has the ids
     of these queries. `judgments` are what objectives that learn from comparisons read.
+
+    Where all queries of the collection have the same instruction, that is what the exported model
+    reads them under unless it is told another one.
     """
+    from zelo.models.instructions import ship_with, template_of
     from zelo.training.checkpoints import CHECKPOINTS, TOKENS, WATCHED, drop_damaged
     from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import clear_up, load_fitted, save, told
@@ -83,12 +88,19 @@ def train(
         if 0 in values
         else Shipped(TRAINED, unasked(model, training))
     )
+    instructions = distinct_instructions(data)
+    common = instructions[0] if len(instructions) == 1 else None
+    template = template_of(module.model) if any(instructions) else None
+    if common:
+        ship_with(module.model, common)
     if shipped.what == START:
         save(module, out / UNPROVEN)
         del module, trained  # no two models at once
         # Adapters would change nothing of it.
         start = model.model_copy(update={"lora": None}).module(objective, training, seed)
         start.on_load_checkpoint({"logit_scale": scale})
+        if common:
+            ship_with(start.model, common)
         save(start, out / MODEL)
     else:
         save(module, out / MODEL)
@@ -100,6 +112,7 @@ def train(
         **found,
         **shipped.counts(),
         **({} if scale is None else {"logit_scale": round(scale, 3)}),
+        **({"instruction_template": template} if any(instructions) else {}),
     }
 
 

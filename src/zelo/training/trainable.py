@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import field_validator
+
 from zelo.config import option
 from zelo.models.fine_tuned import FineTuned
+from zelo.models.instructions import INSTRUCTION, NONE, RECORDED
 
 if TYPE_CHECKING:
     from zelo.distributed.trainer import LightningTrainer
@@ -40,11 +43,31 @@ class TrainableModel(FineTuned):
         "model's predictions spread as the targets do (6 where the objective fixes their level)",
         gt=0,
     )
+    instruction_template: str | None = option(
+        None,
+        "how an instruction goes before a query: `Instruct: {instruction}\\nQuery: `; null: where "
+        "the model's own prompt has a place for it; nowhere if it has none",
+        added=True,
+    )
     attention: str | None = option(
         None, "transformers' attn_implementation; null: its choice", exclude=True
     )
     batch_size: int = option(64, "texts scored at once", ge=1, exclude=True)
     kind: str = option("model", "what it is called in reports", exclude=True)
+
+    @field_validator("instruction_template")
+    @classmethod
+    def _has_a_place(cls, template: str | None) -> str | None:
+        if template is not None and INSTRUCTION not in template:
+            raise ValueError(f"it has no {INSTRUCTION} in it")
+        return template
+
+    def told_how(self, network: Any) -> Any:
+        """A sentence-transformers model that knows how it is told instructions, wherever it is
+        loaded."""
+        if self.instruction_template is not None:
+            network.prompts = {**network.prompts, RECORDED: self.instruction_template}
+        return network
 
     @property
     def training_length(self) -> int:
@@ -92,20 +115,26 @@ class TrainableModel(FineTuned):
         out: Path,
         trainer: LightningTrainer,
         max_tokens_per_forward: int | None = None,
+        instructions: Mapping[str, str] = NONE,
     ) -> dict[str, list[float]]:
         """Scores of each query's candidates by the model in `folder`, None: the starting model.
 
-        Pairs are read on all of the trainer's devices, at most so many tokens at once on each,
-        padding included; what is under way lies in `out`.
+        Queries may have `instructions`, by their ids. Pairs are read on all of the trainer's
+        devices, at most so many tokens at once on each, padding included; what is under way lies in
+        `out`.
         """
-        from zelo.models.scoring import by_query, pairs_of, score_candidates, score_on_devices
+        from zelo.models.cross_encoder import load_cross_encoder
+        from zelo.models.loading import without_weights
+        from zelo.models.scoring import by_query, score_candidates, score_on_devices, told_pairs
 
         tokens, shared = max_tokens_per_forward, self.cross_encoder_folder(folder)
         if shared is not None and trainer.processes > 1:
             under_way = out / ("scoring-start" if folder is None else "scoring-trained")
-            pairs = pairs_of(queries, documents, candidates)
-            return by_query(candidates, score_on_devices(shared, pairs, under_way, trainer, tokens))
+            reader = without_weights(lambda: load_cross_encoder(shared)) if instructions else None
+            pairs, prompts = told_pairs(reader, queries, documents, candidates, instructions)
+            scores = score_on_devices(shared, pairs, under_way, trainer, tokens, prompts)
+            return by_query(candidates, scores)
         model = self.to_score(folder)
         return score_candidates(
-            model, queries, documents, candidates, trainer, self.batch_size, tokens
+            model, queries, documents, candidates, trainer, self.batch_size, tokens, instructions
         )
