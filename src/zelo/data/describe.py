@@ -37,6 +37,7 @@ class Description:
     labels: dict[str, list[int]]  # by split: relevant documents of each labelled query
     grades: Counter[int]
     warnings: list[str] = field(default_factory=list)
+    instructions: Counter[str] = field(default_factory=Counter)  # queries of each
 
 
 def describe(source: Data) -> Description:
@@ -62,6 +63,8 @@ def describe(source: Data) -> Description:
                         collection.queries["split"].to_pylist(), strict=True))  # fmt: skip
     for text, split in zip(collection.queries["text"].to_pylist(), split_of.values(), strict=True):
         found.query_tokens.setdefault(split, []).append(estimated_tokens(text))
+    told = collection.queries["instruction"].drop_null().to_pylist()
+    found.instructions = Counter(told)
     relevant: Counter[str] = Counter()
     labelled: set[str] = set()
     for row in collection.qrels.to_pylist():
@@ -128,6 +131,12 @@ def show(found: Description) -> None:
     console.print(table)
     grades = ", ".join(f"{grade}: {n:,}" for grade, n in sorted(found.grades.items()))
     console.print(f"labels by grade: {grades or 'none'}")
+    if found.instructions:
+        first, number = found.instructions.most_common(1)[0]
+        console.print(
+            f"instructions: {len(found.instructions):,}, of {found.instructions.total():,} queries;"
+            f" the commonest, of {number:,}: {first!r:.100}"
+        )
     for warning in found.warnings:
         console.print(f"! {warning}")
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +24,6 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.pair_judging import PairJudging
 from zelo.judging.endpoint import redact, retry_after, secret, wait_before_retry
-from zelo.models.instructions import NONE
 from zelo.models.pretrained import PretrainedModel
 
 Scores = dict[str, list[float]]
@@ -39,7 +38,7 @@ class Pool:
     documents: Mapping[str, str]
     candidates: Candidates
     data: Path  # the loaded collection
-    instructions: Mapping[str, str] = NONE  # of the queries that have one
+    instructions: Mapping[str, str] = field(default_factory=dict)  # of queries that have one
 
     def pairs(self) -> list[tuple[str, str]]:
         """Texts of each query and candidate, query after query."""

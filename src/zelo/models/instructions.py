@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from zelo.errors import UserError
 from zelo.progress import tell
 
 INSTRUCTION, QUERY = "{instruction}", "{query}"
@@ -51,20 +50,10 @@ def template_of(model: Any) -> str | None:
     """What a sentence-transformers `model` is told under an instruction; None: it reads none.
 
     A text with `{instruction}`: its prompt or, if there is `{query}` in it, what stands for the
-    query. `UserError` where the model leaves its prompt out of what it pools, since no prompt that
-    differs from text to text can be left out.
+    query.
     """
-    found = found_template(model)
-    if found and any(getattr(module, "include_prompt", True) is False for module in model):
-        raise UserError(
-            "instruction: this model pools its texts without their prompts (include_prompt=false "
-            "in 1_Pooling/config.json), and reads none"
-        )
-    return found
-
-
-def found_template(model: Any) -> str | None:
-    """The first of the four."""
+    if any(getattr(module, "include_prompt", True) is False for module in model):
+        return None  # its prompt is left out of what it pools, and has one length for all texts
     recorded = (model.prompts or {}).get(RECORDED) or ""
     if INSTRUCTION in recorded:
         return recorded.removesuffix(QUERY)

@@ -84,6 +84,7 @@ class OneQuery:
     pairs: list[Pair]  # the most surprising first
     metrics: Mapping[str, float]  # system → NDCG@10, where it was evaluated
     missed: Mapping[str, int]  # labelled documents that are not among them → grade
+    instruction: str = ""  # what makes a document relevant to it, where that was said
 
 
 def one_query(run: FinishedRun, query_id: str) -> OneQuery:
@@ -126,7 +127,8 @@ def one_query(run: FinishedRun, query_id: str) -> OneQuery:
         metrics = {row["system"]: row["value"] for row in rows}
     text, split = found[0]["text"], found[0]["split"]
     missed = {doc_id: grade for doc_id, grade in grades.items() if doc_id not in documents}
-    return OneQuery(query_id, split, text, order, pairs, metrics, missed)
+    told = found[0]["instruction"] or ""
+    return OneQuery(query_id, split, text, order, pairs, metrics, missed, told)
 
 
 def ranks_of(run: FinishedRun, query_id: str, this: pc.Expression) -> dict[str, dict[str, int]]:
@@ -182,6 +184,8 @@ def show(found: OneQuery, documents: int | None, pairs: int | None) -> None:
     """Print a query's documents, best first, and its comparisons, so many of each or all."""
     console = new_console(110)
     console.print(f"{found.query_id} ({found.split}): {found.text}\n")
+    if found.instruction:
+        console.print(f"under the instruction: {found.instruction}\n")
     listed = found.documents[:documents]
     rest = found.documents[len(listed) :]
     console.print(documents_table(found.documents, len(listed)))

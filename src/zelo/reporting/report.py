@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from zelo.artifacts import Table, read_json, read_table, write_text
 from zelo.config import describe
-from zelo.data.texts import query_texts, relevance_grades
+from zelo.data.texts import distinct_instructions, query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
 from zelo.progress import say
@@ -110,6 +110,8 @@ def report(
             {name: describe(getattr(run, name)) for name in LEARNED}, indent=2, ensure_ascii=False
         ),
         "counts": counts,
+        "instructions": [told for told in distinct_instructions(data) if told],
+        "told_all": len(distinct_instructions(data)) == 1,
         "records": records,
         "results": found,
         "label": named,
