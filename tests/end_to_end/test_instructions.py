@@ -20,7 +20,7 @@ def test_from_the_judges_to_what_ships(cli: Cli, tmp_path: Path, toy: list[str])
     with running() as endpoint:
         options = [
             "data=beir", f"data.path={tmp_path / 'own'}", "retriever=bm25", toy[0], "depth=4",
-            "judge=vllm", "judge.vote=soft", "evaluation.resamples=100",
+            "judge=vllm", "judge.vote=soft", "evaluation.resamples=100", "training.max_epochs=1",
             f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
             f'data.instruction="{LEAST}"', "hydra.run.dir=outputs/runs/told",
             'model.instruction_template="Instruct: {instruction} Query: "',

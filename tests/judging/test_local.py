@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_a_language_model_compares_by_the_logits_of_its_answers(causal: Path) ->
         forward, back = by_hand(judge, q, turned=False), by_hand(judge, q, turned=True)
         assert score == pytest.approx(1 - (forward + 1 - back), abs=1e-5)
     assert max(map(abs, scores)) > 1e-3
+
+
+def test_a_language_model_is_told_the_instruction(causal: Path) -> None:
+    judge = language_model(causal)
+    assert judge.reads_instructions
+    plain, told = (
+        judge.tokenizer.decode(judge.prompt_of(replace(QUESTIONS[0], instruction=instruction)))
+        for instruction in ("", "take shorter ones")
+    )
+    assert "take shorter ones" in told
+    assert "[[instruction" in told
+    assert "[[instruction" not in plain
 
 
 def test_a_template_without_a_system_role(causal: Path) -> None:

@@ -87,10 +87,11 @@ def warnings(collection: Collection, found: Description, empty: int, copies: int
     by_text: dict[str, set[str]] = {}
     for row in queries:
         by_text.setdefault(" ".join(row["text"].lower().split()), set()).add(row["split"])
+    distinct = {(" ".join(row["text"].lower().split()), row["instruction"]) for row in queries}
     shared = [text for text, splits in by_text.items() if len(splits) > 1]
     numbers = [
         (len(shared), f"queries stand in several splits: {shared[0]!r}" if shared else ""),
-        (len(queries) - len(by_text), "queries repeat the text of another"),
+        (len(queries) - len(distinct), "queries repeat the text of another"),
         (sum(not row["text"].strip() for row in queries), "queries are empty"),
         (empty, "documents are empty"),
         (copies, "documents are copies of another: equal answers, of which one may be labelled"),
