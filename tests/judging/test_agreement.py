@@ -120,7 +120,7 @@ def test_what_judges_agree_on_is_said_in_two_lines() -> None:
     chosen = choices(judgments())
     labels = {f.judge: f for f in label_agreements(chosen, {"q": {"a": 2, "c": 1}})}
     alike, labelled = in_words(Panel("", [], agreements(chosen), labels, None, {}, {}, {}))
-    assert alike.startswith("judges choose alike: x and z in 0% [0, 79], y and z in 0%")
+    assert alike.startswith("judges choose alike in 0% [0, 79] (x and z), 0%")
     assert labelled.startswith(
         "they order as labels do, which nothing learns from: x 100% [21, 100]"
     )

@@ -81,9 +81,9 @@ def in_words(found: Panel) -> list[str]:
     agreed = sorted((a for a in found.agreements if a.both), key=lambda a: a.share)
     if agreed:
         listed = agreed if len(agreed) <= LISTED else [agreed[0], agreed[-1]]
-        shares = [f"{a.judge} and {a.other} in {shown_share(a)}" for a in listed]
+        shares = [f"{shown_share(a)} ({a.judge} and {a.other})" for a in listed]
         between = ", " if len(agreed) <= LISTED else " to "
-        lines.append(f"judges choose alike: {between.join(shares)}")
+        lines.append(f"judges choose alike in {between.join(shares)}")
     if found.labels:
         shares = [f"{judge} {shown_share(label)}" for judge, label in found.labels.items()]
         pairs = max(label.pairs for label in found.labels.values())
