@@ -20,6 +20,7 @@ CONF = Path(__file__).parents[1] / "conf"
 GROUPS = {
     "data": "What are we working on?",
     "pretrained": "What does everything start from?",
+    "queries": "Are queries written from the documents?",
     "retriever": "Which documents could matter?",
     "sampler": "Which pairs are compared?",
     "judge": "Which of two is more relevant?",

@@ -287,7 +287,7 @@ def test_the_collection_may_choose_its_judges_and_the_user_has_the_last_word() -
         ("sampler.cycles=0", "sampler.cycles=0: input should be greater than or equal to 1"),
         ("sampler.cycles=many", "sampler.cycles='many': input should be a valid integer"),
         ("judge.vote=loud", "judge.vote='loud'"),
-        ("stages=[rate,tarin]", "no stage tarin; there are load, retrieve"),
+        ("stages=[rate,tarin]", "no stage tarin; there are load, queries, retrieve"),
         ("data=beir", "data.path"),
         ("+sampler.cylces=4", "sampler.cylces: no such option; sampler has cycles"),
         ("sampler._target_=os.system", "not a zelo.config.Component"),

@@ -34,6 +34,17 @@ SCHEMAS: dict[str, pa.Schema] = {
     "qrels": pa.schema({"query_id": TEXT, "doc_id": TEXT, "relevance": WHOLE}),
     "privileged": pa.schema({"doc_id": TEXT, "text": TEXT}),
     "identical": pa.schema({"query_id": TEXT}),
+    # queries: `written` has every draft, the document it was written from and what became of it
+    "written": pa.schema(
+        {
+            "query_id": TEXT,
+            "text": TEXT,
+            "doc_id": TEXT,
+            "kind": TEXT,
+            "writer": TEXT,
+            "status": TEXT,
+        }
+    ),
     # retrieve: `first_stage` has every ranking, `candidates` the one that is compared and reranked;
     # rank counts from 1
     "first_stage": pa.schema(

@@ -60,8 +60,9 @@ class FinishedRun:
         return [there(entries[fingerprint]) for fingerprint in wanted]
 
     def collection_folder(self) -> Path:
-        """Folder of the collection's tables: queries, documents, qrels."""
-        return self.last("load")
+        """Folder of the collection's tables: queries, those that were written too, documents,
+        qrels."""
+        return self.last("queries" if self.has("queries") else "load")
 
     def ratings_folder(self) -> Path:
         """Folder of the ratings, those of the last pass."""

@@ -1,13 +1,16 @@
 """The stages, in order.
 
-    load → retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train → fuse
-    → evaluate → [assess → refine → judge → distil → ...] → report; [cross → judge →] before rate
+    load → [queries →] retrieve → [compare → judge → distil →] (compare → judge)+ → rate → train
+    → fuse → evaluate → [assess → refine → judge → distil → ...] → report;
+    [cross → judge →] before rate
 
 Each is a function of its inputs' folders and of components; the store calls it where its output
-does not exist yet. With distillation the ensemble is asked about few pairs, a pairwise model
-learns from them, and the same two stages run again with that model as the judge. A sampler that
-learns from the answers has the two run once for each of its rounds. With refinement the ensemble
-is asked where the trained model fails, and everything from distillation on is another pass.
+does not exist yet. Where a collection has few training queries more are written, and what `queries`
+makes takes the place of what `load` made; of one without labels nothing is evaluated. With
+distillation the ensemble is asked about few pairs, a pairwise model learns from them, and the same
+two stages run again with that model as the judge. A sampler that learns from the answers has the
+two run once for each of its rounds. With refinement the ensemble is asked where the trained model
+fails, and everything from distillation on is another pass.
 
 The sequence is written once, in `run_stages`. `zelo plan` hands it a store that runs nothing and
 notes what each stage would be given.
@@ -35,6 +38,7 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.scorer import Scorer
 from zelo.progress import say
+from zelo.queries.queries import queries
 from zelo.rating.rate import rate
 from zelo.reporting.report import report
 from zelo.retrieval.retrieve import retrieve
@@ -147,17 +151,19 @@ class PipelineRunner:
             "budget": run.budget,
             "run": store.fingerprint(run),  # what it spent counts when it goes on after a stop
         }
-        self.data = data = store.run(load, {}, {"source": run.data})
+        self.loaded = loaded = store.run(load, {}, {"source": run.data})
+        self.labelled = not loaded.complete or bool(loaded.record["counts"]["labels"])
+        if evaluate.name in store.selected and not self.labelled:
+            store.say("evaluate: left out, since no query has labels")
+            store.selected -= {evaluate.name}
+        if loaded.complete and evaluate.name in store.selected:
+            grades_to_evaluate(loaded.path, run.evaluation.split)  # before anything is paid for
+        if loaded.complete and refine.name in store.selected and run.refine is not None:
+            known_to_refine(loaded.path)
+        self.data = data = self.with_written_queries()
         asks = data.complete and compare.name in store.selected
         if asks and not data.record["counts"]["queries"].get("train"):
-            raise UserError(
-                f"data: no query is left to train on, since every query has labels to test with: "
-                f"{NO_TRAINING}"
-            )
-        if data.complete and evaluate.name in store.selected:
-            grades_to_evaluate(data.path, run.evaluation.split)  # before anything is paid for
-        if data.complete and refine.name in store.selected and run.refine is not None:
-            known_to_refine(data.path)
+            raise UserError(f"data: no query is left to train on: {NO_TRAINING}")
         if data.complete and run.distil is not None:
             refuse_instructions(data.path)
         options = {"retriever": run.retriever, "top_k": run.top_k}
@@ -191,6 +197,26 @@ class PipelineRunner:
             try_distilling(run.distil.model, run.distil.training, run.trainer)
         if train.name in chosen:
             try_training(run.model, run.objective, run.training, run.trainer)
+
+    def with_written_queries(self) -> Artifact:
+        """The collection, with written training queries where it is to have some; what `load` made
+        where it is not.
+
+        With `queries=auto` nothing is written either where the stage may not run and has not run.
+        """
+        run, store, loaded = self.run, self.store, self.loaded
+        counts = loaded.record["counts"] if loaded.complete else {"queries": {}}
+        writing = run.writing(counts["queries"].get("train", 0))
+        if writing is None:
+            return loaded
+        inputs = {"data": loaded}
+        searching = {"retriever": run.retriever if writing.filters.round_trip else None}
+        options = {"writing": writing, **searching, **self.seed}
+        if judge.name in store.selected and store.pending(queries, inputs, options):
+            self.try_the_rest()  # writers may be paid
+        written = store.run(queries, inputs, options, self.paying)
+        may_not = queries.name not in store.selected and not written.complete
+        return loaded if may_not and writing.fewer_than is not None else written
 
     def compare(
         self,
@@ -346,4 +372,8 @@ class PipelineRunner:
     def report(self, artifacts: Mapping[str, Artifact], vote: str) -> Artifact:
         """The page and the model card."""
         options = {"run": self.run, "vote": vote}
+        if self.data is not self.loaded:
+            artifacts = {**artifacts, "loaded": self.loaded}
+        if not self.labelled:
+            artifacts = {k: made for k, made in artifacts.items() if made.stage != evaluate.name}
         return self.store.run(report, artifacts, options, {"overrides": self.overrides})

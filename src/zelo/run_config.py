@@ -11,21 +11,24 @@ from zelo.comparison.sampler import OneRoundSampler, Sampler
 from zelo.config import Component, option
 from zelo.data.collection import Data
 from zelo.distributed.trainer import LightningTrainer
+from zelo.errors import UserError
 from zelo.evaluation.evaluate import Evaluation
 from zelo.evaluation.refine import Refinement
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
 from zelo.models.pairwise_model import BasePairwiseModel
 from zelo.models.pretrained import PretrainedModel
+from zelo.queries.queries import QueryWriting
 from zelo.rating.rate import Rating
 from zelo.retrieval.retrieve import Retriever
+from zelo.retrieval.run_file import RunFile
 from zelo.training.loggers import Tracker
 from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
 from zelo.training.trainable import TrainableModel
 
 STAGE_NAMES = (  # as the pipeline calls them
-    "load", "retrieve", "compare", "cross", "judge", "distil", "rate", "train", "fuse",
+    "load", "queries", "retrieve", "compare", "cross", "judge", "distil", "rate", "train", "fuse",
     "evaluate", "assess", "refine", "report",
 )  # fmt: skip
 
@@ -54,6 +57,7 @@ class Run(Component):
     depth: int = option(100, "of these, how many are compared", ge=2)
     pretrained: PretrainedModel = option(help="the starting point that other options refer to")
     data: Data = option(help="the collection")
+    queries: QueryWriting | None = option(help="whether queries are written, and how")
     retriever: Retriever = option(help="the first stage")
     sampler: Sampler = option(help="which pairs are compared")
     judge: Ensemble = option(help="who compares")
@@ -68,6 +72,36 @@ class Run(Component):
     trainer: LightningTrainer = option(help="precision and devices")
     logger: Tracker = option(help="where metrics go", exclude=True)
     evaluation: Evaluation = option(help="what is reported")
+
+    @property
+    def given_queries_only(self) -> str | None:
+        """Who works on the collection's own queries alone, so that written ones are of no use, in
+        words; None where nobody does."""
+        if isinstance(self.retriever, RunFile):
+            return "retriever=run has no candidates for others"
+        if self.sampler.recorded:
+            return "sampler=recorded has no pairs of others"
+        for name, judge in self.judge.judges.items():
+            if judge.knows_given_queries_only:
+                return f"judge {name} answers from what is known of these alone"
+        return None
+
+    def writing(self, given: int) -> QueryWriting | None:
+        """Which queries are written for a collection of so many training queries; None: none.
+
+        `data.train_queries` counts those that are written too. `UserError` where they would be of
+        no use and are asked for all the same.
+        """
+        if self.queries is None:
+            return None
+        wanted = self.queries.beside(given, getattr(self.data, "train_queries", None))
+        why = self.given_queries_only
+        if wanted is not None and why and self.queries.fewer_than is None:
+            raise UserError(
+                f"queries: written besides the collection's own, but {why}: choose another, or "
+                f"queries=off"
+            )
+        return None if why else wanted
 
     @model_validator(mode="after")
     def _refined(self) -> Run:

@@ -453,7 +453,7 @@ def test_a_document_that_is_there_twice_in_parquet_is_named(tmp_path: Path) -> N
 def test_a_corpus_alone_says_what_can_be_done(tmp_path: Path) -> None:
     folder = small(tmp_path / "c")
     (folder / "queries.jsonl").unlink()
-    with pytest.raises(UserError, match=r"queries\.jsonl: not found; write .* coming release"):
+    with pytest.raises(UserError, match=r"queries\.jsonl: not found; write .* data=corpus"):
         BeirFolder(path=str(folder)).fingerprint()
 
 

@@ -37,7 +37,7 @@ LABEL_ENDINGS = (".tsv", ".tsv.gz", ".txt", ".txt.gz", ".qrels", ".qrels.gz", *E
 PART = re.compile(r"(.*)-(\d+)-of-(\d+)\.parquet")  # of a file that the hub ships in parts
 NO_QUERIES = (
     'write what users ask, one {"_id": "q1", "text": "..."} a line; labels are not needed, and '
-    "queries without labels are trained on (a coming release will write queries from documents)"
+    "queries without labels are trained on; data=corpus has queries written from the documents"
 )
 
 

@@ -23,10 +23,11 @@ from zelo.store import stage
 SPLITS = ("train", "dev", "test")
 MAX_GRADE = 2**31 - 1  # what the schema of labels holds
 
-# What to do where every query is a test query.
+# What to do where there is no query, or every one is a test query.
 NO_TRAINING = (
+    "queries=auto or extractive, with judges that need no labels, writes some; "
     "data.train_share=0.5 trains on half of the tested ones; or add queries to the collection, "
-    "which need no labels (a coming release will write them); stages=[load,retrieve] does without"
+    "which need no labels; stages=[load,retrieve] does without"
 )
 
 T = TypeVar("T")

@@ -138,6 +138,16 @@ def identical_queries(data: Path) -> list[str]:
     return read_table(data, "identical")["query_id"].to_pylist()  # type: ignore[no-any-return]
 
 
+def sources_of_written(data: Path) -> dict[str, str]:
+    """Written query id → id of the document that it was written from; only who must not learn from
+    one query of a document and be tested on another asks for this. Empty where none was written."""
+    if not (data / "written.parquet").exists():
+        return {}
+    written = read_table(data, "written", pc.field("status") == "kept")
+    columns = (written[name].to_pylist() for name in ("query_id", "doc_id"))
+    return dict(zip(*columns, strict=True))
+
+
 def documents_there(data: Path, wanted: Set[str]) -> set[str]:
     """Which of the `wanted` documents the collection has: labels may name others."""
     ids = pa.array(sorted(wanted), pa.string())

@@ -97,6 +97,12 @@ class BaseJudge(Component):
     usd_per_answer: ClassVar[float | None] = None
     """What an answer costs; 0 where it costs nothing, None where that is not known."""
 
+    @property
+    def knows_given_queries_only(self) -> bool:
+        """Whether it answers from labels or records of the collection's own queries, and so cannot
+        answer about queries that are written."""
+        return False
+
     @abstractmethod
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> JudgeSession:
         """Get ready to be asked about `pairs` (query id → documents) of the collection `data`."""

@@ -31,6 +31,11 @@ class Recorded(BaseJudge):
     path: Path = option(help="the file", exclude=True)
     judge: str | None = option(None, "whose rows; null: the file's only judge")
 
+    @property
+    def knows_given_queries_only(self) -> bool:
+        """Yes."""
+        return True
+
     def fingerprint(self) -> str:
         """Digest of the file."""
         return digest_files([existing(self.path)])

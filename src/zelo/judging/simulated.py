@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zelo.config import Component, describe, option
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.question import FAILED, Answer, Question
-from zelo.judging.views import Pairs, Scores
+from zelo.judging.views import Grades, Pairs, Planted, Scores
 from zelo.store import digest
 
 
@@ -49,6 +49,11 @@ class Simulated(BaseJudge):
     usd_per_answer: ClassVar[float] = 0.0
     view: View = option(help="hidden scores it answers from")
     noise: Noise = option(Noise(), help="how it errs")
+
+    @property
+    def knows_given_queries_only(self) -> bool:
+        """Whether its view is of labels, or of scores in a file."""
+        return isinstance(self.view, Grades | Planted)
 
     def prepare(self, data: Path, pairs: Pairs, seed: int) -> SimulatedSession:
         """Compute the hidden scores of `pairs`; their values are part of the fingerprint."""

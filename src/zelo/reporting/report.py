@@ -61,24 +61,27 @@ def report(
     candidates: Path,
     ratings: Path,
     trained: Path,
-    metrics: Path,
     run: Run,
     vote: str,
+    metrics: Path | None = None,
     overrides: Sequence[str] = (),
     **asked: Path,
 ) -> Mapping[str, Any]:
     """Write `report.html`, its figures as `figures/*.svg`, and the model card `README.md`.
 
-    `vote` is that of the judges whose answers were rated, `overrides` are the words of the command
-    that the page tells how to repeat. `asked` has the folders `comparisons` and
+    Without `metrics` (of a collection that has no labels) the page says nothing of the model's
+    quality. `vote` is that of the judges whose answers were rated, `overrides` are the words of the
+    command that the page tells how to repeat. `asked` has the folders `comparisons` and
     `judgments`, numbered where there were several rounds, and `ensemble_comparisons`,
     `ensemble_judgments` and `pairwise` where a distilled model answered; of several passes also
-    what each made (`pass_1_metrics`, ...) and what the ensemble was asked for them.
+    what each made (`pass_1_metrics`, ...) and what the ensemble was asked for them; and `loaded`,
+    what `data` was before queries were written.
     """
     from zelo.reporting import figures
     from zelo.reporting.settled import settled
 
-    folders = dict.fromkeys([data, candidates, *asked.values(), ratings, trained, metrics])
+    evaluated = [] if metrics is None else [metrics]
+    folders = dict.fromkeys([data, candidates, *asked.values(), ratings, trained, *evaluated])
     records = [read_json(folder / RECORD) for folder in folders]
     counts = {record["stage"]: record["counts"] for record in records}
     for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
@@ -90,13 +93,18 @@ def report(
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = figures.most_compared(preferences, candidates, ratings)
-    found = results(metrics)
     stable = settled(said, vote, run.rating, run.seed)
-    calibration = score_calibration(data, metrics, counts["evaluate"]["split"], run.seed)
-    won, lost = changes(data, metrics)
     named = partial(label, trained=counts["train"])
-    drawn = {
-        **figures.of_results(metrics, found, calibration, named),
+    calibration: dict[str, Any] = {"reason": "no query has labels"}
+    found, drawn = {}, {}
+    won: list[Any] = []
+    lost: list[Any] = []
+    if metrics is not None:
+        found = results(metrics)
+        calibration = score_calibration(data, metrics, counts["evaluate"]["split"], run.seed)
+        won, lost = changes(data, metrics)
+        drawn = figures.of_results(metrics, found, calibration, named)
+    drawn |= {
         **figures.of_elos(rated, example, stable, RATING_MODELS[run.rating.model]),
         **figures.of_training(trained),
     }
@@ -116,10 +124,10 @@ def report(
         "results": found,
         "label": named,
         "start_ships": start_ships(counts["train"]),
-        "differences": differences(metrics),
-        "fused": weight_in_words(counts["evaluate"]["fusion"]),
+        "differences": [] if metrics is None else differences(metrics),
+        "fused": weight_in_words(counts["evaluate"]["fusion"]) if metrics else "",
         "what_ships": what_ships(counts["train"]),
-        "compared": comparisons_with_start(metrics),
+        "compared": [] if metrics is None else comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),
         "won": won,
         "lost": lost,

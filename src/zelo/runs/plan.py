@@ -25,6 +25,7 @@ from zelo.runs.workload import Work, learning, reading
 from zelo.training.loggers import Tracking
 
 SAMPLE = 5000  # documents and queries whose length is taken
+WRITTEN_TOKENS = 15  # of a query that is not written yet
 NUMBERED = re.compile(r", (pass|round) \d+")  # in the label of a stage
 TITLES = {  # label of a stage that chooses pairs → what a plan calls it, in the order of the plan
     "compare (few, for the ensemble)": "compare (few, for the ensemble)",
@@ -40,9 +41,10 @@ class Size:
     """How large a collection is."""
 
     name: str
-    queries: int  # of the training split
+    queries: int  # of the training split, those that are written included
     documents: int
     lengths: TextLengths
+    written: int = 0  # of the queries, at most
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def measure(run: Run) -> Size:
     if isinstance(data, Planned):
         lengths = np.array([data.document_tokens])
         texts = TextLengths(data.query_tokens, lengths)
-        return Size(data.name, data.train_queries, data.documents, texts)
+        written = to_write(run, data.train_queries, data.documents)
+        return Size(data.name, data.train_queries + written, data.documents, texts, written)
     collection = data.load()
     queries = [
         (text, instruction or "")
@@ -126,8 +129,6 @@ def measure(run: Run) -> Size:
         )
         if split == "train"
     ]
-    if not queries:
-        raise UserError(f"plan: no query is left to train on: {NO_TRAINING}")
     rng = np.random.default_rng(0)
     number, lots, lengths = 0, np.empty(0), np.empty(0)
     for part in collection.documents:
@@ -139,16 +140,19 @@ def measure(run: Run) -> Size:
         lengths = np.concatenate([lengths, new])
         drawn = np.argsort(lots)[:SAMPLE]
         lots, lengths = lots[drawn], lengths[drawn]
-    return Size(
-        collection.name,
-        len(queries),
-        number,
-        TextLengths(
-            float(np.mean([estimated_tokens(text) for text, _ in queries[:SAMPLE]])),
-            lengths,
-            float(np.mean([instruction_tokens(told) for _, told in queries[:SAMPLE]])),
-        ),
-    )
+    written = to_write(run, len(queries), number)
+    if not queries and not written:
+        raise UserError(f"plan: no query is left to train on: {NO_TRAINING}")
+    tokens = [estimated_tokens(text) for text, _ in queries[:SAMPLE]] or [WRITTEN_TOKENS]
+    told = [instruction_tokens(instruction) for _, instruction in queries[:SAMPLE]] or [0]
+    texts = TextLengths(float(np.mean(tokens)), lengths, float(np.mean(told)))
+    return Size(collection.name, len(queries) + written, number, texts, written)
+
+
+def to_write(run: Run, given: int, documents: int) -> int:
+    """How many queries are written for a collection of so many training queries and documents."""
+    writing = run.writing(given)
+    return min(writing.number, documents * writing.per_document) if writing else 0
 
 
 def work_of(

@@ -25,7 +25,8 @@ def show(run: Run, made: Plan) -> None:
     size = made.size
     kind = "as planned" if isinstance(run.data, Planned) else "as its files say"
     console.print(
-        f"{size.name}, {kind}: {size.queries:,} training queries of about "
+        f"{size.name}, {kind}: {size.queries:,} training queries"
+        f"{f' ({size.written:,} of them to be written)' if size.written else ''} of about "
         f"{size.lengths.query_tokens:.0f} tokens, {size.documents:,} documents of about "
         f"{size.lengths.document_tokens.mean():.0f}"
     )

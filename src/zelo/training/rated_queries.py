@@ -11,7 +11,7 @@ import numpy as np
 
 from zelo.artifacts import read_table
 from zelo.data.collection import hash_share
-from zelo.data.texts import query_texts
+from zelo.data.texts import query_texts, sources_of_written
 from zelo.errors import UserError
 from zelo.rating.targets import weights
 
@@ -48,9 +48,10 @@ class RatedDataset:
     ) -> RatedDataset:
         """Of the artefacts in these folders.
 
-        Queries validate by a hash of their text: those below `validation_fraction`, None: the
-        lowest, so many as `queries_to_hold_out` says. Raises `UserError` where nothing is left to
-        train on, or to validate on.
+        Queries validate by a hash of their text, written ones by that of the document that they
+        were written from, so that those of one document stay together: those below
+        `validation_fraction`, None: the lowest, so many as `queries_to_hold_out` says. Raises
+        `UserError` where nothing is left to train on, or to validate on.
         """
         texts = query_texts(collection, "train")
         rated = read_rated(list(texts), ratings, judgments, stderr_weights)
@@ -59,7 +60,11 @@ class RatedDataset:
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
-        hashed = {one.query_id: hash_share(texts[one.query_id]) for one in rated}
+        sources = sources_of_written(collection)
+        hashed = {
+            one.query_id: hash_share(sources.get(one.query_id, texts[one.query_id]))
+            for one in rated
+        }
         limit = validation_fraction
         if limit is None:
             limit = [*sorted(hashed.values()), 1.0][queries_to_hold_out(len(rated))]

@@ -1,0 +1,1 @@
+"""Stage `queries`: queries to train on, written from the documents where there are too few."""

@@ -1,0 +1,250 @@
+"""Stage `queries`: a collection in, the same with written training queries out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
+from zelo.config import Component, name_of, option
+from zelo.data.texts import PART, Corpus
+from zelo.errors import UserError
+from zelo.judging.spending import Budget
+from zelo.progress import say
+from zelo.queries.base import BaseWriter, CorpusTerms, Draft, SourceDocument, WritingContext
+from zelo.queries.filters import (
+    COPY,
+    DUPLICATE,
+    GENERIC,
+    KEPT,
+    NOT_FOUND,
+    SURPLUS,
+    Filters,
+    NearDuplicates,
+)
+from zelo.queries.sampling import in_breadth
+from zelo.retrieval.retrieve import Retriever
+from zelo.store import stage
+
+HANDED_ON = ("documents", "qrels", "privileged", "identical")  # tables that stay as they are
+FIRST_GUESS = 0.9  # share of drafts that filters keep, before any has been filtered
+LEAST = 0.1  # share that is reckoned with after that, so that no round reads the whole collection
+
+
+class QueryWriting(Component):
+    """`queries=auto`, `queries=extractive`: which queries are written, and how many."""
+
+    writer: BaseWriter = option(help="who writes")
+    fewer_than: int | None = option(
+        200, "only where the collection has fewer training queries; null: always", ge=1,
+        exclude=True,
+    )  # fmt: skip
+    number: int = option(1000, "queries that are written, at most", ge=1)
+    per_document: int = option(2, "queries from one document, at most", ge=1)
+    filters: Filters = option(help="which of those that were written stay")
+
+    def beside(self, given: int, most: int | None) -> QueryWriting | None:
+        """What is written for a collection of so many training queries, which has no more than
+        `most` with those that are written; None where nothing is."""
+        few = self.fewer_than is None or given < self.fewer_than
+        number = self.number if most is None else min(self.number, most - given)
+        return self.model_copy(update={"number": number}) if few and number > 0 else None
+
+
+class Written(NamedTuple):
+    """A draft and what became of it."""
+
+    query_id: str
+    text: str
+    doc_id: str
+    kind: str
+    status: str
+
+
+@stage(version=1)
+def queries(
+    *,
+    out: Path,
+    data: Path,
+    writing: QueryWriting,
+    retriever: Retriever | None,
+    seed: int,
+    ledger: Path | None = None,
+    budget: Budget | None = None,
+    run: str = "",
+) -> Mapping[str, Any]:
+    """Write training queries from the documents of the collection in `data`, and put them with its
+    own into `out`, a collection too.
+
+    The table `written`, and `written.jsonl` for readers, say of every draft which document it was
+    written from and which filter dropped it. The document is known to nobody who judges or rates.
+    `retriever` is that of the run, None where drafts need not find their document.
+    """
+    given = read_table(data, "queries")
+    corpus = Corpus.at(data)
+    terms = CorpusTerms.of(corpus)
+    own = given["text"].to_pylist()
+    examples = [
+        text for text, split in zip(own, given["split"].to_pylist(), strict=True)
+        if split == "train"
+    ]  # fmt: skip
+    context = WritingContext(
+        data, corpus, terms, writing.per_document, examples, seed, ledger, budget, run
+    )
+    session = writing.writer.prepare(context)
+    before = NearDuplicates(terms, writing.filters.near_duplicates, own)
+    order = in_breadth(corpus, terms.words, seed).tolist()
+    found: list[Written] = []
+    read, kept, share = 0, 0, FIRST_GUESS
+    while kept < writing.number and read < len(order):
+        missing = writing.number - kept
+        most = missing / writing.per_document
+        indices = order[read : read + math.ceil(most / max(share, LEAST))]
+        documents = documents_at(data, indices)
+        drafts = [
+            (document, draft)
+            for document, its in zip(documents, session.write(documents), strict=True)
+            for draft in its[: writing.per_document]
+        ]
+        new = filtered(drafts, writing.filters, terms, before, retriever, corpus, missing)
+        found += new
+        read += len(indices)
+        kept += sum(one.status == KEPT for one in new)
+        share = kept / max(len(found), 1)
+    if not kept and not examples:
+        why = counts_in_words(Counter(one.status for one in found))
+        raise UserError(
+            f"queries: none could be written from {len(order):,} documents ({why or 'no draft'}), "
+            f"and the collection has none to train on; queries.filters.NAME=null switches a filter "
+            f"off, or add queries to the collection"
+        )
+    chosen = [one for one in found if one.status == KEPT]
+    written = table(
+        "queries",
+        query_id=[one.query_id for one in chosen],
+        text=[one.text for one in chosen],
+        split=["train"] * len(chosen),
+    )
+    every = pa.concat_tables([given, written])
+    write_table(out, "queries", every)
+    write_written(out, found, name_of(type(writing.writer)))
+    for name in HANDED_ON:
+        if (data / f"{name}.parquet").exists():
+            link(data / f"{name}.parquet", out / f"{name}.parquet")
+    status = Counter(one.status for one in found)
+    say(
+        f"  {kept:,} queries written from {read:,} of {len(corpus):,} documents"
+        + (f"; left out: {words}" if (words := counts_in_words(status)) else "")
+    )
+    return {
+        "written": kept,
+        "drafts": len(found),
+        "left_out": {name: n for name, n in status.items() if name != KEPT},
+        "kinds": dict(Counter(one.kind for one in chosen)),
+        "documents_read": read,
+        "queries": dict(Counter(every["split"].to_pylist())),
+    }
+
+
+def filtered(
+    drafts: Sequence[tuple[SourceDocument, Draft]],
+    filters: Filters,
+    terms: CorpusTerms,
+    before: NearDuplicates,
+    retriever: Retriever | None,
+    corpus: Corpus,
+    wanted: int,
+) -> list[Written]:
+    """What becomes of drafts; those that are kept, `wanted` at most, are counted in `before`.
+
+    The first draft of every document comes before the second of any.
+    """
+    turn: Counter[str] = Counter()
+    ranked = []
+    for document, draft in drafts:
+        ranked.append((turn[document.doc_id], document, draft))
+        turn[document.doc_id] += 1
+    ranked.sort(key=lambda entry: entry[0])
+    status: dict[str, str] = {}
+    searched: dict[str, tuple[str, int]] = {}
+    rows: dict[str, Written] = {}
+    for _, document, draft in ranked:
+        query_id = id_of(document.doc_id, draft.text)
+        rows[query_id] = Written(query_id, draft.text, document.doc_id, draft.kind, "")
+        if filters.is_copy(draft.text, document):
+            status[query_id] = COPY
+        elif filters.is_generic(draft.text, terms):
+            status[query_id] = GENERIC
+        else:
+            searched[query_id] = draft.text, document.position
+    there = (
+        set(searched) if retriever is None
+        else filters.found_again(searched, retriever, corpus)
+    )  # fmt: skip
+    for query_id, (text, _) in searched.items():
+        if query_id not in there:
+            status[query_id] = NOT_FOUND
+        elif before.has(text):
+            status[query_id] = DUPLICATE
+        elif not wanted:
+            status[query_id] = SURPLUS
+        else:
+            status[query_id] = KEPT
+            before.add(text)
+            wanted -= 1
+    return [row._replace(status=status[query_id]) for query_id, row in rows.items()]
+
+
+def id_of(doc_id: str, text: str) -> str:
+    """The id of a written query, by its document and its text."""
+    return f"written-{hashlib.sha256(f'{doc_id} {text}'.encode()).hexdigest()[:16]}"
+
+
+def documents_at(data: Path, indices: Sequence[int]) -> list[SourceDocument]:
+    """Documents by their index, in the order that is asked for; read part by part."""
+    wanted = sorted(indices)
+    found: dict[int, SourceDocument] = {}
+    first = 0
+    for batch in parquet_batches(data / "documents.parquet", PART):
+        here = [i for i in wanted if first <= i < first + len(batch)]
+        rows = batch.take(pa.array([i - first for i in here], pa.int64()))
+        names = ("doc_id", "title", "text")
+        columns = (rows.column(name).to_pylist() for name in names)
+        for index, *of_row in zip(here, *columns, strict=True):
+            found[index] = SourceDocument(index, *of_row)
+        first += len(batch)
+    return [found[index] for index in indices]
+
+
+def write_written(out: Path, found: Iterable[Written], writer: str) -> None:
+    """Write the table `written`, and the same as JSON lines."""
+    rows = [{**one._asdict(), "writer": writer} for one in found]
+    names = ("query_id", "text", "doc_id", "kind", "writer", "status")
+    write_table(out, "written", table("written", **{n: [row[n] for row in rows] for n in names}))
+    with replacing(out / "written.jsonl") as path, path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps({n: row[n] for n in names}, ensure_ascii=False) + "\n")
+
+
+def counts_in_words(status: Counter[str]) -> str:
+    """How many drafts each filter dropped: `copy 3, duplicate 12`."""
+    return ", ".join(f"{name} {n:,}" for name, n in sorted(status.items()) if name != KEPT)
+
+
+def link(source: Path, target: Path) -> None:
+    """Have a file under a second name, without its content being copied where that can be."""
+    target.unlink(missing_ok=True)  # left by a process that was killed
+    try:
+        os.link(source, target)
+    except OSError:  # the file system has no such links
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)

@@ -1,0 +1,67 @@
+"""From a folder of files to a model: no query, no label."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.conftest import Cli
+
+from zelo.artifacts import read_json, read_table
+
+ANIMALS = ["otter", "heron", "badger", "salmon", "beetle", "viper", "falcon", "lynx"]
+PAGE = """# The {0}
+
+The {0} lives along {1} rivers. Its {2} coat keeps it warm in winter, which hunters value.
+
+## Food of the {0}
+
+Most of what the {0} eats is caught at dusk. In {1} valleys it prefers {2} insects and small fish.
+"""
+
+
+def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for n, animal in enumerate(ANIMALS):
+        words = f"northern{n}", f"brown{n}"
+        (folder / f"{animal}.md").write_text(PAGE.format(animal, *words), encoding="utf-8")
+    words = [
+        "data=corpus", f"data.path={folder}", "data.passage_tokens=40",
+        f"pretrained.path={tiny_model}",
+        "judge=bi_encoder", f"judge.judges.bi_encoder.pretrained.path={tiny_model}",
+        "retriever=bm25", "queries.number=12", "top_k=6", "depth=6", "training.docs_per_query=6",
+        "training.frozen_layers=0", "hydra.run.dir=run",
+    ]  # fmt: skip
+    planned = cli("plan", *words[:-1])
+    assert planned.returncode == 0, planned.stderr
+    assert re.search(r"12 training queries \(12 of them to be written\)", planned.stdout)
+    done = cli("run", *words)
+    assert done.returncode == 0, done.stderr
+    assert "evaluate: left out, since no query has labels" in done.stderr
+    assert "12 queries written from" in done.stderr
+    run = tmp_path / "work" / "run"
+    assert (run / "model" / "config.json").is_file()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "(12 written from the documents)" in page
+    assert "No query has labels" in page
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert "(12 of them written from its documents)" in card
+    assert "It was not evaluated" in card
+    stages = {s["stage"]: s for s in read_json(run / "manifest.json")["stages"]}
+    assert not stages["evaluate"]["complete"]
+    written = read_table(tmp_path / "work" / stages["queries"]["path"], "written").to_pylist()
+    assert {row["doc_id"].partition(".md#")[0] for row in written} <= set(ANIMALS)
+    assert stages["train"]["counts"]["queries"] <= 12
+    again = cli("run", *words)
+    assert again.stderr.count("already done") == len(stages) - 1
+    for more, said in (
+        (["queries=off"], "data: no query is left to train on: queries=auto or extractive"),
+        (["judge=graded"], "no query is left to train on"),
+        (["judge=graded", "queries=extractive"],
+         "queries: written besides the collection's own, but judge first answers from"),
+    ):  # fmt: skip
+        few = [word for word in words if not word.startswith(("queries.", "judge"))]
+        wrong = cli("run", *few, *more)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr

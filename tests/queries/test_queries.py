@@ -1,0 +1,173 @@
+"""The stage: what is written, what stays of it, and what others read of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import append, write_beir
+
+from zelo.artifacts import read_table, table, write_table
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import hash_share, load
+from zelo.data.texts import document_texts, query_texts, sources_of_written
+from zelo.errors import UserError
+from zelo.queries.extractive import KINDS, Extractive
+from zelo.queries.filters import Filters
+from zelo.queries.queries import QueryWriting, queries
+from zelo.retrieval.bm25 import BM25
+from zelo.training.rated_queries import RatedDataset
+
+SUBJECTS = {
+    "valve": "The {0} valve opens when pressure in the boiler rises above {1} bar. A spring of "
+    "hardened steel holds the valve shut, and the engineer may adjust its tension. Tests showed "
+    "that {0} valves last twice as long as older valves with leather seals.",
+    "owl": "The {0} owl hunts small mammals at night over open fields near {1}. Its feathers are "
+    "fringed, which makes its flight silent. Observers counted {0} owls during nine winters and "
+    "found that mild winters raise the number of chicks.",
+    "sonnet": "The {0} sonnet was printed in {1} by an unknown publisher. Its couplet turns the "
+    "argument round, as critics have noted. Scholars now agree that the {0} sonnet was written "
+    "for a patron who never paid.",
+}
+WORDS = [
+    "copper",
+    "barred",
+    "silver",
+    "spotted",
+    "hollow",
+    "tawny",
+    "bronze",
+    "painted",
+    "tall",
+    "old",
+]
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Thirty documents and one query, loaded."""
+    documents = {
+        f"{kind}-{word}": text.format(word, n + 3)
+        for kind, text in SUBJECTS.items()
+        for n, word in enumerate(WORDS)
+    }
+    asked = {"mine": "how is a valve kept shut"}
+    folder = write_beir(tmp_path / "collection", documents, asked, {})
+    (tmp_path / "load").mkdir()
+    load(out=tmp_path / "load", source=BeirFolder(path=str(folder)))
+    return tmp_path / "load"
+
+
+def writing(**options: object) -> QueryWriting:
+    return QueryWriting(**{"writer": Extractive(), "filters": Filters(), **options})
+
+
+def write(out: Path, data: Path, **options: object) -> dict[str, str]:
+    """Text → document of the queries that were kept."""
+    out.mkdir()
+    queries(out=out, data=data, writing=writing(**options), retriever=BM25(), seed=0)
+    sources = sources_of_written(out)
+    return {text: sources[i] for i, text in query_texts(out, "train").items() if i in sources}
+
+
+def test_queries_are_of_their_documents_and_of_every_kind(collection: Path, tmp_path: Path) -> None:
+    found = write(tmp_path / "out", collection, number=30)
+    assert len(found) == 30
+    documents = document_texts(collection)
+    for text, doc_id in found.items():
+        assert len(text.split()) <= 16
+        of_document = documents[doc_id].lower()
+        assert all(word.strip(".,").lower() in of_document for word in text.split())
+    rows = read_table(tmp_path / "out", "written").to_pylist()
+    assert {row["kind"] for row in rows} == set(KINDS)
+    assert {row["writer"] for row in rows} == {"Extractive"}
+    lines = (tmp_path / "out" / "written.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    assert len({doc_id.partition("-")[0] for doc_id in list(found.values())[:9]}) == 3
+    assert query_texts(tmp_path / "out")["mine"] == "how is a valve kept shut"
+    other, same = tmp_path / "out" / "documents.parquet", collection / "documents.parquet"
+    assert other.stat().st_ino == same.stat().st_ino
+    for name in ("documents", "qrels"):
+        assert read_table(tmp_path / "out", name).equals(read_table(collection, name))
+
+
+def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: Path) -> None:
+    """Every document draws from a stream of its own: only weights of words change by a new one."""
+    assert write(tmp_path / "a", collection) == write(tmp_path / "b", collection)
+    few = Filters(round_trip=None, most_matches=None, near_duplicates=None)
+    all_of_them = write(tmp_path / "c", collection, filters=few)
+    append(
+        tmp_path / "collection" / "corpus.jsonl", json.dumps({"_id": "new", "text": "Unlike all."})
+    )
+    (tmp_path / "again").mkdir()
+    load(out=tmp_path / "again", source=BeirFolder(path=str(tmp_path / "collection")))
+    after = write(tmp_path / "d", tmp_path / "again", filters=few)
+    assert len(after.items() & all_of_them.items()) > 0.9 * len(all_of_them)
+
+
+def test_what_was_dropped_is_said_with_its_filter(collection: Path, tmp_path: Path) -> None:
+    strict = Filters(longest_copy=3, near_duplicates=0.5, most_matches=5, round_trip=1)
+    (tmp_path / "out").mkdir()
+    counts = queries(
+        out=tmp_path / "out", data=collection, writing=writing(filters=strict), retriever=BM25(),
+        seed=0,
+    )  # fmt: skip
+    assert {"copy", "generic", "not found", "duplicate"} >= counts["left_out"].keys() > {"copy"}
+    assert counts["drafts"] == counts["written"] + sum(counts["left_out"].values())
+    with pytest.raises(UserError, match=r"queries: none could be written from 30 documents \(copy"):
+        nothing_left(collection, tmp_path)
+
+
+def nothing_left(collection: Path, tmp_path: Path) -> None:
+    """Of a collection without a query, by a filter that drops all."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in collection.glob("*.parquet"):
+        (bare / path.name).write_bytes(path.read_bytes())
+    rows = read_table(collection, "queries").slice(0, 0)
+    write_table(bare, "queries", rows)
+    none = Filters(longest_copy=1)
+    write(tmp_path / "none", bare, filters=none)
+
+
+def test_a_document_s_queries_are_held_out_together(
+    collection: Path, tmp_path: Path, rated: Callable[[Path, list[str]], Path]
+) -> None:
+    found = write(tmp_path / "out", collection)
+    ids = list(query_texts(tmp_path / "out", "train"))
+    data = RatedDataset.read(tmp_path / "out", rated(tmp_path, ids), validation_fraction=0.4)
+    sources = sources_of_written(tmp_path / "out")
+    assert len(set(sources.values())) < len(sources) == len(found)
+    held_out = {sources.get(one.query_id, "") for one in data.validation}
+    assert held_out
+    assert held_out.isdisjoint({sources.get(one.query_id, "") for one in data.train})
+    own = hash_share(query_texts(tmp_path / "out")["mine"]) < 0.4  # by its text, as before
+    assert ("mine" in {one.query_id for one in data.validation}) == own
+
+
+@pytest.fixture
+def rated() -> Callable[[Path, list[str]], Path]:
+    def write_ratings(folder: Path, ids: list[str]) -> Path:
+        pairs = [(query_id, doc_id) for query_id in ids for doc_id in ("a", "b")]
+        write_table(
+            folder, "ratings",
+            table("ratings", query_id=[q for q, _ in pairs], doc_id=[d for _, d in pairs],
+                  elo=[0.0] * len(pairs), stderr=[1.0] * len(pairs), target=[0.0] * len(pairs)),
+        )  # fmt: skip
+        return folder
+
+    return write_ratings
+
+
+@pytest.mark.parametrize(
+    ("given", "most", "fewer_than", "written"),
+    [(0, None, 200, 1000), (199, None, 200, 1000), (200, None, 200, 0), (12, 12, 200, 0),
+     (0, 8, 200, 8), (500, None, None, 1000), (500, 600, None, 100)],
+)  # fmt: skip
+def test_when_queries_are_written(
+    given: int, most: int | None, fewer_than: int | None, written: int
+) -> None:
+    found = writing(fewer_than=fewer_than).beside(given, most)
+    assert (found.number if found else 0) == written
