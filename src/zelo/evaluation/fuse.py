@@ -24,10 +24,11 @@ from zelo.training.trainable import MODEL, TrainableModel
 
 WEIGHTS = tuple(round(0.1 * step, 1) for step in range(11))  # of the model
 DEFAULT = 0.5  # where fewer than LEAST queries are held out
+SURE = 1.645  # standard errors: 95 %, one-sided
 LEAST, MOST = 10, 500  # queries that a weight is chosen on
 
 
-@stage(version=1)
+@stage(version=2)
 def fuse(
     *,
     out: Path,
@@ -126,11 +127,11 @@ def ndcg_by_weight(
 
 
 def best_weight(ndcg_WQ: NDArray[np.float64]) -> float:
-    """Of the `WEIGHTS` that are as good as the best, but for a standard error, the one that is
-    nearest to `DEFAULT`: over some hundred queries the means of most are the same but for noise."""
+    """Of the `WEIGHTS` that are not surely worse than the best, the one that is nearest to
+    `DEFAULT`: over some hundred queries the means of most are the same but for noise."""
     best = int(ndcg_WQ.mean(1).argmax())
     loss_WQ = ndcg_WQ[best] - ndcg_WQ
     error_W = loss_WQ.std(1) / np.sqrt(loss_WQ.shape[1])
-    as_good = loss_WQ.mean(1) <= error_W + 1e-12
-    good = [weight for weight, good in zip(WEIGHTS, as_good, strict=True) if good]
-    return min(good, key=lambda weight: abs(weight - DEFAULT))
+    close = loss_WQ.mean(1) <= SURE * error_W + 1e-12
+    as_good = [weight for weight, good in zip(WEIGHTS, close, strict=True) if good]
+    return min(as_good, key=lambda weight: abs(weight - DEFAULT))
