@@ -21,14 +21,13 @@ from pathlib import Path
 
 from zelo.config import option
 from zelo.data.beir import ENDINGS, files_of, records_of
-from zelo.data.collection import Collection, Document, LabelledSource
+from zelo.data.collection import Collection, Document, LabelledSource, Query
 from zelo.data.lines import numbered_lines, text_field, title_field, unique
 from zelo.data.passages import TEXT_ENDINGS, UnreadableFileError, named, passages_of, split
 from zelo.data.records import (
     DOC_ID,
     DOC_TEXT,
-    QUERY_ID,
-    QUERY_TEXT,
+    QUERY,
     column_of,
     document_of,
     field_of,
@@ -245,19 +244,20 @@ def as_they_are(paths: list[Path]) -> Iterator[Placed]:
         yield where, document_of(record, where)
 
 
-def read_queries(path: Path) -> list[tuple[str, str]]:
-    """Id and text of queries: of JSON lines or Parquet, or of lines, each an id by its text."""
+def read_queries(path: Path) -> list[Query]:
+    """Queries of JSON lines or Parquet, or of lines, each with an id by its text."""
     if path.name.endswith(ENDINGS):
-        wanted = {*QUERY_ID, *QUERY_TEXT}
         found = list(
             unique(
-                lambda: ((w, query_of(record, w)) for w, record in records_of([path], wanted)),
-                lambda query: query[0],
+                lambda: ((w, query_of(record, w)) for w, record in records_of([path], QUERY)),
+                lambda query: query.query_id,
             )
         )
     else:
         texts = dict.fromkeys(line.strip() for _, line in numbered_lines(path))
-        found = [(f"q{hashlib.sha256(text.encode()).hexdigest()[:16]}", text) for text in texts]
+        found = [
+            Query(f"q{hashlib.sha256(text.encode()).hexdigest()[:16]}", text) for text in texts
+        ]
     if not found:
         raise UserError(f"{path}: empty, at least one query is needed")
     return found
