@@ -204,3 +204,13 @@ def test_a_reranker_to_compare(zelo: Command, work: Path) -> None:
     for query_id, ranking in first.items():
         order = [doc_id for doc_id, _ in ranking[:9]]
         assert [doc_id for doc_id, _ in reverse[query_id][:9]] == order[::-1]
+
+
+def test_a_writer_of_queries(zelo: Command, work: Path) -> None:
+    said = zelo("run", *ON_NUMBERS, "queries=sums", "stages=[load,queries]")
+    folder = stage_folders(work, said)["queries"]
+    written = [row for row in read_table(folder, "written").to_pylist() if row["status"] == "kept"]
+    assert len(written) == 5
+    for row in written:
+        assert row["text"] == f"{row['doc_id'].replace('-', ' ')} and one more"
+        assert (row["kind"], row["writer"]) == ("sum", "sums.Sums")
