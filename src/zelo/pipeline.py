@@ -211,7 +211,10 @@ class PipelineRunner:
             return loaded
         inputs = {"data": loaded}
         searching = {"retriever": run.retriever if writing.filters.round_trip else None}
+        told = getattr(run.data, "instruction", None)
         options = {"writing": writing, **searching, **self.seed}
+        if told:
+            options["instruction"] = told
         if judge.name in store.selected and store.pending(queries, inputs, options):
             self.try_the_rest()  # writers may be paid
         written = store.run(queries, inputs, options, self.paying)

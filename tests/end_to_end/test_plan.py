@@ -74,6 +74,7 @@ def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_fol
     arguments = [
         "data=beir",
         f"data.path={beir_folder}",
+        "queries=off",
         "retriever=bm25",
         "sampler=regular",
         "sampler.degree=3",

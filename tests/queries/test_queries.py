@@ -12,7 +12,12 @@ from tests.conftest import append, write_beir
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import hash_share, load
-from zelo.data.texts import document_texts, query_texts, sources_of_written
+from zelo.data.texts import (
+    document_texts,
+    query_instructions,
+    query_texts,
+    sources_of_written,
+)
 from zelo.errors import UserError
 from zelo.queries.extractive import KINDS, Extractive
 from zelo.queries.filters import Filters
@@ -112,9 +117,11 @@ def test_what_was_dropped_is_said_with_its_filter(collection: Path, tmp_path: Pa
     (tmp_path / "out").mkdir()
     counts = queries(
         out=tmp_path / "out", data=collection, writing=writing(filters=strict), retriever=BM25(),
-        seed=0,
+        seed=0, instruction="Prefer what is old.",
     )  # fmt: skip
     assert {"copy", "generic", "not found", "duplicate"} >= counts["left_out"].keys() > {"copy"}
+    told = query_instructions(tmp_path / "out")
+    assert set(told) == set(sources_of_written(tmp_path / "out"))  # and not the one that was given
     assert counts["drafts"] == counts["written"] + sum(counts["left_out"].values())
     with pytest.raises(UserError, match=r"queries: none could be written from 30 documents \(copy"):
         nothing_left(collection, tmp_path)

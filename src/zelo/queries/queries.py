@@ -78,6 +78,7 @@ def queries(
     writing: QueryWriting,
     retriever: Retriever | None,
     seed: int,
+    instruction: str | None = None,
     ledger: Path | None = None,
     budget: Budget | None = None,
     run: str = "",
@@ -87,7 +88,9 @@ def queries(
 
     The table `written`, and `written.jsonl` for readers, say of every draft which document it was
     written from and which filter dropped it. The document is known to nobody who judges or rates.
-    `retriever` is that of the run, None where drafts need not find their document.
+    `instruction` is what makes a document relevant to any query of the collection, and goes with
+    the written ones. `retriever` is that of the run, None where drafts need not find their
+    document.
     """
     given = read_table(data, "queries")
     corpus = Corpus.at(data)
@@ -133,6 +136,7 @@ def queries(
         query_id=[one.query_id for one in chosen],
         text=[one.text for one in chosen],
         split=["train"] * len(chosen),
+        instruction=[(instruction or "").strip() or None] * len(chosen),
     )
     every = pa.concat_tables([given, written])
     write_table(out, "queries", every)
