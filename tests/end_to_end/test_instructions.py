@@ -17,12 +17,13 @@ def test_from_the_judges_to_what_ships(cli: Cli, tmp_path: Path, toy: list[str])
     documents = {f"d{i}": f"query document worth={i / 12:.2f}" for i in range(12)}
     queries = {f"q{i}": f"query for document {i}" for i in range(6)}
     write_beir(tmp_path / "own", documents, queries, {"test": [("q0", "d0", 1)]})
+    told_by = f'data.instruction="{LEAST}"'
     with running() as endpoint:
         options = [
             "data=beir", f"data.path={tmp_path / 'own'}", "retriever=bm25", toy[0], "depth=4",
             "judge=vllm", "judge.vote=soft", "evaluation.resamples=100", "training.max_epochs=1",
             f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
-            f'data.instruction="{LEAST}"', "hydra.run.dir=outputs/runs/told",
+            told_by, "hydra.run.dir=outputs/runs/told",
             'model.instruction_template="Instruct: {instruction} Query: "',
         ]  # fmt: skip
         done = cli("run", *options)
@@ -56,7 +57,7 @@ def test_from_the_judges_to_what_ships(cli: Cli, tmp_path: Path, toy: list[str])
     assert other != pytest.approx(plain, abs=1e-5)
     shown = cli("inspect", "outputs/runs/told", "--query", "q1").stdout
     assert f"under the instruction: {LEAST}" in shown
-    said = cli("data", "describe", *options[:2], options[9]).stdout
+    said = cli("data", "describe", *options[:2], told_by).stdout
     assert "instructions: 1, of 6 queries" in said
     with_more = '{"_id": "q6", "text": "more", "instruction": "another"}\n'
     with (tmp_path / "own" / "queries.jsonl").open("a") as file:
