@@ -94,7 +94,8 @@ class Run(Component):
         """
         if self.queries is None:
             return None
-        wanted = self.queries.beside(given, getattr(self.data, "train_queries", None))
+        most = getattr(self.data, "train_queries", None)
+        wanted = self.queries.in_run_with(self.judge).beside(given, most)
         why = self.given_queries_only
         if wanted is not None and why and self.queries.fewer_than is None:
             raise UserError(

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from tests.conftest import Cli
+from tests.judging.endpoint import running
+from tests.language_models import write_causal
 
 from zelo.artifacts import read_json, read_table
 
@@ -65,3 +67,40 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
         wrong = cli("run", *few, *more)
         assert wrong.returncode == 2
         assert said in wrong.stderr
+
+
+def test_models_write_queries(cli: Cli, tmp_path: Path) -> None:
+    """At an endpoint, which `zelo plan` reckons with and is paid once; and on this machine."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for n, animal in enumerate(ANIMALS):
+        text = PAGE.format(animal, f"northern{n}", f"brown{n}")
+        (folder / f"{animal}.md").write_text(text, encoding="utf-8")
+    (tmp_path / "asked.txt").write_text("what do otters eat\n", encoding="utf-8")
+    words = [
+        "data=corpus", f"data.path={folder}", "data.passage_tokens=40", "retriever=bm25",
+        "queries.filters.most_matches=null", "queries.number=8", f"queries.examples={tmp_path / 'asked.txt'}",
+    ]  # fmt: skip
+    stages = "stages=[load,queries]"
+    with running() as endpoint:
+        asked = [
+            *words, "queries=llm", "judge=vllm",
+            f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
+        ]  # fmt: skip
+        planned = cli("plan", *asked)
+        assert planned.returncode == 0, planned.stderr
+        assert re.search(r"queries \(Qwen/Qwen3-8B\)\s+4 to 8", planned.stdout), planned.stdout
+        done = cli("run", *asked, stages)
+        assert done.returncode == 0, done.stderr
+        assert "8 queries written from" in done.stderr
+        requests = endpoint.counts()["requests"]
+        again = cli("run", *asked, stages, "seed=0", "queries.filters.near_duplicates=0.9")
+        assert again.returncode == 0, again.stderr
+        assert endpoint.counts()["requests"] <= requests + 1
+    writer = write_causal(tmp_path / "writer", with_template=True)
+    done = cli(
+        "run", *words, "queries=local", f"queries.writer.pretrained.path={writer}",
+        "queries.writer.max_new_tokens=4", "judge=bm25", stages,
+    )  # fmt: skip
+    assert done.returncode == 2  # what random weights write finds no document
+    assert "queries: none could be written from" in done.stderr

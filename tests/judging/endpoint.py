@@ -4,6 +4,7 @@
 It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each, or with
 `--words` counts the query's words in them) and answers with half their difference, or with its
 opposite where the instruction asks for the least.
+Asked to write queries, it takes them from the document.
 GET /counts gives how often each fault happened and how often each question was answered in full.
 """
 
@@ -32,6 +33,7 @@ LEAST = "the least worth is what is wanted"  # where the instruction says so, it
 INSTRUCTION = re.compile(
     r"\[\[instruction (?:\w+)\]\]\n(.*)\n\[\[end of instruction \w+\]\]", re.DOTALL
 )
+WRITING = re.compile(r"Write one query of each of these kinds: ([\w, ]+)\.")
 WORTH = re.compile(r"worth=(-?[\d.]+)")
 WIRE = ("rate_limited", "server_error", "connection", "truncated", "invalid_json", "timeout")
 CONTENT = ("empty", "unparsable", "out_of_range", "not_a_number", "cut_off")
@@ -89,12 +91,17 @@ class Endpoint:
             self.corrected += "could not be read" in messages[3]["content"]
         if self.options.no_system and "system" in roles:
             return error(400, "BadRequestError", "System role not supported")
-        read = shared_words if self.options.words else worths
-        a, b = read(next(said["content"] for said in messages if said["role"] == "user"))
-        if LEAST in messages[0]["content"]:
-            (told,) = INSTRUCTION.findall(messages[0]["content"])
-            a, b = (b, a) if LEAST in told else (a, b)
-        question = f"{a} {b}"
+        shown = next(said["content"] for said in messages if said["role"] == "user")
+        if writing := WRITING.search(shown):
+            question = said = queries_of(shown, writing[1].split(", "))
+        else:
+            read = shared_words if self.options.words else worths
+            a, b = read(shown)
+            if LEAST in messages[0]["content"]:
+                (told,) = INSTRUCTION.findall(messages[0]["content"])
+                a, b = (b, a) if LEAST in told else (a, b)
+            question = f"{a} {b}"
+            said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
         fault = self.fault(question)
         if fault:
             self.faults[fault] += 1
@@ -102,7 +109,6 @@ class Endpoint:
         spread = self.options.spread
         await asyncio.sleep(self.options.latency * self.delays.uniform(1 - spread, 1 + spread))
         self.answered.setdefault(question, []).append(time.time())
-        said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
         if self.options.words:  # with the tokens that it would have counted
             sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
             return web.json_response(completion(said, *sizes))
@@ -262,6 +268,15 @@ def worths(prompt: str) -> tuple[str, str]:
     texts = [text.split("\n[[end")[0] for text in texts]
     a, b = (f"{zlib.crc32(text.encode()) % 4000 / 1000}" for text in texts)
     return a, b
+
+
+def queries_of(prompt: str, kinds: list[str]) -> str:
+    """A reply with one query of each kind: some neighbouring words of the document."""
+    words = re.split(r"\]\]\n|\n\[\[end", prompt)[1].split()
+    queries = [
+        {"kind": kind, "text": " ".join(words[3 * i : 3 * i + 5])} for i, kind in enumerate(kinds)
+    ]
+    return json.dumps({"queries": queries})
 
 
 PARTS = re.compile(r"\[\[(?:query|document [AB]) [^\n]*\]\]\n(.*?)\n\[\[end of", re.DOTALL)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import Cli, small
+from tests.language_models import write_causal
 
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
@@ -30,48 +31,12 @@ QUESTIONS = [
         ]
     )
 ]
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
 
 
 @pytest.fixture(scope="module", params=["template", "plain"])
 def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(f"causal-{request.param}")
-    return write_causal(folder, TEMPLATE if request.param == "template" else None)
-
-
-def write_causal(folder: Path, template: str | None = None) -> Path:
-    """Qwen3's architecture, two narrow layers, a byte-level vocabulary of its own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = {token: n for n, token in enumerate(["<pad>", "<end>", *alphabet])}
-    core = Tokenizer(models.BPE(vocab=words, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<end>")
-    if template:
-        tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=4096,
-        pad_token_id=0,
-        eos_token_id=1,
-        initializer_range=0.3,  # so that it prefers something
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_causal(folder, with_template=request.param == "template")
 
 
 def language_model(folder: Path, **options: object) -> LanguageModelSession:

@@ -36,7 +36,7 @@ from zelo.judging.limits import Limiter
 from zelo.judging.prices import entry_of, price_of
 from zelo.judging.provider import Provider
 from zelo.judging.question import Answer, Question
-from zelo.judging.reply import read_reply
+from zelo.judging.reply import Reply, read_reply
 from zelo.judging.spending import Price, Spending
 from zelo.judging.wire import Wire
 from zelo.store import digest
@@ -127,26 +127,34 @@ class ApiJudge(BaseJudge):
         """Nothing is loaded and no key is read before there is something to ask."""
         return ApiSession(self.session_fingerprint(), self)
 
-    def session_fingerprint(self) -> str:
-        """Digest of all that an answer depends on besides the texts."""
-        asked = [self.provider.name, self.model, prompt.prompt_hash(), self.max_document_tokens]
+    def session_fingerprint(self, name: str = "compare") -> str:
+        """Digest of all that an answer to the prompt `name` depends on besides the texts."""
+        asked = [self.provider.name, self.model, prompt.prompt_hash(name), self.max_document_tokens]
         how = [self.max_tokens, self.temperature, self.extra_body, self.provider.structured]
         how += [] if self.system_role else ["no system role"]
         return digest(["api", *asked, *how])
 
-    def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate:
-        """Paid by the token: as many as its answers in the ledger had, or else as estimated."""
+    def estimate(
+        self, name: str, workload: JudgeWorkload, asked_by: str = "compare", documents: int = 2
+    ) -> JudgeEstimate:
+        """Paid by the token: as many as its answers in the ledger had, or else as estimated.
+
+        `asked_by` is the name of the prompt, `documents` how many it shows.
+        """
         least, most = (calls + workload.probe_calls for calls in workload.calls)
         measured, tokens_in, tokens_out = 0, 0.0, 0.0
         if workload.ledger.is_file():
             with Ledger(workload.ledger) as ledger:
-                measured, tokens_in, tokens_out = ledger.mean_tokens(self.session_fingerprint())
+                measured, tokens_in, tokens_out = ledger.mean_tokens(
+                    self.session_fingerprint(asked_by)
+                )
         if not measured:
-            parts = prompt.sections("compare")
+            parts = prompt.sections(asked_by)
             frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
             document = workload.lengths.truncated(self.max_document_tokens)
             lengths = workload.lengths
-            tokens_in = frame + lengths.instruction_tokens + lengths.query_tokens + 2 * document
+            told = lengths.instruction_tokens + lengths.query_tokens
+            tokens_in = frame + told + documents * document
             tokens_out = float(self.expected_output_tokens)
         price = self.price_or_none()
         usd = price.of(tokens_in, tokens_out) if price else None
@@ -186,8 +194,10 @@ class ApiJudge(BaseJudge):
         entry = None if self.price is not None else entry_of(self.listed_as)
         return None if entry is None else entry.doubts(today)
 
-    def body(self, messages: prompt.Messages) -> dict[str, Any]:
-        """The request."""
+    def body(
+        self, messages: prompt.Messages, formats: Mapping[str, Any] = FORMATS
+    ) -> dict[str, Any]:
+        """The request; `formats` are what it says of the reply's form, by `provider.structured`."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -195,8 +205,8 @@ class ApiJudge(BaseJudge):
         }
         if self.temperature is not None:
             body["temperature"] = self.temperature
-        if self.provider.structured in FORMATS:
-            body["response_format"] = FORMATS[self.provider.structured]
+        if self.provider.structured in formats:
+            body["response_format"] = formats[self.provider.structured]
         return body | self.extra_body
 
 
@@ -215,8 +225,13 @@ class Tally:
 
 @dataclass
 class ApiSession(RemoteSession):
-    """An API judge that is ready to be asked."""
+    """An API judge that is ready to be asked.
 
+    A session that asks something else than which document is better has another `prompt_for`,
+    `formats`, `read` and `kept`.
+    """
+
+    formats: ClassVar[Mapping[str, Any]] = FORMATS
     fingerprint: str
     judge: ApiJudge
     _in_a_row: int = field(default=0, init=False)
@@ -225,6 +240,18 @@ class ApiSession(RemoteSession):
     _failed: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
     _usable: bool = field(default=False, init=False)  # whether any answer was
     _proved: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def prompt_for(self, question: Question) -> str:
+        """The name of the prompt that asks a question."""
+        return "compare" if question.query_b is None else "cross"
+
+    def read(self, text: str, whole: bool) -> Reply:
+        """What a reply says."""
+        return read_reply(text, whole)
+
+    def kept(self, reply: Reply, thoughts: str) -> str:
+        """What the ledger keeps of a reply, and of what the endpoint has beside it."""
+        return f"{thoughts}\n\n{reply.reasons}".strip()
 
     def check(self, spending: Spending) -> None:
         """`UserError` where key, packages or, under a budget in USD, the price are missing."""
@@ -357,8 +384,9 @@ class ApiSession(RemoteSession):
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
-        name = "compare" if question.query_b is None else "cross"
-        asked = prompt.messages(question, self.judge.max_document_tokens, name=name)
+        asked = prompt.messages(
+            question, self.judge.max_document_tokens, name=self.prompt_for(question)
+        )
         if not self.judge.system_role:
             asked = prompt.as_user_message(asked)
         conversation = asked
@@ -366,7 +394,7 @@ class ApiSession(RemoteSession):
         corrected = False
         failures, limited, waited = 0, 0, 0.0
         while not wire.context.stopping:
-            outcome = await wire.request(self.judge.body(conversation))
+            outcome = await wire.request(self.judge.body(conversation, self.formats))
             if outcome is None:
                 return None  # the budget is reached, or the run is being stopped
             tally.tokens_in += outcome.tokens_in
@@ -380,9 +408,9 @@ class ApiSession(RemoteSession):
             if outcome.kind in NOT_AGAIN:
                 return tally.answer(None, outcome.kind, outcome.text)
             if outcome.kind in ("reply", "cut_off"):
-                reply = read_reply(outcome.text, whole=outcome.kind == "reply")
+                reply = self.read(outcome.text, whole=outcome.kind == "reply")
                 if reply.score is not None:
-                    reasons = f"{outcome.thoughts}\n\n{reply.reasons}".strip()
+                    reasons = self.kept(reply, outcome.thoughts)
                     return tally.answer(reply.score, "answered", reasons)
                 problem = reply.problem if outcome.kind == "reply" else "cut_off"
                 if problem == "empty" and (outcome.thoughts or reply.reasons):
@@ -393,7 +421,7 @@ class ApiSession(RemoteSession):
                 corrected = True
                 if problem not in ("empty", "thoughts_only", "cut_off"):
                     said = {"role": "assistant", "content": outcome.text[:4000]}
-                    ask = prompt.correction(problem.replace("_", " "))
+                    ask = prompt.correction(problem.replace("_", " "), self.prompt_for(question))
                     conversation = [*asked, said, {"role": "user", "content": ask}]
                 continue
             if outcome.kind == "rate_limited":

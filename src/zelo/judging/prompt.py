@@ -118,9 +118,10 @@ def as_user_message(conversation: Messages) -> Messages:
     return [{"role": "user", "content": "\n\n".join(said["content"] for said in conversation)}]
 
 
-def correction(problem: str) -> str:
-    """What is said once to a judge whose answer could not be read."""
-    return fill(sections("compare")["correction"], {"problem": problem})
+def correction(problem: str, name: str = "compare") -> str:
+    """What is said once to a model whose answer to the prompt `name` could not be read."""
+    parts = sections(name if "correction" in sections(name) else "compare")
+    return fill(parts["correction"], {"problem": problem})
 
 
 def fill(template: str, values: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from zelo.config import Component, option
 
@@ -45,6 +46,14 @@ class Spending:
     open: int = 0  # requests in flight
     reached: str = ""  # the limit that a request would have passed
     exhausted: bool = False  # nothing is in flight and no request fits any more
+
+    def refusal(self, ledger: Path) -> str:
+        """What to say where the budget is reached."""
+        return (
+            f"{self.reached} would be passed: {self.calls:,} requests and ${self.usd:.4g} are "
+            f"spent, and every answer is in {ledger}; the same command with a higher budget goes "
+            f"on from here"
+        )
 
     def reserve(self, usd: float) -> bool:
         """Count a request that may cost `usd`; False, and nothing counted, beyond the budget."""

@@ -114,11 +114,7 @@ class VoteCollector:
         for name, kinds in outcome.failed_attempts.items():
             self.failed_attempts.setdefault(name, Counter()).update(kinds)
         if spending.exhausted:
-            raise UserError(
-                f"{spending.reached} would be passed: {spending.calls:,} requests and "
-                f"${spending.usd:.4g} are spent, and every answer is in {self.ledger.path}; the "
-                f"same command with a higher budget goes on from here"
-            )
+            raise UserError(spending.refusal(self.ledger.path))
         return outcome.answers
 
     def _refuse_guesses(self, comparisons: Sequence[ComparisonVotes]) -> None:

@@ -1,4 +1,4 @@
-"""Causal language models as transformers loads them, and the control tokens of their texts."""
+"""Language models that write, as transformers loads them, and the control tokens of their texts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,27 @@ def load_causal_model(folder: Path, precision: str) -> tuple[Any, Any]:
     `precision` is a dtype of torch, or `auto`: as it was saved. Raises `UserError` where a file is
     damaged or missing.
     """
+    from transformers import AutoModelForCausalLM
+
+    return load(AutoModelForCausalLM, folder, precision)
+
+
+def load_writer(folder: Path, precision: str) -> tuple[Any, Any]:
+    """The same of a model of either kind, causal or sequence-to-sequence."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    with loaded_from(folder):
+        config = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return load(kind, folder, precision)
+
+
+def load(kind: Any, folder: Path, precision: str) -> tuple[Any, Any]:
+    """A model by one of transformers' Auto classes, and its tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     prepare_libraries()
     with loaded_from(folder):
@@ -30,7 +49,7 @@ def load_causal_model(folder: Path, precision: str) -> tuple[Any, Any]:
             str(folder), local_files_only=True, trust_remote_code=False
         )
         with_words(tokenizer)
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: Any = kind.from_pretrained(
             str(folder),
             trust_remote_code=False,
             local_files_only=True,

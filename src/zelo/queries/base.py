@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zelo.config import Component
 from zelo.data.texts import Corpus
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.spending import Budget
 from zelo.retrieval.bm25 import BM25, Index, Words, build_index
 from zelo.retrieval.languages import SAMPLE, language_of
@@ -48,9 +50,7 @@ class WritingContext:
     terms: CorpusTerms
     per_document: int  # drafts that are wanted of a document, at most
     examples: Sequence[str]  # queries of the collection's own, to imitate
-    seed: (
-        int  # draw from `zelo.seeding.stream(seed, ..., doc_id)`, so that documents are independent
-    )
+    seed: int  # of `zelo.seeding.stream(seed, ..., doc_id)`: documents are independent
     ledger: Path | None = None  # of answers that were paid for; what a writer asks is kept there
     budget: Budget | None = None
     run: str = ""  # what is spent counts for it
@@ -59,6 +59,9 @@ class WritingContext:
 class WriterSession(ABC):
     """A writer that is ready."""
 
+    missing: int = 0  # documents about which there is no answer yet: the next run asks again
+    failed: int = 0  # documents about which no usable answer came
+
     @abstractmethod
     def write(self, documents: Sequence[SourceDocument]) -> list[list[Draft]]:
         """The drafts of each document, in their order; none for one that says too little."""
@@ -66,6 +69,14 @@ class WriterSession(ABC):
 
 class BaseWriter(Component):
     """Anything that writes queries from documents (`conf/queries/`)."""
+
+    def in_run_with(self, judges: Ensemble) -> Self:
+        """Itself, with what it takes over from the judges of a run."""
+        return self
+
+    def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
+        """What it would be asked and cost under the name `name`; None where it costs nothing."""
+        return None
 
     @abstractmethod
     def prepare(self, context: WritingContext) -> WriterSession:

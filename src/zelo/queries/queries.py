@@ -16,8 +16,10 @@ import pyarrow as pa
 
 from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
 from zelo.config import Component, name_of, option
+from zelo.data.lines import numbered_lines
 from zelo.data.texts import PART, Corpus
 from zelo.errors import UserError
+from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
 from zelo.progress import say
 from zelo.queries.base import BaseWriter, CorpusTerms, Draft, SourceDocument, WritingContext
@@ -33,7 +35,7 @@ from zelo.queries.filters import (
 )
 from zelo.queries.sampling import in_breadth
 from zelo.retrieval.retrieve import Retriever
-from zelo.store import stage
+from zelo.store import digest, stage
 
 HANDED_ON = ("documents", "qrels", "privileged", "identical")  # tables that stay as they are
 FIRST_GUESS = 0.9  # share of drafts that filters keep, before any has been filtered
@@ -50,7 +52,29 @@ class QueryWriting(Component):
     )  # fmt: skip
     number: int = option(1000, "queries that are written, at most", ge=1)
     per_document: int = option(2, "queries from one document, at most", ge=1)
+    examples: str | None = option(
+        None,
+        "file of queries that people asked, one a line, which a language model imitates; null: the "
+        "collection's training queries",
+        exclude=True,
+    )
     filters: Filters = option(help="which of those that were written stay")
+
+    def fingerprint(self) -> str:
+        """Digest of the examples."""
+        return digest(self.shown())
+
+    def shown(self) -> list[str]:
+        """The queries in the file of examples; `UserError` where there are none."""
+        if self.examples is None:
+            return []
+        path = Path(self.examples).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path}: not found; queries.examples names a file, a query a line")
+        found = [line.strip() for _, line in numbered_lines(path)]
+        if not found:
+            raise UserError(f"{path}: empty; queries.examples names a file, a query a line")
+        return found
 
     def beside(self, given: int, most: int | None) -> QueryWriting | None:
         """What is written for a collection of so many training queries, which has no more than
@@ -58,6 +82,10 @@ class QueryWriting(Component):
         few = self.fewer_than is None or given < self.fewer_than
         number = self.number if most is None else min(self.number, most - given)
         return self.model_copy(update={"number": number}) if few and number > 0 else None
+
+    def in_run_with(self, judges: Ensemble) -> QueryWriting:
+        """The same, with what the writer takes over from the judges of a run."""
+        return self.model_copy(update={"writer": self.writer.in_run_with(judges)})
 
 
 class Written(NamedTuple):
@@ -96,10 +124,11 @@ def queries(
     corpus = Corpus.at(data)
     terms = CorpusTerms.of(corpus)
     own = given["text"].to_pylist()
-    examples = [
+    to_train = [
         text for text, split in zip(own, given["split"].to_pylist(), strict=True)
         if split == "train"
     ]  # fmt: skip
+    examples = writing.shown() or to_train
     context = WritingContext(
         data, corpus, terms, writing.per_document, examples, seed, ledger, budget, run
     )
@@ -123,7 +152,7 @@ def queries(
         read += len(indices)
         kept += sum(one.status == KEPT for one in new)
         share = kept / max(len(found), 1)
-    if not kept and not examples:
+    if not kept and not to_train:
         why = counts_in_words(Counter(one.status for one in found))
         raise UserError(
             f"queries: none could be written from {len(order):,} documents ({why or 'no draft'}), "
@@ -156,6 +185,8 @@ def queries(
         "kinds": dict(Counter(one.kind for one in chosen)),
         "documents_read": read,
         "queries": dict(Counter(every["split"].to_pylist())),
+        "missing": session.missing,
+        "failed": session.failed,
     }
 
 

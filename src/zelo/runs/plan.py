@@ -15,7 +15,7 @@ from zelo.data.planned import Planned
 from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.estimate import JudgeEstimate, TextLengths
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.judging.prompt import instruction_tokens
 from zelo.pipeline import run_stages
 from zelo.retrieval.retrieve import EmbeddingRetriever
@@ -26,6 +26,7 @@ from zelo.training.loggers import Tracking
 
 SAMPLE = 5000  # documents and queries whose length is taken
 WRITTEN_TOKENS = 15  # of a query that is not written yet
+MOST_READ = 2  # documents that are read for each that is needed, where half of the drafts stay
 NUMBERED = re.compile(r", (pass|round) \d+")  # in the label of a stage
 TITLES = {  # label of a stage that chooses pairs → what a plan calls it, in the order of the plan
     "compare (few, for the ensemble)": "compare (few, for the ensemble)",
@@ -75,13 +76,31 @@ def plan(run: Run, today: date | None = None) -> Plan:
         for planned in stages
         if planned.stage == "judge" and planned.options["ensemble"] == run.judge
     )
-    ledger = run.home / "ledger.sqlite"
+    ledger, today = run.home / "ledger.sqlite", today or date.today()
     return Plan(
         size,
         {title: chosen[title] for title in TITLES.values() if title in chosen},
-        list(run.judge.estimates(for_ensemble, size.lengths, ledger, today or date.today())),
+        [
+            *writing_estimate(run, size, ledger, today),
+            *run.judge.estimates(for_ensemble, size.lengths, ledger, today),
+        ],
         list(work_of(run, stages, pairs, for_ensemble, size)),
     )
+
+
+def writing_estimate(run: Run, size: Size, ledger: Path, today: date) -> Iterator[JudgeEstimate]:
+    """What who writes queries would be asked, where that may cost something.
+
+    Of a document that gives fewer queries than it may, another one is read in its place.
+    """
+    writing = run.writing(size.queries - size.written) if size.written else None
+    if writing is not None:
+        least = size.written / writing.per_document
+        calls = (least, min(MOST_READ * least, float(size.documents)))
+        workload = JudgeWorkload(calls, 0.0, size.lengths, ledger, today)
+        estimate = writing.writer.estimate("queries", workload)
+        if estimate is not None:
+            yield estimate
 
 
 def planned_stages(run: Run) -> list[PlannedStage]:

@@ -1,0 +1,200 @@
+"""Queries written by a language model behind an endpoint, paid for as judges are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from zelo.config import option
+from zelo.errors import UserError
+from zelo.judging import prompt
+from zelo.judging.api import ApiJudge, ApiSession
+from zelo.judging.asking import ask_all
+from zelo.judging.ensemble import Ensemble
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
+from zelo.judging.ledger import Ledger
+from zelo.judging.objects import objects
+from zelo.judging.question import Answer, Question
+from zelo.judging.reply import Reply
+from zelo.judging.spending import Budget, Spending
+from zelo.judging.thoughts import answer_and_thoughts
+from zelo.queries.base import BaseWriter, Draft, SourceDocument, WriterSession, WritingContext
+from zelo.seeding import stream
+
+PROMPT = "write"
+KINDS = ("question", "keywords", "claim", "instruction")
+EXAMPLES = 8  # of the collection's own queries that one request shows
+EXAMPLE_TOKENS = 40  # of one of them
+NAME = "queries"  # what messages call the one who writes
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "queries",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "queries": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "kind": {"type": "string", "enum": list(KINDS)},
+                            "text": {"type": "string"},
+                        },
+                        "required": ["kind", "text"],
+                        "additionalProperties": False,
+                    },
+                }
+            },
+            "required": ["queries"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+class LanguageModelWriter(BaseWriter):
+    """`queries=llm`: asks a judge's model for queries of several kinds, by `prompts/write.md`.
+
+    What it wrote lies in the ledger as a judge's answers do, and is paid for once; budget, limits
+    and faults are those of judges.
+    """
+
+    model: ApiJudge | None = option(
+        None, "who writes; null: the first judge of the run that is asked at an endpoint"
+    )
+    kinds: tuple[str, ...] = option(KINDS, "kinds of queries, drawn anew for each document")
+
+    def in_run_with(self, judges: Ensemble) -> LanguageModelWriter:
+        """With the first judge that is asked at an endpoint, where no model is named."""
+        asked = (judge for judge in judges.judges.values() if isinstance(judge, ApiJudge))
+        if self.model is not None or (model := next(asked, None)) is None:
+            return self
+        return self.model_copy(update={"model": model})
+
+    def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
+        """As its model is paid; each document is shown once."""
+        if self.model is None:
+            return None
+        return self.model.estimate(name, workload, asked_by=PROMPT, documents=1)
+
+    def prepare(self, context: WritingContext) -> LanguageModelWriterSession:
+        """Nothing is asked yet."""
+        if self.model is None:
+            raise UserError(
+                "queries.writer.model: no judge of this run is asked at an endpoint: choose one "
+                "(judge=openai), or queries=extractive, which needs none"
+            )
+        if unknown := sorted(set(self.kinds) - set(KINDS)):
+            raise UserError(
+                f"queries.writer.kinds: {', '.join(unknown)}: there are {', '.join(KINDS)}"
+            )
+        return LanguageModelWriterSession(self.model, self.kinds, context)
+
+
+@dataclass
+class WritingSession(ApiSession):
+    """An endpoint that is asked for queries; the answer's `reasons` are a JSON list of them."""
+
+    formats: ClassVar[Mapping[str, Any]] = {
+        "json_schema": SCHEMA,
+        "json_object": {"type": "json_object"},
+    }
+
+    def prompt_for(self, question: Question) -> str:
+        """The prompt for writing."""
+        return PROMPT
+
+    def read(self, text: str, whole: bool) -> Reply:
+        """The queries in a reply, as JSON; a score of 0 says that there is an answer."""
+        answer, _, ended = answer_and_thoughts(text)
+        if not answer.strip():
+            return Reply(None, text, "empty" if ended else "cut_off")
+        drafts = drafts_in(answer) if whole else None
+        if drafts is None:
+            return Reply(None, text, "unparsable")
+        return Reply(0.0, json.dumps([draft._asdict() for draft in drafts], ensure_ascii=False))
+
+    def kept(self, reply: Reply, thoughts: str) -> str:
+        """The queries alone."""
+        return reply.reasons
+
+
+class LanguageModelWriterSession(WriterSession):
+    """A model and what it is asked for."""
+
+    def __init__(self, model: ApiJudge, kinds: Sequence[str], context: WritingContext) -> None:
+        self.kinds, self.context = kinds, context
+        self.session = WritingSession(model.session_fingerprint(PROMPT), model)
+
+    def write(self, documents: Sequence[SourceDocument]) -> list[list[Draft]]:
+        """Ask about every document at once, as many requests as the provider allows.
+
+        Raises `UserError` where the budget is reached, or where the model cannot be asked; what was
+        answered is kept, and the same command goes on from there.
+        """
+        context = self.context
+        assert context.ledger is not None
+        questions = [self.question(document) for document in documents]
+        with Ledger(context.ledger) as ledger:
+            spending = Spending(context.budget or Budget(), *ledger.spent(context.run))
+            outcome = ask_all(
+                {NAME: self.session}, {NAME: questions}, ledger, spending, context.run
+            )
+        if spending.exhausted:
+            raise UserError(spending.refusal(context.ledger))
+        if why := outcome.given_up.get(NAME):
+            raise UserError(
+                f"queries: {why}; every answer so far is in {context.ledger}, and the same command "
+                f"asks for the rest"
+            )
+        answers = outcome.answers[NAME]
+        self.missing += answers.count(None)
+        self.failed += sum(answer is not None and answer.score is None for answer in answers)
+        return [written(answer) for answer in answers]
+
+    def question(self, document: SourceDocument) -> Question:
+        """The request for one document, as the ledger knows it."""
+        random = stream(self.context.seed, "write", document.doc_id)
+        few = min(self.context.per_document, len(self.kinds))
+        kinds = [self.kinds[i] for i in random.permutation(len(self.kinds))[:few]]
+        wanted = f"Write one query of each of these kinds: {', '.join(kinds)}."
+        examples = self.context.examples
+        if examples:
+            chosen = random.permutation(len(examples))[:EXAMPLES]
+            shown = (" ".join(prompt.shown(examples[i], EXAMPLE_TOKENS)[0].split()) for i in chosen)
+            wanted += (
+                "\n\nPeople who search here have asked the following. Yours should read as if the "
+                "same people had typed them: their language, length, tone and spelling.\n"
+            ) + "\n".join(f"- {text}" for text in shown)
+        text = "\n".join(part for part in (document.title, document.text) if part)
+        return Question("", document.doc_id, "", 0, wanted, text, "")
+
+
+def drafts_in(text: str) -> list[Draft] | None:
+    """The queries in the last JSON object of a text that has a list of them; None without one."""
+    lists = [
+        found["queries"] for _, found in objects(text) if isinstance(found.get("queries"), list)
+    ]
+    if not lists:
+        return None
+    drafts = []
+    for item in lists[-1]:
+        entry = {"text": item} if isinstance(item, str) else item
+        if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
+            return None
+        kind = entry.get("kind")
+        query = " ".join(prompt.clean(entry["text"]).split())
+        if query:
+            drafts.append(Draft(query, kind if kind in KINDS else "query"))
+    return drafts
+
+
+def written(answer: Answer | None) -> list[Draft]:
+    """The drafts that an answer holds."""
+    if answer is None or answer.score is None:
+        return []
+    return [Draft(**entry) for entry in json.loads(answer.reasons)]
