@@ -79,7 +79,8 @@ def test_models_write_queries(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "asked.txt").write_text("what do otters eat\n", encoding="utf-8")
     words = [
         "data=corpus", f"data.path={folder}", "data.passage_tokens=40", "retriever=bm25",
-        "queries.filters.most_matches=null", "queries.number=8", f"queries.examples={tmp_path / 'asked.txt'}",
+        "queries.filters.most_matches=null", "queries.number=8",
+        f"queries.examples={tmp_path / 'asked.txt'}",
     ]  # fmt: skip
     stages = "stages=[load,queries]"
     with running() as endpoint:

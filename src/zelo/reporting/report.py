@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from zelo.artifacts import Table, read_json, read_table, write_text
 from zelo.config import describe
-from zelo.data.texts import distinct_instructions, query_texts, relevance_grades
+from zelo.data.texts import distinct_instructions, query_instructions, query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
 from zelo.progress import say
@@ -119,6 +119,7 @@ def report(
         ),
         "counts": counts,
         "instructions": [told for told in distinct_instructions(data) if told],
+        "instructed": len(query_instructions(data)),
         "told_all": len(distinct_instructions(data)) == 1,
         "records": records,
         "results": found,
