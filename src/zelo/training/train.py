@@ -147,8 +147,8 @@ def train_on_ranks(
         write_json(out / HELD_OUT, held_out)
         if not held_out and training.never_worse:
             say(
-                f"training: none of {len(data.dataset.all):,} rated queries is held out: what was "
-                f"trained ships, better than the start or not"
+                f"training: none of {len(data.dataset.all):,} queries held out: what is trained "
+                f"ships, better or not"
             )
     compared = training.never_worse and model.ranks_untrained
     fit(module, data, out, training, trainer, logger("train"), "training", compared)
