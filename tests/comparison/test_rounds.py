@@ -13,7 +13,7 @@ from tests.conftest import Cli
 from tests.evaluation.test_elo_truth import write_log
 from tests.judging.endpoint import running
 
-from zelo.artifacts import read_json
+from zelo.artifacts import read_json, table, write_table
 from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
 from zelo.config import build_from, conf_folder
 from zelo.errors import UserError
@@ -23,6 +23,17 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.question import FAILED, Answer, Question
 
 DOCUMENTS = {f"d{i}": str(i) for i in range(12)}
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """A collection whose queries have no instruction."""
+    folder = tmp_path / "collection"
+    folder.mkdir()
+    ids = ["q", "r"]
+    queries = table("queries", query_id=ids, text=["largest"] * 2, split=["test"] * 2)
+    write_table(folder, "queries", queries)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Larger(BaseJudge):
 
 @pytest.mark.parametrize("kind", [Closest, Informative])
 def test_judges_of_a_pool_are_asked_in_all_rounds(
-    tmp_path: Path, kind: type[AdaptiveSampler]
+    tmp_path: Path, collection: Path, kind: type[AdaptiveSampler]
 ) -> None:
     judging = PairJudging(
         judge=Ensemble(judges={"larger": Larger()}),
@@ -56,23 +67,23 @@ def test_judges_of_a_pool_are_asked_in_all_rounds(
     )
     queries = {"q": "largest", "r": "largest"}
     pool = {"q": list(DOCUMENTS), "r": list(DOCUMENTS)[:5]}
-    judged = judging.elos("test", tmp_path, queries, DOCUMENTS, pool)
+    judged = judging.elos("test", collection, queries, DOCUMENTS, pool)
     # The first round is one cycle: 12 and 5. Five documents have 10 pairs, all of them asked.
     assert judged.comparisons == 30 + 10
     assert judged.unanswered in (1, 2)  # 0 against 1, which all of five documents meet
     for elos in judged.elos.values():
         best = sorted(elos, key=lambda doc_id: -elos[doc_id])
         assert best == sorted(elos, key=lambda doc_id: -int(doc_id[1:]))
-    assert judging.elos("test", tmp_path, queries, DOCUMENTS, pool) == judged
+    assert judging.elos("test", collection, queries, DOCUMENTS, pool) == judged
 
 
-def test_a_query_that_needs_no_more_is_left_alone(tmp_path: Path) -> None:
+def test_a_query_that_needs_no_more_is_left_alone(tmp_path: Path, collection: Path) -> None:
     judging = PairJudging(
         judge=Ensemble(judges={"larger": Larger()}),
         sampler=Closest(comparisons=30, rounds=4, stop_stderr=100.0),
         ledger=tmp_path / "ledger.sqlite",
     )
-    judged = judging.elos("test", tmp_path, {"q": "x"}, DOCUMENTS, {"q": list(DOCUMENTS)})
+    judged = judging.elos("test", collection, {"q": "x"}, DOCUMENTS, {"q": list(DOCUMENTS)})
     assert judged.comparisons == 12
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from zelo.config import describe
 from zelo.data.texts import distinct_instructions, query_instructions, query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
-from zelo.progress import say
+from zelo.progress import WIDTH, say
 from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
 from zelo.reporting.judges import Panel, in_words, matrix, panel
@@ -89,7 +90,8 @@ def report(
         counts[stage_name] = summed([read_json(folder / RECORD)["counts"] for folder in rounds])
     said, panels = read_panels(asked, data)
     for line in (line for found in panels for line in in_words(found)):
-        say(line)
+        for row in wrap(line, WIDTH - 2, subsequent_indent="  "):
+            say(row)
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = figures.most_compared(preferences, candidates, ratings)
