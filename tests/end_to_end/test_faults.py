@@ -115,7 +115,10 @@ def until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("spoil", [cut, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "spoil",
+    [cut, pytest.param(lambda path: path.write_bytes(b""), marks=pytest.mark.slow)],
+)
 def test_a_checkpoint_that_cannot_be_read(
     cli: Cli, tmp_path: Path, toy: list[str], spoil: Callable[[Path], object]
 ) -> None:
@@ -174,7 +177,15 @@ def test_a_ledger_with_a_bad_page(bought: tuple[list[str], Path]) -> None:
     assert subprocess.run(words, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_what_ends_a_job_loses_no_answer(tmp_path: Path, sent: signal.Signals) -> None:
     data, home = collection(tmp_path / "data", 10, 12), tmp_path / "home"
     with running(latency=0.2) as server:
