@@ -109,9 +109,9 @@ def evaluate(
     write_table(out, "metrics", summarise(values, evaluation.resamples, seed))
     tests = against(values, START, [TRAINED], evaluation.resamples, seed)
     write_json(out / "significance.json", {test.metric: test._asdict() for test in tests})
+    at_ten = {key: of_queries for key, of_queries in values.items() if key[1] == METRICS[0]}
     differences = [
         against(at_ten, baseline, [system], evaluation.resamples, seed)[0]
-        for at_ten in [{key: v for key, v in values.items() if key[1] == METRICS[0]}]
         for system, baseline in pairs_to_test(rankings, last)
     ]
     write_json(out / "differences.json", [test._asdict() for test in differences])

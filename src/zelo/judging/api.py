@@ -151,8 +151,8 @@ class ApiJudge(BaseJudge):
         if not measured:
             parts = prompt.sections(asked_by)
             frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
-            document = workload.lengths.truncated(self.max_document_tokens)
             lengths = workload.lengths
+            document = lengths.truncated(self.max_document_tokens)
             told = lengths.instruction_tokens + lengths.query_tokens
             tokens_in = frame + told + documents * document
             tokens_out = float(self.expected_output_tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,46 +162,28 @@ class LanguageModelSession(LocalSession):
         if self.tokenizer.chat_template:
             from jinja2 import TemplateError
 
+            from zelo.models.causal import as_chat
+
             try:
-                text = self._as_chat(messages)
+                text = as_chat(self.tokenizer, messages)
             except TemplateError:  # of a template that knows no system role
-                text = self._as_chat(prompt.as_user_message(messages))
+                text = as_chat(self.tokenizer, prompt.as_user_message(messages))
             ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
             return ids
         text = "\n\n".join(message["content"] for message in messages) + "\nAnswer:"
         ids = self.tokenizer.encode(text)
         return ids
 
-    def _as_chat(self, messages: prompt.Messages) -> str:
-        """Messages as the model's template writes them."""
-        text: str = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-        return text
-
     def preference(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """P(A) of each prompt, among the two answers."""
         import torch
 
-        keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        from zelo.models.causal import logits_at_end, padded
+
         preference = [0.0] * len(prompts)
         for part in by_length([len(ids) for ids in prompts], self.judge.batch_size):
-            length = max(len(prompts[i]) for i in part)
-            pad = self.tokenizer.pad_token_id or 0
-            ids = torch.tensor([[pad] * (length - len(prompts[i])) + [*prompts[i]] for i in part])
-            mask = torch.tensor(
-                [[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in part]
-            )
-            inputs = {
-                "input_ids": ids,
-                "attention_mask": mask,
-                "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            }
-            with torch.inference_mode():
-                logits = self.model(
-                    **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
-                    **({"logits_to_keep": 1} if keep else {}),
-                ).logits[:, -1].float()  # fmt: skip
+            ids, mask = padded([prompts[i] for i in part], self.tokenizer.pad_token_id or 0)
+            logits = logits_at_end(self.model, ids, mask, last=1)[:, -1].float()
             a, b = (torch.logsumexp(logits[:, ids], 1) for ids in self.choices)
             for i, value in zip(part, torch.sigmoid(a - b).tolist(), strict=True):
                 preference[i] = value

@@ -8,7 +8,6 @@ Source: Ponte and Croft, SIGIR 1998; of language models that read, Sachan et al.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -137,24 +136,13 @@ class LikelihoodSession(ScoringSession):
     def read(self, prompts: Sequence[list[int]], query_tokens: Sequence[int]) -> list[float]:
         """Sum or mean of the log-probabilities of the last `query_tokens` tokens of each prompt; 0
         of none."""
-        import torch
+        from zelo.models.causal import logits_at_end, padded
 
         # Padding stands at the beginning, so that all queries end at the same place.
-        length, most = max(map(len, prompts)), max(query_tokens)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (length - len(row)) + row for row in prompts])
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompts])
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-        }
-        keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        with torch.inference_mode():
-            logits = self.model(
-                **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
-                **({"logits_to_keep": most + 1} if keep else {}),
-            ).logits[:, -most - 1 : -1]  # those of a place are of the token after it
+        ids, mask = padded(prompts, self.tokenizer.pad_token_id or 0)
+        length, most = ids.shape[1], max(query_tokens)
+        # Those of a place are of the token after it.
+        logits = logits_at_end(self.model, ids, mask, last=most + 1)[:, :-1]
         found = []
         for row, n in enumerate(query_tokens):
             logp = logits[row, most - n :].float().log_softmax(-1).cpu()

@@ -9,9 +9,8 @@ whose answers deserve more weight is for the ensemble to say, or for `rating.joi
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zelo.config import option
+from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_instructions, query_texts
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.question import Answer, Question
@@ -112,10 +112,11 @@ def scores_of_some(
 ) -> list[list[float]]:
     """Scores of some documents of some queries, about `session.measured_by` in all."""
     some = sample(pairs, session.measured_by)
-    told = query_instructions(data) if some else {}
-    texts_of = query_texts(data) if some else {}
+    if not some:
+        return []
+    told, texts_of = query_instructions(data), query_texts(data)
     queries = {i: session.as_read(texts_of[i], told.get(i, "")) for i in some}
-    documents = document_texts(data, {d for docs in some.values() for d in docs}) if some else {}
+    documents = document_texts(data, {d for docs in some.values() for d in docs})
     texts = [(queries[query_id], documents[d]) for query_id, docs in some.items() for d in docs]
     scores = iter(session.scores(texts))
     return [[next(scores) for _ in docs] for docs in some.values()]
@@ -126,17 +127,13 @@ def sample(pairs: Mapping[str, Sequence[str]], number: int) -> dict[str, list[st
     ids, so that one query more or less changes no other's part."""
     chosen: dict[str, list[str]] = {}
     left = number
-    for query_id in hashed(query_id for query_id, docs in pairs.items() if len(docs) > 1):
+    several = [query_id for query_id, docs in pairs.items() if len(docs) > 1]
+    for query_id in sorted(several, key=hash_share):
         if left <= 0:
             break
-        chosen[query_id] = hashed(pairs[query_id])[:DOCUMENTS]
+        chosen[query_id] = sorted(pairs[query_id], key=hash_share)[:DOCUMENTS]
         left -= len(chosen[query_id])
     return chosen
-
-
-def hashed(ids: Iterable[str]) -> list[str]:
-    """Ids in an order that has nothing to do with what they name."""
-    return sorted(ids, key=lambda i: hashlib.sha256(i.encode("utf-8", "surrogatepass")).digest())
 
 
 def spread_within(scores: Sequence[Sequence[float]]) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,41 @@ def load(kind: Any, folder: Path, precision: str) -> tuple[Any, Any]:
         )
     with_padding(tokenizer, model)
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, side: str = "left") -> tuple[Any, Any]:
+    """Token ids (B, N) of texts of different lengths, and the mask (B, N) of what is no padding."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    ones = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    return pad_sequence(ids, True, pad, side), pad_sequence(ones, True, 0, side)
+
+
+def logits_at_end(model: Any, ids: Any, mask: Any, last: int) -> Any:
+    """Logits (B, `last`, vocabulary) at the last places of what is `padded` on the left."""
+    import torch
+
+    keep = "logits_to_keep" in inspect.signature(model.forward).parameters
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+    }
+    with torch.inference_mode():
+        return model(
+            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
+            **({"logits_to_keep": last} if keep else {}),
+        ).logits[:, -last:]
+
+
+def as_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+    """Messages as a tokenizer's template writes them, up to where the answer stands."""
+    text: str = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
+    return text
 
 
 def control_tokens(tokenizer: Any) -> re.Pattern[str]:

@@ -15,7 +15,7 @@ import torch
 from zelo.artifacts import read_json, write_json
 from zelo.models.batching import by_length, by_size_and_tokens
 from zelo.models.embedding_store import Rows, Shelf, open_store
-from zelo.models.instructions import NONE, Told, base_prompt, told_all, without_prompt
+from zelo.models.instructions import NONE, Told, as_read, base_prompt, without_prompt
 from zelo.models.loading import (
     limit,
     loaded_from,
@@ -302,10 +302,8 @@ def embed_queries(
     instructions: Mapping[str, str] = NONE,
 ) -> torch.Tensor:
     """Unit embeddings of queries, each read under its instruction, as `embed` gives them."""
-    told = told_all(model, queries, instructions)
-    base = base_prompt(model)
-    found = [Told(text, base) for text in queries.values()] if told is None else told.values()
-    return embed_told(model, list(found), batch_size, tokens, trainer)
+    told = as_read(model, queries, instructions)
+    return embed_told(model, list(told.values()), batch_size, tokens, trainer)
 
 
 def embed_told(

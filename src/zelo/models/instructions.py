@@ -111,6 +111,17 @@ def told_all(
     return {i: told(model, text, instructions.get(i, ""), template) for i, text in queries.items()}
 
 
+def as_read(
+    model: Any, queries: Mapping[str, str], instructions: Mapping[str, str]
+) -> dict[str, Told]:
+    """The same, of queries without instructions too."""
+    told = told_all(model, queries, instructions)
+    if told is not None:
+        return told
+    base = base_prompt(model)
+    return {query_id: Told(text, base) for query_id, text in queries.items()}
+
+
 @contextmanager
 def without_prompt(model: Any) -> Iterator[None]:
     """Have an embedding model put nothing before queries, which bring their prompts."""

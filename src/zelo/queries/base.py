@@ -33,6 +33,11 @@ class SourceDocument(NamedTuple):
     title: str
     text: str
 
+    @property
+    def whole(self) -> str:
+        """Title and text, a line below."""
+        return "\n".join(part for part in (self.title, self.text) if part)
+
 
 class Draft(NamedTuple):
     """A query that was written, not filtered yet."""

@@ -170,8 +170,7 @@ class LanguageModelWriterSession(WriterSession):
                 "\n\nPeople who search here have asked the following. Yours should read as if the "
                 "same people had typed them: their language, length, tone and spelling.\n"
             ) + "\n".join(f"- {text}" for text in shown)
-        text = "\n".join(part for part in (document.title, document.text) if part)
-        return Question("", document.doc_id, "", 0, wanted, text, "")
+        return Question("", document.doc_id, "", 0, wanted, document.whole, "")
 
 
 def drafts_in(text: str) -> list[Draft] | None:

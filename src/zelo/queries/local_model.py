@@ -22,6 +22,7 @@ LINE = {  # what a small model is asked for, one kind at a time
 }
 FRAME = "Document:\n{document}\n\n{wanted} Name its subject. Answer with that one line alone."
 EXAMPLES = 3  # of the collection's own queries that one prompt shows
+OPENING = 16  # tokens that stay at the beginning of a prompt that is cut
 LABELS = ("query:", "question:", "keywords:", "claim:", "statement:", "answer:")  # left out
 
 
@@ -80,8 +81,7 @@ class LocalModelWriterSession(WriterSession):
     def prompts(self, document: SourceDocument) -> list[tuple[str, list[int]]]:
         """Kind and token ids of each prompt for a document."""
         per_document = self.context.per_document
-        text = "\n".join(part for part in (document.title, document.text) if part)
-        text = self.special.sub(prompt.broken, prompt.clean(text))
+        text = self.special.sub(prompt.broken, prompt.clean(document.whole))
         text, _ = prompt.shown(text, self.writer.max_document_tokens)
         if not self.told:
             ids = self.tokenizer.encode(text, truncation=True, max_length=self.longest())
@@ -92,6 +92,8 @@ class LocalModelWriterSession(WriterSession):
 
     def told_ids(self, text: str, kind: str, random: Any) -> list[int]:
         """Token ids of a prompt that says what to write."""
+        from zelo.models.causal import as_chat
+
         examples = self.context.examples
         wanted = LINE[kind]
         if examples:
@@ -101,18 +103,14 @@ class LocalModelWriterSession(WriterSession):
         said = FRAME.format(wanted=wanted, document=text)
         if self.tokenizer.chat_template:
             ids: list[int] = self.tokenizer.encode(
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": said}],
-                    add_generation_prompt=True,
-                    tokenize=False,
-                    enable_thinking=False,
-                ),
+                as_chat(self.tokenizer, [{"role": "user", "content": said}]),
                 add_special_tokens=False,
             )
         else:
             ids = self.tokenizer.encode(f"{said}\n\n{kind.capitalize()}:")
         longest = self.longest()
-        return ids if len(ids) <= longest else ids[:16] + ids[len(ids) - longest + 16 :]
+        # What is wanted stands at the end; of the rest the beginning opens the turn.
+        return ids if len(ids) <= longest else ids[:OPENING] + ids[len(ids) - longest + OPENING :]
 
     def longest(self) -> int:
         """Tokens of a prompt that leave room for a query."""
@@ -125,17 +123,11 @@ class LocalModelWriterSession(WriterSession):
         """What the model writes after each prompt; draws depend on the prompts alone."""
         import torch
 
-        longest, pad = max(map(len, prompts)), self.tokenizer.pad_token_id or 0
+        from zelo.models.causal import padded
+
+        pad = self.tokenizer.pad_token_id or 0
         # What is told is read from the left, so that every prompt ends where writing begins.
-        pads = [[pad] * (longest - len(ids)) for ids in prompts]
-        ones = [[1] * len(ids) for ids in prompts]
-        zeros = [[0] * len(row) for row in pads]
-        if self.told:
-            ids = [[*before, *ids] for before, ids in zip(pads, prompts, strict=True)]
-            mask = [before + row for before, row in zip(zeros, ones, strict=True)]
-        else:
-            ids = [[*ids, *after] for ids, after in zip(prompts, pads, strict=True)]
-            mask = [row + after for row, after in zip(ones, zeros, strict=True)]
+        ids, mask = padded(prompts, pad, "left" if self.told else "right")
         device = self.model.device
         drawn = self.writer.temperature > 0
         seed = derived_seed(
@@ -147,14 +139,14 @@ class LocalModelWriterSession(WriterSession):
         ):
             torch.manual_seed(seed)
             out = self.model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
                 max_new_tokens=self.writer.max_new_tokens,
                 do_sample=drawn,
                 pad_token_id=pad,
                 **({"temperature": self.writer.temperature, "top_p": 0.95} if drawn else {}),
             )
-        new = out[:, longest:] if self.told else out
+        new = out[:, ids.shape[1] :] if self.told else out
         texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
 from zelo.retrieval.ranking import Hits, Ranking, identical_documents
+
+Doc = TypeVar("Doc", int, str)  # a document by its index, or by its id
 
 
 class Hybrid(Component):
@@ -63,12 +66,15 @@ def fused(
     queries = len(rankings[0].doc_QK)
     best = Hits.empty(queries, k)
     for q in range(queries):
-        sums: dict[int, float] = {}
-        for hits, points_QK, weight in zip(rankings, points, weights, strict=True):
-            for doc, value in zip(hits.doc_QK[q].tolist(), points_QK[q].tolist(), strict=True):
-                if doc >= 0:
-                    sums[doc] = sums.get(doc, 0.0) + weight * value
-        ranked = sorted(sums.items(), key=lambda item: -item[1])[:k]
+        ranked = highest_sums(
+            (
+                (doc, weight * value)
+                for hits, points_QK, weight in zip(rankings, points, weights, strict=True)
+                for doc, value in zip(hits.doc_QK[q].tolist(), points_QK[q].tolist(), strict=True)
+                if doc >= 0
+            ),
+            k,
+        )
         best.doc_QK[q, : len(ranked)] = [doc for doc, _ in ranked]
         best.score_QK[q, : len(ranked)] = [value for _, value in ranked]
     return best
@@ -86,14 +92,25 @@ def reciprocal_ranks(hits: Hits, constant: int = 60) -> NDArray[np.float64]:
 def fused_by_rank(rankings: Sequence[Ranking], k: int, constant: int = 60) -> Ranking:
     """The `k` documents of each query with the highest sum of reciprocal ranks, as `hybrid` fuses
     by default; ties are in the order of the first ranking, then of the second."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for query_id in rankings[0]:
-        sums: dict[str, float] = {}
-        for ranking in rankings:
-            for rank, (doc_id, _) in enumerate(ranking.get(query_id, []), start=1):
-                sums[doc_id] = sums.get(doc_id, 0.0) + 1.0 / (constant + rank)
-        found[query_id] = sorted(sums.items(), key=lambda item: -item[1])[:k]
-    return found
+    return {
+        query_id: highest_sums(
+            (
+                (doc_id, 1.0 / (constant + rank))
+                for ranking in rankings
+                for rank, (doc_id, _) in enumerate(ranking.get(query_id, []), start=1)
+            ),
+            k,
+        )
+        for query_id in rankings[0]
+    }
+
+
+def highest_sums(points: Iterable[tuple[Doc, float]], k: int) -> list[tuple[Doc, float]]:
+    """The `k` documents with the highest sum of their points; ties as they came first."""
+    sums: dict[Doc, float] = {}
+    for doc, value in points:
+        sums[doc] = sums.get(doc, 0.0) + value
+    return sorted(sums.items(), key=lambda item: -item[1])[:k]
 
 
 def unit_scores(hits: Hits) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from zelo.models.instructions import Told, base_prompt, told_all
+from zelo.models.instructions import Told, as_read, base_prompt
 from zelo.models.tokens import Chunking, Chunks, Prompt, TokenFile, in_memory, tokenize
 from zelo.training.batches import Drawn, ScoredBatch, scored_batch
 from zelo.training.rated_queries import RatedQuery
@@ -28,9 +28,7 @@ class RatedTexts:
     def told(self, network: Any) -> dict[str, Told]:
         """Each rated query as the network reads it, by its id."""
         asked = {query.query_id: self.queries[query.query_id] for query in self.rated}
-        found = told_all(network, asked, self.instructions)
-        base = base_prompt(network)
-        return found or {query_id: Told(text, base) for query_id, text in asked.items()}
+        return as_read(network, asked, self.instructions)
 
 
 class TokenizedInputs:
