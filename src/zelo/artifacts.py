@@ -33,7 +33,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "documents": pa.schema({"doc_id": TEXT, "title": TEXT, "text": TEXT}),
     "qrels": pa.schema({"query_id": TEXT, "doc_id": TEXT, "relevance": WHOLE}),
     "privileged": pa.schema({"doc_id": TEXT, "text": TEXT}),
-    "identical": pa.schema({"query_id": TEXT}),
+    # load, queries: documents that are never candidates of a query
+    "left_out": pa.schema({"query_id": TEXT, "doc_id": TEXT}),
     # queries: `written` has every draft, the document it was written from and what became of it
     "written": pa.schema(
         {

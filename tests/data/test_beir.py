@@ -16,7 +16,7 @@ from zelo.artifacts import read_table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import Collection, load
 from zelo.data.describe import describe
-from zelo.data.texts import identical_queries, relevance_grades
+from zelo.data.texts import documents_left_out, relevance_grades
 from zelo.errors import UserError
 
 
@@ -285,14 +285,14 @@ def test_queries_that_are_documents_are_found_and_said(
     )
     counts = loaded(folder, tmp_path / "out")
     assert counts["queries_that_are_documents"] == 2
-    assert identical_queries(tmp_path / "out") == ["a", "c"]
+    assert documents_left_out(tmp_path / "out") == {"a": "a", "c": "c"}
     said = capsys.readouterr().err
     assert said.count("2 queries are documents too, the first 'a'") == 1
     assert "data.drop_identical=false keeps them" in said
     assert (
         loaded(folder, tmp_path / "kept", drop_identical=False)["queries_that_are_documents"] == 2
     )
-    assert identical_queries(tmp_path / "kept") == []
+    assert documents_left_out(tmp_path / "kept") == {}
 
 
 def test_numbers_are_read_as_pandas_writes_them(tmp_path: Path) -> None:

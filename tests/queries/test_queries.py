@@ -23,6 +23,8 @@ from zelo.queries.extractive import KINDS, Extractive
 from zelo.queries.filters import Filters
 from zelo.queries.queries import QueryWriting, queries
 from zelo.retrieval.bm25 import BM25
+from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.retrieve import retrieve
 from zelo.training.rated_queries import RatedDataset
 
 SUBJECTS = {
@@ -96,6 +98,21 @@ def test_queries_are_of_their_documents_and_of_every_kind(collection: Path, tmp_
     assert other.stat().st_ino == same.stat().st_ino
     for name in ("documents", "qrels"):
         assert read_table(tmp_path / "out", name).equals(read_table(collection, name))
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_query_s_source_is_its_candidate_or_left_out(
+    judged: bool, collection: Path, tmp_path: Path
+) -> None:
+    write(tmp_path / "out", collection, source_is_candidate=judged)
+    (tmp_path / "found").mkdir()
+    retrieve(out=tmp_path / "found", data=tmp_path / "out", retriever=BM25(), top_k=30)
+    candidates = candidates_from(read_table(tmp_path / "found", "candidates"))
+    sources = sources_of_written(tmp_path / "out")
+    assert {query_id for query_id, doc_id in sources.items() if doc_id in candidates[query_id]} == (
+        set(sources) if judged else set()
+    )
+    assert all(candidates[query_id] for query_id in sources)
 
 
 def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: Path) -> None:

@@ -69,11 +69,11 @@ class Data(Protocol):
         ...
 
 
-@stage(version=2)
+@stage(version=3)
 def load(*, out: Path, source: Data) -> Mapping[str, Any]:
     """Stage `load`: write the collection's tables into `out`.
 
-    The table `identical` holds the queries whose own text is in the corpus under their id.
+    The table `left_out` holds the queries whose own text is in the corpus under their id.
     """
     collection = source.load()
     identical: list[str] = []
@@ -86,7 +86,7 @@ def load(*, out: Path, source: Data) -> Mapping[str, Any]:
     if collection.privileged is not None:
         write_table(out, "privileged", collection.privileged)
     if identical and collection.drop_identical:
-        write_table(out, "identical", table("identical", query_id=identical))
+        write_table(out, "left_out", table("left_out", query_id=identical, doc_id=identical))
     for note in notes_of(collection, unknown, identical):
         say(note)
     splits = Counter(collection.queries["split"].to_pylist())

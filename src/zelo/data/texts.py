@@ -22,13 +22,13 @@ PART = 10_000  # documents that are held at once
 class Corpus:
     """All documents of a collection, in its order, read in parts: never all of them at once.
 
-    `identical` has, for each query whose own text is a document, the index of that document, which
-    is not to be found for the query.
+    `left_out` has the index of the document that is not to be found for a query: the query's own
+    text, or what it was written from.
     """
 
     ids: pa.Array  # strings
     source: Path | Table
-    identical: Mapping[str, int] = field(default_factory=dict)  # query id → index
+    left_out: Mapping[str, int] = field(default_factory=dict)  # query id → index
 
     @classmethod
     def at(cls, data: Path) -> Corpus:
@@ -36,9 +36,10 @@ class Corpus:
         path = data / "documents.parquet"
         ids = [batch["doc_id"] for batch in parquet_batches(path, PART, ["doc_id"])]
         doc_ids = pa.chunked_array(ids, pa.string()).combine_chunks()
-        queries = identical_queries(data)
-        indices = pc.index_in(pa.array(queries, pa.string()), doc_ids).to_pylist()
-        return cls(doc_ids, path, dict(zip(queries, indices, strict=True)))
+        left_out = documents_left_out(data)
+        wanted = pa.array(left_out.values(), pa.string())
+        indices = pc.index_in(wanted, doc_ids).to_pylist()
+        return cls(doc_ids, path, dict(zip(left_out, indices, strict=True)))
 
     @classmethod
     def of(cls, documents: Mapping[str, str]) -> Corpus:
@@ -131,11 +132,14 @@ def privileged_texts(data: Path) -> dict[str, str] | None:
     return dict(zip(privileged["doc_id"].to_pylist(), privileged["text"].to_pylist(), strict=True))
 
 
-def identical_queries(data: Path) -> list[str]:
-    """Queries whose id and text are those of a document; it is not a candidate for them."""
-    if not (data / "identical.parquet").exists():
-        return []
-    return read_table(data, "identical")["query_id"].to_pylist()  # type: ignore[no-any-return]
+def documents_left_out(data: Path) -> dict[str, str]:
+    """Query id → id of the document that is never its candidate: the query's own text, or what it
+    was written from."""
+    if not (data / "left_out.parquet").exists():
+        return {}
+    left_out = read_table(data, "left_out")
+    columns = (left_out[name].to_pylist() for name in ("query_id", "doc_id"))
+    return dict(zip(*columns, strict=True))
 
 
 def sources_of_written(data: Path) -> dict[str, str]:

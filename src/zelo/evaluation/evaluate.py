@@ -22,7 +22,7 @@ from zelo.retrieval.fusion import fused_by_rank
 from zelo.retrieval.ranking import (
     Ranking,
     candidates_from,
-    identical_documents,
+    documents_left_out_of,
     rank_by_score,
     rankings_table,
 )
@@ -136,13 +136,13 @@ def searched(
     """What the models in `folders` find in the whole corpus, alone and fused with `lexical`."""
     from zelo.retrieval.dense import search_by
 
-    identical_Q = identical_documents(queries, corpus)
-    k = RANKED + bool(corpus.identical)
+    left_out_Q = documents_left_out_of(queries, corpus)
+    k = RANKED + bool(corpus.left_out)
     found: dict[str, Ranking] = {}
     for system, folder in folders.items():
         loaded = model.to_score(folder)
         hits = search_by(loaded, queries, corpus, k, model.batch_size, trainer, instructions)
-        ranking = hits.without(identical_Q).top(RANKED).ranking(list(queries), corpus.ids)
+        ranking = hits.without(left_out_Q).top(RANKED).ranking(list(queries), corpus.ids)
         found[f"{system}{SEARCH}"] = ranking
         if lexical is not None:
             own = {query_id: lexical.get(query_id, []) for query_id in queries}

@@ -14,8 +14,8 @@ from zelo.comparison.sampler import OneRoundSampler
 from zelo.config import Component, option
 from zelo.data.texts import (
     document_texts,
+    documents_left_out,
     documents_there,
-    identical_queries,
     labelled_queries,
     query_texts,
     told_with,
@@ -92,12 +92,11 @@ def known_to_refine(data: Path) -> dict[str, list[str]]:
     own text; `UserError` where no query has any."""
     labels = labelled_queries(data, "train")
     existing = documents_there(data, {doc_id for row in labels.values() for doc_id in row})
-    identical = set(identical_queries(data))
+    left_out = documents_left_out(data)
     grades: dict[str, dict[str, int]] = {}
     for query_id, row in labels.items():
         for doc_id, grade in row.items():
-            own_text = doc_id == query_id and query_id in identical
-            if doc_id in existing and grade > 0 and not own_text:
+            if doc_id in existing and grade > 0 and left_out.get(query_id) != doc_id:
                 grades.setdefault(query_id, {})[doc_id] = grade
     if not grades:
         raise UserError(

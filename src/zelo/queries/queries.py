@@ -17,7 +17,7 @@ import pyarrow as pa
 from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
 from zelo.config import Component, name_of, option
 from zelo.data.lines import numbered_lines
-from zelo.data.texts import PART, Corpus
+from zelo.data.texts import PART, Corpus, documents_left_out
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
@@ -37,7 +37,7 @@ from zelo.queries.sampling import in_breadth
 from zelo.retrieval.retrieve import Retriever
 from zelo.store import digest, stage
 
-HANDED_ON = ("documents", "qrels", "privileged", "identical")  # tables that stay as they are
+HANDED_ON = ("documents", "qrels", "privileged")  # tables that stay as they are
 FIRST_GUESS = 0.9  # share of drafts that filters keep, before any has been filtered
 LEAST = 0.1  # share that is reckoned with after that, so that no round reads the whole collection
 
@@ -57,6 +57,9 @@ class QueryWriting(Component):
         "file of queries that people asked, one a line, which a language model imitates; null: the "
         "collection's training queries",
         exclude=True,
+    )
+    source_is_candidate: bool = option(
+        True, "the document that a query was written from is judged as others are; false: left out"
     )
     filters: Filters = option(help="which of those that were written stay")
 
@@ -98,7 +101,7 @@ class Written(NamedTuple):
     status: str
 
 
-@stage(version=1)
+@stage(version=2)
 def queries(
     *,
     out: Path,
@@ -167,6 +170,13 @@ def queries(
         split=["train"] * len(chosen),
         instruction=[(instruction or "").strip() or None] * len(chosen),
     )
+    left_out = documents_left_out(data)
+    if not writing.source_is_candidate:
+        left_out |= {one.query_id: one.doc_id for one in chosen}
+    if left_out:
+        write_table(
+            out, "left_out", table("left_out", query_id=[*left_out], doc_id=[*left_out.values()])
+        )
     every = pa.concat_tables([given, written])
     write_table(out, "queries", every)
     write_written(out, found, name_of(type(writing.writer)))

@@ -13,7 +13,7 @@ from zelo.data.texts import Corpus
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Hits, Ranking, identical_documents
+from zelo.retrieval.ranking import Hits, Ranking, documents_left_out_of
 
 Doc = TypeVar("Doc", int, str)  # a document by its index, or by its id
 
@@ -38,8 +38,8 @@ class Hybrid(Component):
             **self.dense.search(queries, corpus, k),
         }
         # A query's own text would come first in both and push the others one rank down.
-        identical_Q = identical_documents(queries, corpus)
-        rankings = {name: hits.without(identical_Q) for name, hits in found.items()}
+        left_out_Q = documents_left_out_of(queries, corpus)
+        rankings = {name: hits.without(left_out_Q) for name, hits in found.items()}
         points = [
             reciprocal_ranks(hits, self.constant) if self.method == "rrf" else unit_scores(hits)
             for hits in rankings.values()

@@ -68,9 +68,9 @@ class Hits:
         return found
 
 
-def identical_documents(query_ids: Iterable[str], corpus: Corpus) -> NDArray[np.int64]:
-    """Index (Q,) of the document that is the query's own text, −1 where there is none."""
-    return np.array([corpus.identical.get(q, -1) for q in query_ids], dtype=np.int64)
+def documents_left_out_of(query_ids: Iterable[str], corpus: Corpus) -> NDArray[np.int64]:
+    """Index (Q,) of the document that is not to be found for a query, −1 where there is none."""
+    return np.array([corpus.left_out.get(q, -1) for q in query_ids], dtype=np.int64)
 
 
 def top_documents(score_N: NDArray[np.floating], k: int) -> NDArray[np.int64]:

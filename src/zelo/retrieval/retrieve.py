@@ -11,7 +11,7 @@ import pyarrow as pa
 from zelo.artifacts import read_json, read_table, write_json, write_parts
 from zelo.data.texts import Corpus, query_texts
 from zelo.models.pretrained import PretrainedModel
-from zelo.retrieval.ranking import Hits, Ranking, identical_documents, rankings_from
+from zelo.retrieval.ranking import Hits, Ranking, documents_left_out_of, rankings_from
 from zelo.store import stage
 
 
@@ -44,16 +44,15 @@ RANKED = 100  # ranks that are kept at least: what Recall@100 needs
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`.
 
-    The document that is a query's own text is in none of them.
+    The document that is a query's own text, or from which it was written (where
+    `queries.source_is_candidate` is false), is in none of them.
     """
     queries, corpus = query_texts(data), Corpus.at(data)
     query_ids, depth = list(queries), max(top_k, RANKED)
-    identical_Q = identical_documents(queries, corpus)
+    left_out_Q = documents_left_out_of(queries, corpus)
     found = {
-        system: hits.without(identical_Q).top(depth)
-        for system, hits in retriever.search(
-            queries, corpus, depth + bool(corpus.identical)
-        ).items()
+        system: hits.without(left_out_Q).top(depth)
+        for system, hits in retriever.search(queries, corpus, depth + bool(corpus.left_out)).items()
     }
     write_parts(out, "first_stage", (system_table(system, hits, query_ids, corpus.ids)
                                      for system, hits in found.items()))  # fmt: skip
