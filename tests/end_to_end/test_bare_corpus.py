@@ -29,9 +29,8 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
         words = f"northern{n}", f"brown{n}"
         (folder / f"{animal}.md").write_text(PAGE.format(animal, *words), encoding="utf-8")
     words = [
-        "data=corpus", f"data.path={folder}", "data.passage_tokens=40",
-        f"pretrained.path={tiny_model}",
-        "judge=bi_encoder", f"judge.judges.bi_encoder.pretrained.path={tiny_model}",
+        f"data.path={folder}", "data.passage_tokens=40", f"pretrained.path={tiny_model}",
+        "experiment=bare_corpus", f"judge.judges.embedding.pretrained.path={tiny_model}",
         "retriever=bm25", "queries.number=12", "top_k=6", "depth=6", "training.docs_per_query=6",
         "training.frozen_layers=0", "hydra.run.dir=run",
     ]  # fmt: skip
@@ -63,7 +62,8 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
         (["judge=graded", "queries=extractive"],
          "queries: written besides the collection's own, but judge first answers from"),
     ):  # fmt: skip
-        few = [word for word in words if not word.startswith(("queries.", "judge"))]
+        few = [word for word in words if not word.startswith(("queries.", "judge", "experiment"))]
+        few.append("data=corpus")
         wrong = cli("run", *few, *more)
         assert wrong.returncode == 2
         assert said in wrong.stderr
