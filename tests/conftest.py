@@ -214,4 +214,5 @@ def small(model: Path) -> list[str]:
         "training.docs_per_query=6",
         "training.frozen_layers=0",
         "evaluation.resamples=500",
+        "evaluation.search_at_most=0",
     ]

@@ -40,6 +40,13 @@ def test_the_tutorial(tmp_path: Path) -> None:
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
 
+def test_from_a_folder_to_a_search_engine(tmp_path: Path, tiny_model: Path) -> None:
+    said = follow("folder.md", tmp_path, JUDGE_MODEL=str(tiny_model))
+    lines = said[-1].splitlines()
+    assert len(lines) == 3
+    assert all(re.match(r"\w+\.md#\d+ \| ", line) for line in lines)
+
+
 def test_parts_of_ones_own(tmp_path: Path) -> None:
     said = follow("extending.md", tmp_path)
     assert "anchors: 2" in said[-1]

@@ -29,7 +29,8 @@ def run_folder(
 
 
 def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
-    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", *toy)
+    search = "evaluation.search_at_most=60"
+    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", *toy, search)
     for word in (
         "BM25",
         "dense",

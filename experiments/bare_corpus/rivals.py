@@ -1,0 +1,160 @@
+"""Two usual ways to train an embedding model on written queries, by sentence-transformers.
+
+    python experiments/bare_corpus/rivals.py RUN RATED OUT
+
+RUN is the folder of a run of `experiment=bare_corpus`: both rivals get its queries, candidates,
+start and number of steps, and are evaluated on its test queries. `mnrl` takes the document that a
+query was written from as its answer (MultipleNegativesRankingLoss, with another candidate as a
+hard negative). `margin_mse` is GPL's loss: the margin between that document and another candidate
+is that of the judges' Elos, from RATED, a run with `queries.source_is_candidate=true`. Writes OUT,
+a CSV of NDCG@10 by system and query.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import (
+    MarginMSELoss,
+    MultipleNegativesRankingLoss,
+)
+from sentence_transformers.util import pairwise_cos_sim
+from transformers import get_linear_schedule_with_warmup
+
+from zelo.artifacts import read_json, read_table, write_csv
+from zelo.data.texts import Corpus, document_texts, query_texts, sources_of_written
+from zelo.distributed.trainer import LightningTrainer
+from zelo.evaluation.evaluate import grades_to_evaluate, measure, searched
+from zelo.models.pretrained import PretrainedModel
+from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.retrieve import first_stage_of
+from zelo.training.bi_encoder import BiEncoder
+
+PAIRS = 64  # queries of a step, each with two documents: as many as 8 queries of 16
+LENGTH, RATE = 128, 2e-5  # sentence-transformers' own rate
+CANDIDATES = 16
+
+Example = tuple[str, str, str, float]  # query, source document, negative, margin
+
+
+def examples_of(run: dict[str, Path], rated: dict[str, Path], rng: random.Random) -> list[Example]:
+    """One of each written query whose source was rated."""
+    texts, documents = query_texts(run["queries"], "train"), document_texts(run["queries"])
+    candidates = candidates_from(read_table(run["retrieve"], "candidates"))
+    elos: dict[str, dict[str, float]] = {}
+    for row in read_table(rated["rate"], "ratings").to_pylist():
+        elos.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
+    found = []
+    for query_id, source in sources_of_written(run["queries"]).items():
+        elo = elos.get(query_id, {})
+        negatives = [d for d in candidates[query_id][:CANDIDATES] if d in elo and d != source]
+        if source in elo and negatives and query_id in texts:
+            other = rng.choice(negatives)
+            margin = elo[source] - elo[other]
+            found.append((texts[query_id], documents[source], documents[other], margin))
+    return found
+
+
+def batches(examples: Sequence[Example], steps: int, rng: random.Random) -> Iterator[list[Example]]:
+    """So many batches in which no document is twice a source."""
+    waiting: list[Example] = []
+    for _ in range(steps):
+        batch: dict[str, Example] = {}
+        later = []
+        while len(batch) < PAIRS:
+            if not waiting:
+                waiting = rng.sample(examples, len(examples))
+            example = waiting.pop()
+            if example[1] in batch:
+                later.append(example)
+            else:
+                batch[example[1]] = example
+        waiting += later
+        yield list(batch.values())
+
+
+def train(
+    start: Path, loss: str, examples: Sequence[Example], steps: int, seed: int, out: Path
+) -> None:
+    """Train the start by one of the losses and save it."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    model = SentenceTransformer(str(start))
+    model.max_seq_length = LENGTH
+    scale = scale_of(model, examples)
+    criterion: Any = (
+        MultipleNegativesRankingLoss(model)
+        if loss == "mnrl"
+        else MarginMSELoss(model, similarity_fct=lambda a, b: scale * pairwise_cos_sim(a, b))
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
+    model.train()
+    for batch in batches(examples, steps, rng):
+        columns = [[example[i] for example in batch] for i in range(3)]
+        features = [model.preprocess(column) for column in columns]
+        margins = torch.tensor([example[3] for example in batch])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = criterion(features, margins)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    model.max_seq_length = 256
+    model.save_pretrained(str(out))
+
+
+def scale_of(model: SentenceTransformer, examples: Sequence[Example]) -> float:
+    """Factor of the cosine with which the start's margins spread as the judges' do."""
+    some = examples[:200]
+    q, a, b = (
+        model.encode([example[i] for example in some], convert_to_tensor=True) for i in range(3)
+    )
+    margins = torch.tensor([example[3] for example in some])
+    return float(margins.std() / (pairwise_cos_sim(q, a) - pairwise_cos_sim(q, b)).std())
+
+
+def stages_of(run: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Folder of each stage of a run, and its configuration."""
+    manifest = read_json(run / "manifest.json")
+    return {s["stage"]: Path(s["path"]) for s in manifest["stages"]}, manifest
+
+
+def main(run: Path, rated: Path, out: Path) -> None:
+    stages, manifest = stages_of(run)
+    config = manifest["config"]
+    (trained,) = [s for s in manifest["stages"] if s["stage"] == "train"]
+    steps, seed = trained["counts"]["steps"], config["seed"]
+    pretrained = PretrainedModel(**{k: v for k, v in config["pretrained"].items() if k[0] != "_"})
+    start = pretrained.locate()
+    rng = random.Random(seed)
+    examples = examples_of(stages, stages_of(rated)[0], rng)
+    print(f"{len(examples)} examples, {steps} steps", flush=True)
+    split = config["evaluation"]["split"]
+    grades = grades_to_evaluate(stages["load"], split)
+    queries = {i: text for i, text in query_texts(stages["load"], split).items() if i in grades}
+    lexical = first_stage_of(stages["retrieve"])["bm25"]
+    folders: dict[str, Path | None] = {}
+    for loss in ("mnrl", "margin_mse"):
+        folders[loss] = out.with_suffix("") / loss
+        train(start, loss, examples, steps, seed, folders[loss])
+    model = BiEncoder(pretrained=pretrained)
+    corpus = Corpus.at(stages["load"])
+    found = searched(model, folders, queries, corpus, lexical, LightningTrainer())
+    rows = [r for r in measure(found, grades).to_pylist() if r["metric"] == "NDCG@10"]
+    write_csv(out, ["system", "query", "NDCG@10"],
+              [[r["system"], r["query_id"], r["value"]] for r in rows])  # fmt: skip
+    for system in found:
+        values = [r["value"] for r in rows if r["system"] == system]
+        print(system, round(sum(values) / len(values), 4), flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
