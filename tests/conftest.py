@@ -49,7 +49,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("tiny"))
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, seed: int = 0) -> Path:
     """MiniLM's architecture and tokenizer, two narrow layers, random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -61,7 +61,7 @@ def write_model(folder: Path) -> Path:
     assert spec is not None
     assert spec.origin is not None
     real = Path(spec.origin).parent / "model"
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = BertConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
     )

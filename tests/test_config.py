@@ -44,6 +44,7 @@ NEEDED = {
     "retriever=run": "retriever.path=x",  # options without a default
     "data=beir": "data.path={0}",
     "data=corpus": "data.path={0}",
+    "experiment=bare_corpus": "data.path={0}",
     "data=annotated": "data.path={0}",
     "data=scored": "data.path={0}",
     "pretrained=hub": "model.pretrained.name=x",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sentence_transformers import SentenceTransformer
+from tests.conftest import write_model
 from tests.documents import DOCS, blocks, follow
 from tests.judging.endpoint import running
 from tests.judging.storm import rows
@@ -41,7 +42,8 @@ def test_the_tutorial(tmp_path: Path) -> None:
 
 
 def test_from_a_folder_to_a_search_engine(tmp_path: Path, tiny_model: Path) -> None:
-    said = follow("folder.md", tmp_path, JUDGE_MODEL=str(tiny_model))
+    other = str(write_model(tmp_path / "other", seed=1))
+    said = follow("folder.md", tmp_path, JUDGE_MODEL=str(tiny_model), SMALL_JUDGE_MODEL=other)
     lines = said[-1].splitlines()
     assert len(lines) == 3
     assert all(re.match(r"\w+\.md#\d+ \| ", line) for line in lines)

@@ -44,8 +44,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "kind": TEXT,
             "writer": TEXT,
             "status": TEXT,
+            "neighbourhood": WHOLE,  # null: its candidates are those of the first stage
         }
     ),
+    "neighbourhoods": pa.schema({"doc_id": TEXT, "neighbourhood": WHOLE}),
     # retrieve: `first_stage` has every ranking, `candidates` the one that is compared and reranked;
     # rank counts from 1
     "first_stage": pa.schema(

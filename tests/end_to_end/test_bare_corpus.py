@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.conftest import Cli
+from tests.conftest import Cli, write_model
 from tests.judging.endpoint import running
 from tests.language_models import write_causal
 
@@ -28,9 +28,11 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     for n, animal in enumerate(ANIMALS):
         words = f"northern{n}", f"brown{n}"
         (folder / f"{animal}.md").write_text(PAGE.format(animal, *words), encoding="utf-8")
+    other = write_model(tmp_path / "other", seed=1)
     words = [
         f"data.path={folder}", "data.passage_tokens=40", f"pretrained.path={tiny_model}",
         "experiment=bare_corpus", f"judge.judges.embedding.pretrained.path={tiny_model}",
+        f"judge.judges.small_embedding.pretrained.path={other}", "queries.neighbourhood=6",
         "retriever=bm25", "queries.number=12", "top_k=6", "depth=6", "training.docs_per_query=6",
         "training.frozen_layers=0", "hydra.run.dir=run",
     ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from zelo.data.beir import BeirFolder
 from zelo.data.collection import hash_share, load
 from zelo.data.texts import (
     document_texts,
+    neighbourhoods_of_written,
     query_instructions,
     query_texts,
     sources_of_written,
@@ -25,6 +27,7 @@ from zelo.queries.queries import QueryWriting, queries
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import retrieve
+from zelo.training.loader import ResumableLoader, steps_of
 from zelo.training.rated_queries import RatedDataset
 
 SUBJECTS = {
@@ -113,6 +116,43 @@ def test_a_query_s_source_is_its_candidate_or_left_out(
         set(sources) if judged else set()
     )
     assert all(candidates[query_id] for query_id in sources)
+
+
+def test_queries_of_a_neighbourhood_have_its_documents_as_candidates(
+    collection: Path, tmp_path: Path, rated: Callable[[Path, list[str]], Path]
+) -> None:
+    write(tmp_path / "out", collection, source_is_candidate=False, neighbourhood=8)
+    near = read_table(tmp_path / "out", "neighbourhoods").to_pylist()
+    documents: dict[int, set[str]] = {}
+    for row in near:
+        documents.setdefault(row["neighbourhood"], set()).add(row["doc_id"])
+    assert sorted(map(len, documents.values())) == [7, 7, 8, 8]  # thirty documents
+    (tmp_path / "found").mkdir()
+    retrieve(out=tmp_path / "found", data=tmp_path / "out", retriever=BM25(), top_k=5)
+    candidates = candidates_from(read_table(tmp_path / "found", "candidates"))
+    sources = sources_of_written(tmp_path / "out")
+    number = neighbourhoods_of_written(tmp_path / "out")
+    for query_id, n in number.items():
+        assert set(candidates[query_id]) == documents[n] - {sources[query_id]}
+    without = set(candidates) - set(number)
+    assert "mine" in without
+    assert all(len(candidates[query_id]) <= 5 for query_id in without)
+    for one, after in pairwise(read_table(tmp_path / "found", "candidates").to_pylist()):
+        assert one["query_id"] != after["query_id"] or one["score"] >= after["score"]
+
+    # Those without are the ones that validate; of the others each step's are of one neighbourhood.
+    ids = list(query_texts(tmp_path / "out", "train"))
+    data = RatedDataset.read(tmp_path / "out", rated(tmp_path, ids), validation_fraction=None)
+    assert {one.query_id for one in data.validation} - {"mine"} == without - {"mine"}
+    groups = [one.group for one in data.train]
+    loader = ResumableLoader(
+        data.train, 6, 0, lambda items, *_: [one.group for one in items], None, groups
+    )
+    batches = list(loader)
+    assert len(batches) == loader.steps == steps_of(groups, 6)
+    assert all(len(set(batch)) == 1 for batch in batches)
+    assert sorted(group for batch in batches for group in batch) == sorted(groups)
+    assert list(loader) != batches
 
 
 def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.training.trainings import Row, Stop, calling_back, write_folders
 
 from zelo.artifacts import read_json
+from zelo.data.hold_out import queries_to_hold_out
 from zelo.seeding import stream
 from zelo.training.never_worse import (
     START,
@@ -23,7 +24,6 @@ from zelo.training.never_worse import (
 )
 from zelo.training.objectives import MSE
 from zelo.training.optimization import AdamW
-from zelo.training.rated_queries import queries_to_hold_out
 from zelo.training.train import HELD_OUT
 
 HELD = {"validation_fraction": 0.6, "validate_every": 2, "max_epochs": 4}

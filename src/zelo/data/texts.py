@@ -152,6 +152,17 @@ def sources_of_written(data: Path) -> dict[str, str]:
     return dict(zip(*columns, strict=True))
 
 
+def neighbourhoods_of_written(data: Path) -> dict[str, int]:
+    """Written query id → its neighbourhood: the documents of this number in the table
+    `neighbourhoods` are its candidates. Queries that have the first stage's are not in it."""
+    if not (data / "neighbourhoods.parquet").exists():
+        return {}
+    wanted = (pc.field("status") == "kept") & pc.field("neighbourhood").is_valid()
+    written = read_table(data, "written", wanted)
+    columns = (written[name].to_pylist() for name in ("query_id", "neighbourhood"))
+    return dict(zip(*columns, strict=True))
+
+
 def documents_there(data: Path, wanted: Set[str]) -> set[str]:
     """Which of the `wanted` documents the collection has: labels may name others."""
     ids = pa.array(sorted(wanted), pa.string())

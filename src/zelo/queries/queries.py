@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
 from zelo.config import Component, name_of, option
+from zelo.data.collection import hash_share
+from zelo.data.hold_out import queries_to_hold_out
 from zelo.data.lines import numbered_lines
 from zelo.data.texts import PART, Corpus, documents_left_out
 from zelo.errors import UserError
@@ -33,7 +36,7 @@ from zelo.queries.filters import (
     Filters,
     NearDuplicates,
 )
-from zelo.queries.sampling import in_breadth
+from zelo.queries.sampling import in_breadth, neighbourhoods
 from zelo.retrieval.retrieve import Retriever
 from zelo.store import digest, stage
 
@@ -60,6 +63,13 @@ class QueryWriting(Component):
     )
     source_is_candidate: bool = option(
         True, "the document that a query was written from is judged as others are; false: left out"
+    )
+    neighbourhood: int | None = option(
+        None,
+        "candidates of a written query are so many documents that are similar to its source, the "
+        "same for all queries of these; null: what the first stage finds. Queries that validate "
+        "have the latter",
+        ge=3,
     )
     filters: Filters = option(help="which of those that were written stay")
 
@@ -99,6 +109,7 @@ class Written(NamedTuple):
     doc_id: str
     kind: str
     status: str
+    neighbourhood: int | None = None
 
 
 @stage(version=2)
@@ -137,7 +148,12 @@ def queries(
     )
     session = writing.writer.prepare(context)
     before = NearDuplicates(terms, writing.filters.near_duplicates, own)
-    order = in_breadth(corpus, terms.words, seed).tolist()
+    near = (
+        neighbourhoods(corpus, terms.words, writing.neighbourhood, seed)
+        if writing.neighbourhood
+        else []
+    )
+    order = (np.concatenate(near) if near else in_breadth(corpus, terms.words, seed)).tolist()
     found: list[Written] = []
     read, kept, share = 0, 0, FIRST_GUESS
     while kept < writing.number and read < len(order):
@@ -179,6 +195,19 @@ def queries(
         )
     every = pa.concat_tables([given, written])
     write_table(out, "queries", every)
+    number_of = {int(index): n for n, indices in enumerate(near) for index in indices}
+    if near:
+        ids = corpus.ids.take(pa.array(list(number_of)))
+        columns = {"doc_id": ids, "neighbourhood": list(number_of.values())}
+        write_table(out, "neighbourhoods", table("neighbourhoods", **columns))
+    to_validate = held_out([one.doc_id for one in chosen], to_train)
+    number_by_id = dict(zip(ids.to_pylist(), number_of.values(), strict=True)) if near else {}
+    found = [
+        one._replace(neighbourhood=number_by_id.get(one.doc_id))
+        if one.status == KEPT and one.doc_id not in to_validate
+        else one
+        for one in found
+    ]
     write_written(out, found, name_of(type(writing.writer)))
     for name in HANDED_ON:
         if (data / f"{name}.parquet").exists():
@@ -249,6 +278,14 @@ def filtered(
     return [row._replace(status=status[query_id]) for query_id, row in rows.items()]
 
 
+def held_out(sources: Sequence[str], own: Sequence[str]) -> set[str]:
+    """Sources whose queries will validate, if all queries are rated and nobody says how many shall;
+    the collection's own ones count by their texts."""
+    shares = sorted(map(hash_share, (*sources, *own)))
+    limit = [*shares, 1.0][queries_to_hold_out(len(shares))]
+    return {doc_id for doc_id in sources if hash_share(doc_id) < limit}
+
+
 def id_of(doc_id: str, text: str) -> str:
     """The id of a written query, by its document and its text."""
     return f"written-{hashlib.sha256(f'{doc_id} {text}'.encode()).hexdigest()[:16]}"
@@ -273,7 +310,7 @@ def documents_at(data: Path, indices: Sequence[int]) -> list[SourceDocument]:
 def write_written(out: Path, found: Iterable[Written], writer: str) -> None:
     """Write the table `written`, and the same as JSON lines."""
     rows = [{**one._asdict(), "writer": writer} for one in found]
-    names = ("query_id", "text", "doc_id", "kind", "writer", "status")
+    names = ("query_id", "text", "doc_id", "kind", "writer", "status", "neighbourhood")
     write_table(out, "written", table("written", **{n: [row[n] for row in rows] for n in names}))
     with replacing(out / "written.jsonl") as path, path.open("w", encoding="utf-8") as file:
         for row in rows:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from zelo.data.collection import hash_share
 from zelo.data.texts import Corpus
 from zelo.retrieval.bm25 import Words
+from zelo.seeding import stream
 
 POOL = 20_000  # documents that are grouped, at most
 VOCABULARY = 20_000
@@ -23,8 +24,7 @@ def in_breadth(corpus: Corpus, words: Words, seed: int) -> NDArray[np.int64]:
     turns, and within a group a hash of its id says which document comes first. Of more than `POOL`
     documents those whose hash is lowest are taken.
     """
-    lots = np.array([hash_share(f"{seed}/{doc_id}") for doc_id in corpus.ids.to_pylist()])
-    pool = np.sort(np.argsort(lots, kind="stable")[:POOL])
+    lots, pool = pool_of(corpus, seed)
     group = groups(texts_at(corpus, pool), words, seed)
     order = np.lexsort((lots[pool], group))  # group by group, the lowest lot first
     sizes = np.bincount(group)
@@ -32,14 +32,30 @@ def in_breadth(corpus: Corpus, words: Words, seed: int) -> NDArray[np.int64]:
     return pool[order[np.lexsort((lots[pool][order], turn))]]
 
 
-def groups(texts: list[str], words: Words, seed: int) -> NDArray[np.int64]:
-    """The group (N,) of each text, of similar ones; groups without a text have no number."""
+def neighbourhoods(corpus: Corpus, words: Words, size: int, seed: int) -> list[NDArray[np.int64]]:
+    """Indices of similar documents, `size` together or a little less, in an order of
+    neighbourhoods that is random. Of more than `POOL` documents those whose hash is lowest."""
+    lots, pool = pool_of(corpus, seed)
+    group = groups(texts_at(corpus, pool), words, seed, size)
+    found = np.array_split(pool[np.lexsort((lots[pool], group))], -(-len(pool) // size))
+    return [found[i] for i in stream(seed, "neighbourhoods").permutation(len(found))]
+
+
+def pool_of(corpus: Corpus, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """A random number of each document by its id, and the indices of at most `POOL` documents."""
+    lots = np.array([hash_share(f"{seed}/{doc_id}") for doc_id in corpus.ids.to_pylist()])
+    return lots, np.sort(np.argsort(lots, kind="stable")[:POOL])
+
+
+def groups(texts: list[str], words: Words, seed: int, size: int = GROUP) -> NDArray[np.int64]:
+    """The group (N,) of each text, of about `size` similar ones; groups without a text have no
+    number."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
-    count = min(len(texts) // GROUP, GROUPS)
+    count = min(len(texts) // size, GROUPS)
     if count < 2 or not any(map(words, texts)):
         return np.zeros(len(texts), dtype=np.int64)
     x = TfidfVectorizer(

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from zelo.artifacts import read_json, read_table, write_json, write_parts
-from zelo.data.texts import Corpus, query_texts
+from zelo.data.texts import Corpus, neighbourhoods_of_written, query_texts
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import Hits, Ranking, documents_left_out_of, rankings_from
 from zelo.store import stage
@@ -40,12 +43,13 @@ SYSTEMS = "systems.json"
 RANKED = 100  # ranks that are kept at least: what Recall@100 needs
 
 
-@stage(version=5)
+@stage(version=6)
 def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapping[str, Any]:
     """Write the `first_stage` rankings and the top `top_k` of the last one, the `candidates`.
 
     The document that is a query's own text, or from which it was written (where
-    `queries.source_is_candidate` is false), is in none of them.
+    `queries.source_is_candidate` is false), is in none of them. Written queries with a
+    neighbourhood (`queries.neighbourhood`) have its documents as candidates, whatever `top_k` is.
     """
     queries, corpus = query_texts(data), Corpus.at(data)
     query_ids, depth = list(queries), max(top_k, RANKED)
@@ -58,7 +62,7 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
                                      for system, hits in found.items()))  # fmt: skip
     write_json(out / SYSTEMS, list(found))  # a system that found nothing has no row in the table
     name, last = list(found.items())[-1]
-    candidates = last.top(top_k)
+    candidates = with_neighbourhoods(last.top(top_k), query_ids, corpus, data, left_out_Q)
     rows = write_parts(out, "candidates", [candidates.table("candidates", query_ids, corpus.ids)])
     sizes = (candidates.doc_QK >= 0).sum(1)
     return {
@@ -67,6 +71,42 @@ def retrieve(*, out: Path, data: Path, retriever: Retriever, top_k: int) -> Mapp
         "queries_without_candidates": int((sizes == 0).sum()),
         "queries_with_one_candidate": int((sizes == 1).sum()),
     }
+
+
+def with_neighbourhoods(
+    candidates: Hits,
+    query_ids: Sequence[str],
+    corpus: Corpus,
+    data: Path,
+    left_out_Q: NDArray[np.int64],
+) -> Hits:
+    """Candidates, those of queries with a neighbourhood replaced by its documents.
+
+    They are in the order of the first stage; what it did not find comes after that, with the score
+    of the last that it did: it is not known to be higher.
+    """
+    number = neighbourhoods_of_written(data)
+    if not number:
+        return candidates
+    near = read_table(data, "neighbourhoods")
+    documents: dict[int, list[int]] = {}
+    indices = pc.index_in(near["doc_id"], corpus.ids).to_pylist()
+    for n, index in zip(near["neighbourhood"].to_pylist(), indices, strict=True):
+        documents.setdefault(n, []).append(index)
+    doc_QK, score_QK = candidates.doc_QK, candidates.score_QK
+    width = max(doc_QK.shape[1], *map(len, documents.values()))
+    found = Hits.empty(len(query_ids), width)
+    for q, query_id in enumerate(query_ids):
+        hits = {int(d): s for d, s in zip(doc_QK[q], score_QK[q], strict=True) if d >= 0}
+        if query_id in number:
+            least = min(hits.values(), default=0.0)
+            hits = {
+                d: hits.get(d, least) for d in documents[number[query_id]] if d != left_out_Q[q]
+            }
+        ranked = sorted(hits.items(), key=lambda item: -item[1])
+        found.doc_QK[q, : len(ranked)] = [d for d, _ in ranked]
+        found.score_QK[q, : len(ranked)] = [s for _, s in ranked]
+    return found
 
 
 def first_stage_of(folder: Path) -> dict[str, Ranking]:

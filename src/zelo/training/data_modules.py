@@ -36,7 +36,7 @@ from zelo.store import digest
 from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batch
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
-from zelo.training.loader import Division, MicroBatch, ResumableLoader, ahead
+from zelo.training.loader import Division, MicroBatch, ResumableLoader, ahead, steps_of
 from zelo.training.rated_queries import RatedDataset, RatedQuery
 from zelo.training.tokenized import RatedTexts
 from zelo.training.trainable import TrainableModel
@@ -249,6 +249,7 @@ class ThurstoneDataModule(TokenizedDataModule):
             self.seed,
             lambda *drawn: self.ready(self.collate(*drawn)),
             Division.of(self.trainer),
+            [query.group for query in self.dataset.train],
         )
 
     def val_dataloader(self) -> Any:
@@ -298,8 +299,8 @@ class ThurstoneDataModule(TokenizedDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of `batch_size` queries."""
-        return -(-len(self.dataset.train) // self.batch_size)
+        """Batches of `batch_size` queries, fewer where a group of them ends."""
+        return steps_of([query.group for query in self.dataset.train], self.batch_size)
 
     def counts(self) -> dict[str, int]:
         """What is learned from."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zelo.seeding import stream
 
@@ -47,6 +48,12 @@ class Division:
         return cls(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
 
 
+def steps_of(groups: Sequence[int] | NDArray[np.int64], batch_size: int) -> int:
+    """Batches of an epoch, none of which has items of two groups."""
+    counts = np.unique(np.asarray(groups), return_counts=True)[1]
+    return int((-(-counts // batch_size)).sum())
+
+
 class ResumableLoader(Generic[Batch]):
     """Epochs of batches made from shuffled items; its state is how far it is."""
 
@@ -57,9 +64,11 @@ class ResumableLoader(Generic[Batch]):
         seed: int,
         collate: Callable[[list[Any], np.random.Generator, MicroBatch], Batch],
         division: Division | None = None,
+        groups: Sequence[int] | None = None,
     ) -> None:
         self.items, self.batch_size, self.seed, self.collate = items, batch_size, seed, collate
         self.division = division or Division()
+        self.groups = np.zeros(len(items), np.int64) if groups is None else np.asarray(groups)
         self.epoch = self.given = 0
 
     def __len__(self) -> int:
@@ -69,7 +78,7 @@ class ResumableLoader(Generic[Batch]):
     @property
     def steps(self) -> int:
         """Steps per epoch."""
-        return -(-len(self.items) // self.batch_size)
+        return steps_of(self.groups, self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.given >= self.steps:
@@ -84,16 +93,28 @@ class ResumableLoader(Generic[Batch]):
         each with how many steps have been given with it."""
         rank, world = self.division.rank, self.division.world_size
         parts = self.division.accumulate_grad_batches
-        order = stream(self.seed, "epoch", str(epoch)).permutation(len(self.items))
+        batches = self.batches(stream(self.seed, "epoch", str(epoch)))
         for number in range(given, self.steps):
-            start = number * self.batch_size
-            chosen = [self.items[i] for i in order[start : start + self.batch_size]]
+            chosen = [self.items[i] for i in batches[number]]
             for part in range(parts):
                 # A checkpoint between two parts is one of the step before: their gradients are not
                 # kept.
                 whole = number + (part + 1 == parts)
                 micro_batch = MicroBatch(part * world + rank, parts * world)
                 yield partial(self.make, epoch, number, chosen, micro_batch, whole)
+
+    def batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Which items each step of an epoch gets; none gets items of two groups."""
+        order = rng.permutation(len(self.items))
+        group = self.groups[order]
+        found = [
+            items[start : start + self.batch_size]
+            for items in (order[group == g] for g in np.unique(group))
+            for start in range(0, len(items), self.batch_size)
+        ]
+        if (group == group[:1]).all():
+            return found
+        return [found[i] for i in rng.permutation(len(found))]
 
     def make(
         self, epoch: int, number: int, chosen: list[Any], micro_batch: MicroBatch, given: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import numpy as np
 
 from zelo.artifacts import read_table
 from zelo.data.collection import hash_share
-from zelo.data.texts import query_texts, sources_of_written
+from zelo.data.hold_out import queries_to_hold_out
+from zelo.data.texts import neighbourhoods_of_written, query_texts, sources_of_written
 from zelo.errors import UserError
 from zelo.rating.targets import weights
-
-SHARE, ENOUGH, MOST, LEAST = 0.1, 50, 0.2, 5  # of `queries_to_hold_out`
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class RatedQuery:
     targets: Sequence[float]
     weights: Sequence[float] | None = None  # None: 1 for all
     judged: Sequence[tuple[int, int, float]] = ()  # indices of doc_ids, preference for the first
+    group: int = 0  # queries of one group make a step's batch: they have the same candidates
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,9 @@ class RatedDataset:
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
+        neighbourhood = neighbourhoods_of_written(collection)
+        if neighbourhood:
+            rated = [replace(one, group=1 + neighbourhood.get(one.query_id, -1)) for one in rated]
         sources = sources_of_written(collection)
         hashed = {
             one.query_id: hash_share(sources.get(one.query_id, texts[one.query_id]))
@@ -77,16 +80,6 @@ class RatedDataset:
                 f"queries none is left to {missing}"
             )
         return cls(rated, train, validation)
-
-
-def queries_to_hold_out(rated: int) -> int:
-    """How many of so many rated queries validate where nobody says how many.
-
-    A tenth; of fewer than 500 queries it is 50, as fewer hardly tell two models apart, but at most
-    a fifth. Of fewer than 25 it is none: fewer than five can show nothing at a level of 5 %.
-    """
-    count = int(max(SHARE * rated, min(ENOUGH, MOST * rated)))
-    return count if count >= LEAST else 0
 
 
 def read_rated(
