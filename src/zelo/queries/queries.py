@@ -62,7 +62,7 @@ class QueryWriting(Component):
         exclude=True,
     )
     source_is_candidate: bool = option(
-        True, "the document that a query was written from is judged as others are; false: left out"
+        False, "the document that a query was written from is judged as others are; false: left out"
     )
     neighbourhood: int | None = option(
         None,
