@@ -25,6 +25,7 @@ EXAMPLES = """\
 examples:
   zelo run experiment=quickstart                built-in data, an embedding model, minutes
   zelo run experiment=quickstart_reranker       the same with a cross-encoder
+  zelo run experiment=bare_corpus data.path=DIR documents alone, no query, no label
   zelo run data=beir data.path=FOLDER           your own queries and documents
   zelo run -m GROUP=OPTION,OPTION KEY=VALUE     a sweep over all combinations
   zelo run stages=[rate,train]                  some stages only
