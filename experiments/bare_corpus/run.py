@@ -2,7 +2,7 @@
 
     python experiments/bare_corpus/run.py COLLECTIONS WORK [OPTION ...]
 
-COLLECTIONS is a folder of collections in BEIR layout; their training queries are not used. Runs lie
+COLLECTIONS is a folder of the six in BEIR layout, or of some; training queries are not used. Runs lie
 below WORK, and what is done already is not done again. Options go to every run: those of the
 judges' files where there is no model hub (`judge.judges.embedding.pretrained.path=FOLDER`), or
 `seed=1`, which has runs of its own. Writes results.csv beside this file.
@@ -72,6 +72,8 @@ def main(collections: Path, work: Path, options: list[str]) -> None:
     found: list[Values] = []
     lines: list[list[Any]] = []
     for name in COLLECTIONS:
+        if not (collections / name).is_dir():
+            continue
         bare = without_training(collections / name, work / "collections" / name)
         values = run(bare, work, options)
         found.append(values)
