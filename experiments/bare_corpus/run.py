@@ -2,10 +2,11 @@
 
     python experiments/bare_corpus/run.py COLLECTIONS WORK [OPTION ...]
 
-COLLECTIONS is a folder of the six in BEIR layout, or of some; training queries are not used. Runs lie
-below WORK, and what is done already is not done again. Options go to every run: those of the
-judges' files where there is no model hub (`judge.judges.embedding.pretrained.path=FOLDER`), or
-`seed=1`, which has runs of its own. Writes results.csv beside this file.
+COLLECTIONS is a folder of the six in BEIR layout, or of some of them; their training queries are
+not used. Runs lie below WORK, and what is done already is not done again. Options go to every run:
+those of the judges' files where there is no model hub
+(`judge.judges.embedding.pretrained.path=FOLDER`), or `seed=1`, which has runs of its own. Writes
+results.csv beside this file.
 """
 
 from __future__ import annotations
