@@ -153,6 +153,10 @@ def test_queries_of_a_neighbourhood_have_its_documents_as_candidates(
     assert all(len(set(batch)) == 1 for batch in batches)
     assert sorted(group for batch in batches for group in batch) == sorted(groups)
     assert list(loader) != batches
+    every = RatedDataset.read(tmp_path / "out", tmp_path, validation_fraction=0.0).train
+    alone = [one.group for one in every if one.query_id in without]
+    assert len(set(alone)) == len(alone) == len(without)  # each makes a step of its own
+    assert set(alone).isdisjoint(number.values())
 
 
 def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class RatedQuery:
     targets: Sequence[float]
     weights: Sequence[float] | None = None  # None: 1 for all
     judged: Sequence[tuple[int, int, float]] = ()  # indices of doc_ids, preference for the first
-    group: int = 0  # queries of one group make a step's batch: they have the same candidates
+    group: int = 0  # no step has queries of two groups
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,11 @@ class RatedDataset:
             )
         neighbourhood = neighbourhoods_of_written(collection)
         if neighbourhood:
-            rated = [replace(one, group=1 + neighbourhood.get(one.query_id, -1)) for one in rated]
+            # A query without a neighbourhood has as many documents as all of one together.
+            rated = [
+                replace(one, group=neighbourhood.get(one.query_id, -n))
+                for n, one in enumerate(rated, start=1)
+            ]
         sources = sources_of_written(collection)
         hashed = {
             one.query_id: hash_share(sources.get(one.query_id, texts[one.query_id]))
