@@ -96,7 +96,7 @@ def test_the_quickstart(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
     assert not judged & tested
 
     start = time.monotonic()
-    second = cli("run", "experiment=quickstart", *toy)
+    second = cli("run", "experiment=quickstart", *toy, search)
     seconds = time.monotonic() - start
     assert [f"  {stage}: already done" for stage in STAGES] == second.stderr.splitlines()
     assert (
