@@ -27,10 +27,11 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import pairwise_cos_sim
 from transformers import get_linear_schedule_with_warmup
 
-from zelo.artifacts import read_json, read_table, write_csv
+from zelo.artifacts import read_table, write_csv
 from zelo.data.texts import Corpus, document_texts, query_texts, sources_of_written
 from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.evaluate import grades_to_evaluate, measure, searched
+from zelo.finished_run import FinishedRun
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import first_stage_of
@@ -43,15 +44,16 @@ CANDIDATES = 16
 Example = tuple[str, str, str, float]  # query, source document, negative, margin
 
 
-def examples_of(run: dict[str, Path], rated: dict[str, Path], rng: random.Random) -> list[Example]:
+def examples_of(run: FinishedRun, rated: FinishedRun, rng: random.Random) -> list[Example]:
     """One of each written query whose source was rated."""
-    texts, documents = query_texts(run["queries"], "train"), document_texts(run["queries"])
-    candidates = candidates_from(read_table(run["retrieve"], "candidates"))
+    data = run.collection_folder()
+    texts, documents = query_texts(data, "train"), document_texts(data)
+    candidates = candidates_from(read_table(run.last("retrieve"), "candidates"))
     elos: dict[str, dict[str, float]] = {}
-    for row in read_table(rated["rate"], "ratings").to_pylist():
+    for row in read_table(rated.ratings_folder(), "ratings").to_pylist():
         elos.setdefault(row["query_id"], {})[row["doc_id"]] = row["elo"]
     found = []
-    for query_id, source in sources_of_written(run["queries"]).items():
+    for query_id, source in sources_of_written(data).items():
         elo = elos.get(query_id, {})
         negatives = [d for d in candidates[query_id][:CANDIDATES] if d in elo and d != source]
         if source in elo and negatives and query_id in texts:
@@ -63,11 +65,12 @@ def examples_of(run: dict[str, Path], rated: dict[str, Path], rng: random.Random
 
 def batches(examples: Sequence[Example], steps: int, rng: random.Random) -> Iterator[list[Example]]:
     """So many batches in which no document is twice a source."""
+    size = min(PAIRS, len({example[1] for example in examples}))
     waiting: list[Example] = []
     for _ in range(steps):
         batch: dict[str, Example] = {}
         later = []
-        while len(batch) < PAIRS:
+        while len(batch) < size:
             if not waiting:
                 waiting = rng.sample(examples, len(examples))
             example = waiting.pop()
@@ -121,32 +124,26 @@ def scale_of(model: SentenceTransformer, examples: Sequence[Example]) -> float:
     return float(margins.std() / (pairwise_cos_sim(q, a) - pairwise_cos_sim(q, b)).std())
 
 
-def stages_of(run: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Folder of each stage of a run, and its configuration."""
-    manifest = read_json(run / "manifest.json")
-    return {s["stage"]: Path(s["path"]) for s in manifest["stages"]}, manifest
-
-
-def main(run: Path, rated: Path, out: Path) -> None:
-    stages, manifest = stages_of(run)
-    config = manifest["config"]
-    (trained,) = [s for s in manifest["stages"] if s["stage"] == "train"]
+def main(run: FinishedRun, rated: FinishedRun, out: Path) -> None:
+    config = run.manifest["config"]
+    (trained,) = [stage for stage in run.stages if stage["stage"] == "train"]
     steps, seed = trained["counts"]["steps"], config["seed"]
     pretrained = PretrainedModel(**{k: v for k, v in config["pretrained"].items() if k[0] != "_"})
     start = pretrained.locate()
     rng = random.Random(seed)
-    examples = examples_of(stages, stages_of(rated)[0], rng)
+    examples = examples_of(run, rated, rng)
     print(f"{len(examples)} examples, {steps} steps", flush=True)
     split = config["evaluation"]["split"]
-    grades = grades_to_evaluate(stages["load"], split)
-    queries = {i: text for i, text in query_texts(stages["load"], split).items() if i in grades}
-    lexical = first_stage_of(stages["retrieve"])["bm25"]
+    data = run.collection_folder()
+    grades = grades_to_evaluate(data, split)
+    queries = {i: text for i, text in query_texts(data, split).items() if i in grades}
+    lexical = first_stage_of(run.last("retrieve"))["bm25"]
     folders: dict[str, Path | None] = {}
     for loss in ("mnrl", "margin_mse"):
         folders[loss] = out.with_suffix("") / loss
         train(start, loss, examples, steps, seed, folders[loss])
     model = BiEncoder(pretrained=pretrained)
-    corpus = Corpus.at(stages["load"])
+    corpus = Corpus.at(data)
     found = searched(model, folders, queries, corpus, lexical, LightningTrainer())
     rows = [r for r in measure(found, grades).to_pylist() if r["metric"] == "NDCG@10"]
     write_csv(out, ["system", "query", "NDCG@10"],
@@ -157,4 +154,4 @@ def main(run: Path, rated: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(FinishedRun.at(sys.argv[1]), FinishedRun.at(sys.argv[2]), Path(sys.argv[3]))

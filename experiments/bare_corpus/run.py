@@ -23,6 +23,7 @@ from without_training import without_training
 from zelo.artifacts import read_json, read_table, write_csv
 from zelo.evaluation.evaluate import Values, values_by_system
 from zelo.evaluation.significance import against
+from zelo.finished_run import FinishedRun
 from zelo.seeding import stream
 
 COLLECTIONS = ("cranfield", "med", "cacm", "scifact", "cosqa", "cuad")
@@ -46,8 +47,7 @@ def run(collection: Path, work: Path, options: list[str]) -> Values:
         words = ["experiment=bare_corpus", "data=beir", f"data.path={collection}", *options]
         words += [f"home={work}", f"hydra.run.dir={place}"]
         subprocess.run([str(Path(sys.executable).parent / "zelo"), "run", *words], check=True)
-    (folder,) = [s["path"] for s in read_json(manifest)["stages"] if s["stage"] == "evaluate"]
-    values = values_by_system(read_table(Path(folder), "per_query"))
+    values = values_by_system(read_table(FinishedRun.at(place).last("evaluate"), "per_query"))
     return {key: of_queries for key, of_queries in values.items() if key[1] == METRIC}
 
 

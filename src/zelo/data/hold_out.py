@@ -1,6 +1,8 @@
-"""How many of a run's training queries validate where nobody says how many."""
+"""Which of a run's training queries validate where nobody says how many."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 SHARE, ENOUGH, MOST, LEAST = 0.1, 50, 0.2, 5  # of `queries_to_hold_out`
 
@@ -13,3 +15,9 @@ def queries_to_hold_out(rated: int) -> int:
     """
     count = int(max(SHARE * rated, min(ENOUGH, MOST * rated)))
     return count if count >= LEAST else 0
+
+
+def limit_to_hold_out(shares: Collection[float]) -> float:
+    """The queries whose `hash_share` is below it validate: the lowest, so many as
+    `queries_to_hold_out` says, and none that shares its number with one that does not."""
+    return [*sorted(shares), 1.0][queries_to_hold_out(len(shares))]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
 from zelo.config import Component, name_of, option
 from zelo.data.collection import hash_share
-from zelo.data.hold_out import queries_to_hold_out
+from zelo.data.hold_out import limit_to_hold_out
 from zelo.data.lines import numbered_lines
 from zelo.data.texts import PART, Corpus, documents_left_out
 from zelo.errors import UserError
@@ -195,19 +195,21 @@ def queries(
         )
     every = pa.concat_tables([given, written])
     write_table(out, "queries", every)
-    number_of = {int(index): n for n, indices in enumerate(near) for index in indices}
     if near:
-        ids = corpus.ids.take(pa.array(list(number_of)))
-        columns = {"doc_id": ids, "neighbourhood": list(number_of.values())}
+        number = {
+            doc_id: n
+            for n, indices in enumerate(near)
+            for doc_id in corpus.ids.take(pa.array(indices)).to_pylist()
+        }
+        columns = {"doc_id": [*number], "neighbourhood": [*number.values()]}
         write_table(out, "neighbourhoods", table("neighbourhoods", **columns))
-    to_validate = held_out([one.doc_id for one in chosen], to_train)
-    number_by_id = dict(zip(ids.to_pylist(), number_of.values(), strict=True)) if near else {}
-    found = [
-        one._replace(neighbourhood=number_by_id.get(one.doc_id))
-        if one.status == KEPT and one.doc_id not in to_validate
-        else one
-        for one in found
-    ]
+        to_validate = held_out([one.doc_id for one in chosen], to_train)
+        found = [
+            one._replace(neighbourhood=number[one.doc_id])
+            if one.status == KEPT and one.doc_id not in to_validate
+            else one
+            for one in found
+        ]
     write_written(out, found, name_of(type(writing.writer)))
     for name in HANDED_ON:
         if (data / f"{name}.parquet").exists():
@@ -281,8 +283,7 @@ def filtered(
 def held_out(sources: Sequence[str], own: Sequence[str]) -> set[str]:
     """Sources whose queries will validate, if all queries are rated and nobody says how many shall;
     the collection's own ones count by their texts."""
-    shares = sorted(map(hash_share, (*sources, *own)))
-    limit = [*shares, 1.0][queries_to_hold_out(len(shares))]
+    limit = limit_to_hold_out([hash_share(text) for text in (*sources, *own)])
     return {doc_id for doc_id in sources if hash_share(doc_id) < limit}
 
 

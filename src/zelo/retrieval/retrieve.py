@@ -93,19 +93,20 @@ def with_neighbourhoods(
     indices = pc.index_in(near["doc_id"], corpus.ids).to_pylist()
     for n, index in zip(near["neighbourhood"].to_pylist(), indices, strict=True):
         documents.setdefault(n, []).append(index)
-    doc_QK, score_QK = candidates.doc_QK, candidates.score_QK
-    width = max(doc_QK.shape[1], *map(len, documents.values()))
-    found = Hits.empty(len(query_ids), width)
+    k = candidates.doc_QK.shape[1]
+    found = Hits.empty(len(query_ids), max(k, *map(len, documents.values())))
+    found.doc_QK[:, :k], found.score_QK[:, :k] = candidates.doc_QK, candidates.score_QK
     for q, query_id in enumerate(query_ids):
-        hits = {int(d): s for d, s in zip(doc_QK[q], score_QK[q], strict=True) if d >= 0}
-        if query_id in number:
-            least = min(hits.values(), default=0.0)
-            hits = {
-                d: hits.get(d, least) for d in documents[number[query_id]] if d != left_out_Q[q]
-            }
-        ranked = sorted(hits.items(), key=lambda item: -item[1])
-        found.doc_QK[q, : len(ranked)] = [d for d, _ in ranked]
-        found.score_QK[q, : len(ranked)] = [s for _, s in ranked]
+        if query_id not in number:
+            continue
+        doc_K, score_K = found.doc_QK[q], found.score_QK[q]
+        hits = {d: s for d, s in zip(doc_K.tolist(), score_K.tolist(), strict=True) if d >= 0}
+        least = min(hits.values(), default=0.0)
+        here = [d for d in documents[number[query_id]] if d != left_out_Q[q]]
+        ranked = sorted(here, key=lambda d: -hits.get(d, least))
+        doc_K[:], score_K[:] = -1, -np.inf
+        doc_K[: len(ranked)] = ranked
+        score_K[: len(ranked)] = [hits.get(d, least) for d in ranked]
     return found
 
 

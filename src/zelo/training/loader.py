@@ -106,15 +106,14 @@ class ResumableLoader(Generic[Batch]):
     def batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Which items each step of an epoch gets; none gets items of two groups."""
         order = rng.permutation(len(self.items))
-        group = self.groups[order]
+        order = order[np.argsort(self.groups[order], kind="stable")]
+        ends = np.flatnonzero(np.diff(self.groups[order])) + 1
         found = [
             items[start : start + self.batch_size]
-            for items in (order[group == g] for g in np.unique(group))
+            for items in np.split(order, ends)
             for start in range(0, len(items), self.batch_size)
         ]
-        if (group == group[:1]).all():
-            return found
-        return [found[i] for i in rng.permutation(len(found))]
+        return [found[i] for i in rng.permutation(len(found))] if len(ends) else found
 
     def make(
         self, epoch: int, number: int, chosen: list[Any], micro_batch: MicroBatch, given: int

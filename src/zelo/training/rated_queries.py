@@ -11,7 +11,7 @@ import numpy as np
 
 from zelo.artifacts import read_table
 from zelo.data.collection import hash_share
-from zelo.data.hold_out import queries_to_hold_out
+from zelo.data.hold_out import limit_to_hold_out
 from zelo.data.texts import neighbourhoods_of_written, query_texts, sources_of_written
 from zelo.errors import UserError
 from zelo.rating.targets import weights
@@ -74,7 +74,7 @@ class RatedDataset:
         }
         limit = validation_fraction
         if limit is None:
-            limit = [*sorted(hashed.values()), 1.0][queries_to_hold_out(len(rated))]
+            limit = limit_to_hold_out(hashed.values())
         validation = [one for one in rated if hashed[one.query_id] < limit]
         train = [one for one in rated if hashed[one.query_id] >= limit]
         if not train or (validation_fraction and not validation):
