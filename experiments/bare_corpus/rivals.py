@@ -30,11 +30,11 @@ from transformers import get_linear_schedule_with_warmup
 from zelo.artifacts import read_table, write_csv
 from zelo.data.texts import Corpus, document_texts, query_texts, sources_of_written
 from zelo.distributed.trainer import LightningTrainer
-from zelo.evaluation.evaluate import grades_to_evaluate, measure, searched
+from zelo.evaluation.evaluate import SEARCH, grades_to_evaluate, measure
+from zelo.evaluation.search import search_corpus
 from zelo.finished_run import FinishedRun
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import candidates_from
-from zelo.retrieval.retrieve import first_stage_of
 from zelo.training.bi_encoder import BiEncoder
 
 PAIRS = 64  # queries of a step, each with two documents: as many as 8 queries of 16
@@ -137,14 +137,13 @@ def main(run: FinishedRun, rated: FinishedRun, out: Path) -> None:
     data = run.collection_folder()
     grades = grades_to_evaluate(data, split)
     queries = {i: text for i, text in query_texts(data, split).items() if i in grades}
-    lexical = first_stage_of(run.last("retrieve"))["bm25"]
-    folders: dict[str, Path | None] = {}
+    model, corpus = BiEncoder(pretrained=pretrained), Corpus.at(data)
+    found = {}
     for loss in ("mnrl", "margin_mse"):
-        folders[loss] = out.with_suffix("") / loss
-        train(start, loss, examples, steps, seed, folders[loss])
-    model = BiEncoder(pretrained=pretrained)
-    corpus = Corpus.at(data)
-    found = searched(model, folders, queries, corpus, lexical, LightningTrainer())
+        folder = out.with_suffix("") / loss
+        train(start, loss, examples, steps, seed, folder)
+        ranking = search_corpus(model, folder, queries, corpus, LightningTrainer())
+        found[f"{loss}{SEARCH}"] = ranking
     rows = [r for r in measure(found, grades).to_pylist() if r["metric"] == "NDCG@10"]
     write_csv(out, ["system", "query", "NDCG@10"],
               [[r["system"], r["query_id"], r["value"]] for r in rows])  # fmt: skip

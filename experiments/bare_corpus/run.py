@@ -31,8 +31,9 @@ METRIC, RESAMPLES = "NDCG@10", 10_000
 PAIRS = [  # what is compared with what
     ("zelo-search", "start-search"),
     ("zelo", "start"),
+    ("zelo-search+bm25", "hybrid"),
+    ("zelo-search+bm25", "start-search+bm25"),
     ("zelo+hybrid", "hybrid"),
-    ("zelo+hybrid", "start+hybrid"),
 ]
 HEADER = ["collection", "queries", "system", "against", METRIC, "of the other", "difference", "low",
           "high", "p", "better", "worse"]  # fmt: skip

@@ -321,7 +321,11 @@ class PipelineRunner:
         fusion = self.store.run(
             fuse,
             {**self.ranked, "ratings": ratings, "trained": trained},
-            {"model": run.model, "trainer": run.trainer},
+            {
+                "model": run.model,
+                "trainer": run.trainer,
+                "search_at_most": run.evaluation.search_at_most,
+            },
             self.scoring,
             label=f"fuse{note}",
         )

@@ -148,10 +148,10 @@ def test_a_training_that_makes_nothing_better_ships_the_start(
         "training.optimizer.lr=0.5",
         "training.gradient_clip_val=100",
         "data.train_queries=30",
+        "training.validation_fraction=0.5",
+        "evaluation.search_at_most=60",
     ]
-    folder, done = run_folder(
-        cli, tmp_path, "experiment=quickstart", *toy, *ruined, "training.validation_fraction=0.5"
-    )
+    folder, done = run_folder(cli, tmp_path, "experiment=quickstart", *toy, *ruined)
     said = "The starting model ships, as training made it not surely better: "
     assert done.stdout.split("this time")[1].strip().startswith(said)
     assert "what ships (the start)" in done.stdout
@@ -161,7 +161,12 @@ def test_a_training_that_makes_nothing_better_ships_the_start(
     assert metrics["zelo/NDCG@10"] == pytest.approx(metrics["start/NDCG@10"])
     assert said in (folder / "report.html").read_text(encoding="utf-8")
     assert said in (folder / "model" / "README.md").read_text(encoding="utf-8")
-    assert json.loads((folder / "model" / "fusion.json").read_text())["queries"] >= 10
+    fusion = json.loads((folder / "model" / "fusion.json").read_text())
+    assert fusion["queries"] >= 10
+    # Both models are the start, and what both search for is fused alike.
+    assert fusion["search_weight"] == fusion["start_search_weight"]
+    assert len(fusion["ndcg_at_10"]["search_weight"]) == 11
+    assert f"{fusion['search_weight']:g} of the search" in done.stdout.replace("\n", " ")
     manifest = json.loads((folder / "manifest.json").read_text())
     trained = next(stage for stage in manifest["stages"] if stage["stage"] == "train")
     assert trained["counts"]["shipped"] == "start"

@@ -16,7 +16,7 @@ from zelo.errors import UserError
 from zelo.evaluation.fuse import WEIGHTS, best_weight, fuse
 from zelo.models.fusion import FUSION, fused_scores, z_scores
 from zelo.models.rerank_file import rerank_file
-from zelo.retrieval.fusion import fused_by_rank
+from zelo.retrieval.fusion import fused_by_score
 from zelo.retrieval.retrieve import SYSTEMS
 from zelo.training.train import HELD_OUT
 from zelo.training.trainable import MODEL, TrainableModel
@@ -78,7 +78,8 @@ def test_the_weight_is_chosen_on_held_out_judged_queries(tmp_path: Path, held_ou
                 stderr=[0.1] * len(elo), target=elo))  # fmt: skip
     write_json(folders["trained"] / HELD_OUT, ids)
     model = cast(TrainableModel, Given.model_construct())
-    found = fuse(**folders, model=model, trainer=LightningTrainer(), tokens=64)
+    found = fuse(**folders, model=model, trainer=LightningTrainer(), tokens=64,
+                 search_at_most=100)  # fmt: skip
     assert found["first_stage"] == "hybrid"
     assert found["queries"] == (held_out if held_out == 10 else 0)
     kept = read_json(folders["out"] / FUSION)
@@ -89,11 +90,14 @@ def test_the_weight_is_chosen_on_held_out_judged_queries(tmp_path: Path, held_ou
     assert found["weight"] > 0.5 > found["start_weight"]
 
 
-def test_rankings_fused_by_rank_are_by_reciprocal_ranks() -> None:
-    one, other = [("a", 9.0), ("b", 5.0), ("c", 1.0)], [("c", 0.9), ("d", 0.8), ("a", 0.1)]
-    found = fused_by_rank([{"q": one}, {"q": other}], 3)["q"]
-    assert [doc_id for doc_id, _ in found] == ["a", "c", "b"]
-    assert found[0][1] == pytest.approx(1 / 61 + 1 / 63)
+def test_a_search_is_fused_with_words_over_all_that_either_found() -> None:
+    lexical = {"q": [("a", 9.0), ("b", 5.0), ("c", 1.0)]}
+    dense = {"q": [("c", 0.9), ("d", 0.8), ("a", 0.1)], "r": [("a", 0.5)]}
+    fused = fused_by_score(lexical, dense, 0.6, 3)
+    sums = 0.4 * zscore([9, 5, 1, 1]) + 0.6 * zscore([0.1, 0.1, 0.9, 0.8])
+    expected = sorted(zip("abcd", sums.tolist(), strict=True), key=lambda hit: -hit[1])
+    assert fused["q"] == [(doc_id, pytest.approx(score)) for doc_id, score in expected[:3]]
+    assert fused["r"] == [("a", 0.0)]  # a query without a word that BM25 knows
 
 
 def test_rerank_fuses_where_the_first_stage_gave_scores(

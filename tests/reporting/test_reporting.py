@@ -105,7 +105,8 @@ def test_a_figure_of_many_queries_or_steps_stays_small() -> None:
 
 SHIPS = {"shipped": "trained", "shipped_because": "better on the held-out queries",
          "val/gain": 0.031, "val/gain_at_least": 0.0156, "validation_queries": 100}  # fmt: skip
-FUSED = {"weight": 0.7, "start_weight": 0.5, "first_stage": "hybrid", "queries": 100}
+FUSED = {"weight": 0.7, "start_weight": 0.5, "search_weight": 0.8, "start_search_weight": 0.6,
+         "first_stage": "hybrid", "queries": 100}  # fmt: skip
 
 
 def test_what_ships_is_said_with_what_to_change() -> None:
@@ -128,7 +129,10 @@ def test_what_ships_is_said_with_what_to_change() -> None:
     assert [label(name) for name in names] == [
         "trained + hybrid", "start + BM25", "trained search", "start search+BM25",
     ]  # fmt: skip
-    assert "0.7 of the model, 0.3 of hybrid (of the starting model 0.5)" in weight_in_words(FUSED)
+    said = weight_in_words({"fusion": FUSED, "systems": ["zelo+hybrid"]})
+    assert "0.7 of the model, 0.3 of hybrid (of the starting model's 0.5); z-scores" in said
+    said = weight_in_words({"fusion": FUSED, "systems": ["zelo-search+bm25"]})
+    assert "0.8 of the search, 0.2 of BM25 (of the starting model's 0.6)" in said
 
 
 @pytest.fixture
@@ -303,7 +307,7 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             {"queries": 1, "documents": 2, "disconnected_queries": 0, "not_converged": 0},
         ),
         "trained": ("train", {"queries": 1, "steps": 2, **SHIPS}),
-        "metrics": ("evaluate", {"queries": 8, "split": "test", "fusion": FUSED}),
+        "metrics": ("evaluate", {"queries": 8, "split": "test", "systems": [], "fusion": FUSED}),
     }
     for name, (of, count) in counts.items():
         write_json(folders[name] / RECORD, {"stage": of, "seconds": 1.0, "counts": count})

@@ -15,14 +15,13 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.fuse import first_stage_scores, fused_ranking
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
+from zelo.evaluation.search import LEXICAL, search_corpus
 from zelo.evaluation.significance import against
 from zelo.models.fusion import FUSION
-from zelo.models.instructions import NONE
-from zelo.retrieval.fusion import fused_by_rank
+from zelo.retrieval.fusion import fused_by_score
 from zelo.retrieval.ranking import (
     Ranking,
     candidates_from,
-    documents_left_out_of,
     rank_by_score,
     rankings_table,
 )
@@ -33,8 +32,10 @@ from zelo.training.bi_encoder import BiEncoder
 from zelo.training.trainable import MODEL, TrainableModel
 
 START, TRAINED = "start", "zelo"
-FUSED, SEARCH, LEXICAL = "+", "-search", "bm25"  # parts of names: zelo+hybrid, zelo-search+bm25
-FUSION_TOLD = ("weight", "start_weight", "first_stage", "queries")  # of the stage `fuse`
+FUSED, SEARCH = "+", "-search"  # parts of names: zelo+hybrid, zelo-search+bm25
+FUSION_TOLD = (  # of the stage `fuse`
+    "weight", "start_weight", "search_weight", "start_search_weight", "first_stage", "queries",
+)  # fmt: skip
 CEILING = "ceiling"  # the candidates in ideal order: what no reranker of them can pass
 
 
@@ -51,7 +52,7 @@ class Evaluation(Component):
     )
 
 
-@stage(version=4)
+@stage(version=5)
 def evaluate(
     *,
     out: Path,
@@ -67,11 +68,11 @@ def evaluate(
 ) -> Mapping[str, Any]:
     """Rank the candidates by the starting and the trained model and compare all systems.
 
-    Each is also fused with the first stage, by the weight of the stage `fuse` (`zelo+hybrid`), and
-    an embedding model searches the whole corpus (`zelo-search`), alone and fused with BM25 where
-    the first stage has it. Writes `rankings`, a TREC run per system, `per_query`, `metrics` with
-    bootstrap intervals, and `significance.json`: the paired test of trained against starting model;
-    `differences.json` has those of fused systems.
+    Each is also fused with the first stage (`zelo+hybrid`), and an embedding model searches the
+    whole corpus (`zelo-search`), alone and fused with BM25 where the first stage has it, both by
+    the weights of the stage `fuse`. Writes `rankings`, a TREC run per system, `per_query`,
+    `metrics` with bootstrap intervals, and `significance.json`: the paired test of trained against
+    starting model; `differences.json` has those of fused systems.
     """
     grades = grades_to_evaluate(data, evaluation.split)
     queries = query_texts(data, evaluation.split)
@@ -98,8 +99,14 @@ def evaluate(
     rankings |= fused
     corpus = Corpus.at(data)
     if isinstance(model, BiEncoder) and len(corpus) <= evaluation.search_at_most:
-        lexical = first_stage.get(LEXICAL)
-        rankings |= searched(model, folders, judged, corpus, lexical, trainer, **told)
+        for system, folder in folders.items():
+            search = f"{system}{SEARCH}"
+            rankings[search] = search_corpus(model, folder, judged, corpus, trainer, **told)
+            if (lexical := first_stage.get(LEXICAL)) is not None:
+                weight = weights["search_weight" if system == TRAINED else "start_search_weight"]
+                rankings[f"{search}{FUSED}{LEXICAL}"] = fused_by_score(
+                    lexical, rankings[search], weight, RANKED
+                )
 
     write_table(out, "rankings", rankings_table("rankings", rankings))
     ideal = {CEILING: best_order(pool, grades)}
@@ -124,32 +131,6 @@ def evaluate(
     }
 
 
-def searched(
-    model: BiEncoder,
-    folders: Mapping[str, Path | None],
-    queries: Mapping[str, str],
-    corpus: Corpus,
-    lexical: Ranking | None,
-    trainer: LightningTrainer,
-    instructions: Mapping[str, str] = NONE,
-) -> dict[str, Ranking]:
-    """What the models in `folders` find in the whole corpus, alone and fused with `lexical`."""
-    from zelo.retrieval.dense import search_by
-
-    left_out_Q = documents_left_out_of(queries, corpus)
-    k = RANKED + bool(corpus.left_out)
-    found: dict[str, Ranking] = {}
-    for system, folder in folders.items():
-        loaded = model.to_score(folder)
-        hits = search_by(loaded, queries, corpus, k, model.batch_size, trainer, instructions)
-        ranking = hits.without(left_out_Q).top(RANKED).ranking(list(queries), corpus.ids)
-        found[f"{system}{SEARCH}"] = ranking
-        if lexical is not None:
-            own = {query_id: lexical.get(query_id, []) for query_id in queries}
-            found[f"{system}{SEARCH}{FUSED}{LEXICAL}"] = fused_by_rank([own, ranking], RANKED)
-    return found
-
-
 def pairs_to_test(systems: Collection[str], first_stage: str) -> list[tuple[str, str]]:
     """Systems beside the two models, and what each is compared with."""
     fused, search = f"{FUSED}{first_stage}", f"{SEARCH}{FUSED}{LEXICAL}"
@@ -158,6 +139,7 @@ def pairs_to_test(systems: Collection[str], first_stage: str) -> list[tuple[str,
         (f"{TRAINED}{fused}", f"{START}{fused}"),
         (f"{TRAINED}{SEARCH}", f"{START}{SEARCH}"),
         (f"{TRAINED}{search}", f"{START}{search}"),
+        (f"{TRAINED}{search}", first_stage),
     ]
     return [pair for pair in wanted if pair[0] in systems]
 

@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from zelo.artifacts import read_json, read_table, write_json
-from zelo.data.texts import document_texts, query_texts, told_with
+from zelo.data.texts import Corpus, document_texts, query_texts, told_with
 from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.elo_truth import elo_ndcg
+from zelo.evaluation.search import LEXICAL, search_corpus
 from zelo.models.fusion import FUSION, NORMALISATION, fused_scores
+from zelo.retrieval.fusion import fused_by_score
 from zelo.retrieval.ranking import Ranking, rank_by_score
-from zelo.retrieval.retrieve import SYSTEMS
+from zelo.retrieval.retrieve import RANKED, SYSTEMS, first_stage_of
 from zelo.store import stage
+from zelo.training.bi_encoder import BiEncoder
 from zelo.training.train import HELD_OUT
 from zelo.training.trainable import MODEL, TrainableModel
 
@@ -28,7 +31,7 @@ SURE = 1.645  # standard errors: 95 %, one-sided
 LEAST, MOST = 10, 500  # queries that a weight is chosen on
 
 
-@stage(version=2)
+@stage(version=3)
 def fuse(
     *,
     out: Path,
@@ -39,29 +42,44 @@ def fuse(
     model: TrainableModel,
     trainer: LightningTrainer,
     tokens: int,
+    search_at_most: int,
 ) -> Mapping[str, Any]:
-    """Choose the weights of the trained and of the starting model in a sum with the first stage.
+    """Choose the weights of the trained and of the starting model in sums with the first stage.
 
-    Scores are normalised within a query over all of its candidates; what counts is NDCG@10 of its
-    rated documents, with exp(Elo) as the gain. No label is read.
+    One weight is for the candidates' scores and those of the first stage; another, where an
+    embedding model is to search a corpus of at most `search_at_most` documents, for what it finds
+    and what BM25 finds. Scores are normalised within a query; what counts is NDCG@10 of its rated
+    documents, with exp(Elo) as the gain. No label is read.
     """
     held_out = read_json(trained / HELD_OUT)[:MOST]
     elos = elos_of(ratings, held_out)
-    chosen: dict[str, Any] = {"weight": DEFAULT, "start_weight": DEFAULT}
+    weights = ("weight", "start_weight", "search_weight", "start_search_weight")
+    chosen: dict[str, Any] = dict.fromkeys(weights, DEFAULT)
     curves: dict[str, Any] = {}
+
+    def choose(name: str, rankings: Sequence[Ranking]) -> None:
+        ndcg_WQ = ndcg_by_weight(rankings, elos)
+        means = ndcg_WQ.mean(1).round(6).tolist()
+        curves[name] = dict(zip(map(str, WEIGHTS), means, strict=True))
+        chosen[name] = best_weight(ndcg_WQ)
+
     if len(elos) >= LEAST:
         first_stage = first_stage_scores(candidates, list(elos))
         pool = {query_id: list(row) for query_id, row in first_stage.items()}
         queries = query_texts(data, "train")
         asked = {query_id: queries[query_id] for query_id in pool}
         texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
-        told = told_with(data)
-        for name, folder in (("weight", trained / MODEL), ("start_weight", None)):
+        told, corpus = told_with(data), Corpus.at(data)
+        searches = isinstance(model, BiEncoder) and len(corpus) <= search_at_most
+        lexical = first_stage_of(candidates).get(LEXICAL) if searches else None
+        for prefix, folder in (("", trained / MODEL), ("start_", None)):
             scores = model.score(folder, asked, texts, pool, out, trainer, tokens, **told)
-            ndcg_WQ = ndcg_by_weight(first_stage, scores, elos)
-            means = ndcg_WQ.mean(1).round(6).tolist()
-            curves[name] = dict(zip(map(str, WEIGHTS), means, strict=True))
-            chosen[name] = best_weight(ndcg_WQ)
+            by_weight = [fused_ranking(first_stage, scores, weight) for weight in WEIGHTS]
+            choose(f"{prefix}weight", by_weight)
+            if lexical and isinstance(model, BiEncoder):
+                found = search_corpus(model, folder, asked, corpus, trainer, **told)
+                by_weight = [fused_by_score(lexical, found, w, 2 * RANKED) for w in WEIGHTS]
+                choose(f"{prefix}search_weight", by_weight)
     about = {
         **chosen,
         "normalisation": NORMALISATION,
@@ -109,15 +127,12 @@ def fused_ranking(
 
 
 def ndcg_by_weight(
-    first_stage: Mapping[str, Mapping[str, float]],
-    scores: Mapping[str, Sequence[float]],
-    elos: Mapping[str, Mapping[str, float]],
+    rankings: Sequence[Ranking], elos: Mapping[str, Mapping[str, float]]
 ) -> NDArray[np.float64]:
-    """NDCG@10 (W, Q) of each query's rated documents by each of `WEIGHTS`.
+    """NDCG@10 (W, Q) of each query's rated documents in the ranking of each weight.
 
     What is not rated is left out of the rankings: it was not looked at, and is not known to be bad.
     """
-    rankings = [fused_ranking(first_stage, scores, weight) for weight in WEIGHTS]
     return np.array(
         [
             [elo_ndcg([d for d, _ in ranking[q] if d in row], row) for q, row in elos.items()]

@@ -128,7 +128,7 @@ def report(
         "label": named,
         "start_ships": start_ships(counts["train"]),
         "differences": [] if metrics is None else differences(metrics),
-        "fused": weight_in_words(counts["evaluate"]["fusion"]) if metrics else "",
+        "fused": weight_in_words(counts["evaluate"]) if metrics else "",
         "what_ships": what_ships(counts["train"]),
         "compared": [] if metrics is None else comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),

@@ -13,6 +13,7 @@ from zelo.evaluation.elo_truth import ELO_MEASURES, ELO_NDCG
 from zelo.evaluation.evaluate import FUSED, SEARCH, TRAINED
 from zelo.evaluation.evaluate import START as START_SYSTEM
 from zelo.evaluation.macro_average import TableRow, Verdict
+from zelo.evaluation.search import LEXICAL
 from zelo.evaluation.significance import Difference, Estimate
 from zelo.store import Artifact, Used
 from zelo.training.never_worse import START
@@ -190,7 +191,7 @@ def beside_the_models(metrics: Artifact, trained: Mapping[str, Any]) -> list[str
         for test in differences(metrics.path)
         if not (start_ships(trained) and test.baseline.startswith(START_SYSTEM))
     ]
-    return [*lines, weight_in_words(counts["fusion"])]
+    return [*lines, weight_in_words(counts)]
 
 
 def differences(metrics: Path) -> list[Difference]:
@@ -198,18 +199,24 @@ def differences(metrics: Path) -> list[Difference]:
     return [Difference(**row) for row in read_json(metrics / "differences.json")]
 
 
-def weight_in_words(fusion: Mapping[str, Any]) -> str:
-    """How a model is fused with the first stage; `fusion` is what the stage `fuse` found."""
+def weight_in_words(evaluated: Mapping[str, Any]) -> str:
+    """How a model is fused with the first stage; `evaluated` are the counts of `evaluate`."""
+    fusion = evaluated["fusion"]
     chosen = (
         f"chosen on {fusion['queries']:,} held-out judged queries"
         if fusion["queries"]
         else "the default, as too few judged queries were held out to choose on"
     )
-    return (
-        f"sums: {fusion['weight']:g} of the model, {1 - fusion['weight']:g} of "
-        f"{fusion['first_stage']} (of the starting model {fusion['start_weight']:g}), z-scores "
-        f"within a query; {chosen}"
-    )
+    sums = [("", fusion["first_stage"])]
+    if f"{TRAINED}{SEARCH}{FUSED}{LEXICAL}" in evaluated["systems"]:
+        sums.append(("search_", LABELS[LEXICAL]))
+    of_each = [
+        f"{fusion[f'{kind}weight']:g} of the {'search' if kind else 'model'}, "
+        f"{1 - fusion[f'{kind}weight']:g} of {other} (of the starting model's "
+        f"{fusion[f'start_{kind}weight']:g})"
+        for kind, other in sums
+    ]
+    return f"sums: {'; '.join(of_each)}; z-scores within a query; {chosen}"
 
 
 def print_systems(

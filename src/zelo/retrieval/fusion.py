@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from zelo.config import Component, option
 from zelo.data.texts import Corpus
+from zelo.models.fusion import fused_scores
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.dense import Dense
-from zelo.retrieval.ranking import Hits, Ranking, documents_left_out_of
+from zelo.retrieval.ranking import Hits, Ranking, documents_left_out_of, rank_by_score
 
 Doc = TypeVar("Doc", int, str)  # a document by its index, or by its id
 
@@ -89,20 +90,26 @@ def reciprocal_ranks(hits: Hits, constant: int = 60) -> NDArray[np.float64]:
     return np.broadcast_to(1.0 / (constant + rank_K), hits.doc_QK.shape)
 
 
-def fused_by_rank(rankings: Sequence[Ranking], k: int, constant: int = 60) -> Ranking:
-    """The `k` documents of each query with the highest sum of reciprocal ranks, as `hybrid` fuses
-    by default; ties are in the order of the first ranking, then of the second."""
-    return {
-        query_id: highest_sums(
-            (
-                (doc_id, 1.0 / (constant + rank))
-                for ranking in rankings
-                for rank, (doc_id, _) in enumerate(ranking.get(query_id, []), start=1)
-            ),
-            k,
-        )
-        for query_id in rankings[0]
-    }
+def fused_by_score(lexical: Ranking, dense: Ranking, weight: float, k: int) -> Ranking:
+    """The `k` best documents by `(1 − weight) · z(lexical) + weight · z(dense)`, where `z` is taken
+    over all documents of a query that either ranking has.
+
+    A document that a ranking does not have gets the least score of that ranking: it is not known
+    to be lower. Ties are in the order of the lexical ranking, then of the dense one.
+    """
+    rankings = {}
+    for query_id, hits in dense.items():
+        by_words, by_meaning = dict(lexical.get(query_id, [])), dict(hits)
+        docs = list(by_words | by_meaning)
+        fused = fused_scores(or_least(by_words, docs), or_least(by_meaning, docs), weight)
+        rankings[query_id] = rank_by_score({"": docs}, {"": fused.tolist()})[""][:k]
+    return rankings
+
+
+def or_least(scores: Mapping[str, float], docs: Sequence[str]) -> list[float]:
+    """The score of each document; the least of all where it has none."""
+    least = min(scores.values(), default=0.0)
+    return [scores.get(doc, least) for doc in docs]
 
 
 def highest_sums(points: Iterable[tuple[Doc, float]], k: int) -> list[tuple[Doc, float]]:
