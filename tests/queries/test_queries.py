@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.conftest import append, write_beir
 
@@ -27,7 +28,9 @@ from zelo.queries.queries import QueryWriting, queries
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import retrieve
+from zelo.training.data_modules import ThurstoneDataModule
 from zelo.training.loader import ResumableLoader, steps_of
+from zelo.training.objectives import InfoNCE
 from zelo.training.rated_queries import RatedDataset
 
 SUBJECTS = {
@@ -159,6 +162,43 @@ def test_queries_of_a_neighbourhood_have_its_documents_as_candidates(
     assert set(alone).isdisjoint(number.values())
 
 
+def test_a_source_may_be_the_positive_of_a_contrastive_baseline(
+    collection: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    rated: Callable[..., Path],
+) -> None:
+    """It is nowhere among the rated documents, and drawn in every epoch all the same."""
+    write(tmp_path / "out", collection, number=20)
+    sources, texts = sources_of_written(tmp_path / "out"), query_texts(tmp_path / "out", "train")
+    others = ["valve-tall", "owl-old", "sonnet-barred"]
+    ratings = rated(tmp_path, list(texts), others)
+    objective = InfoNCE(positives="source")
+    assert objective.source_is_positive
+    assert not InfoNCE().source_is_positive
+    data = ThurstoneDataModule(
+        tmp_path / "out", ratings, tiny_model, architecture="bi_encoder",
+        batch_size=4, docs_per_query=2, validation_fraction=0.3, cache_dir=tmp_path / "tokens",
+        source_is_positive=objective.source_is_positive,
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup()
+    for one in data.dataset.train:
+        if one.query_id in sources:
+            assert one.doc_ids[np.argmax(one.targets)] == sources[one.query_id]
+        else:
+            assert one.positive is None
+    assert all(one.positive is None for one in data.dataset.validation)
+    known = [one for one in data.dataset.train if one.positive is not None]
+    assert known
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        batch = data.collate(known[:4], rng)
+        best = [max(one.targets) for one in known[:4]]
+        assert batch.target.shape == (4, 2)
+        np.testing.assert_allclose(batch.target.max(1).values, best, rtol=1e-6)
+
+
 def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: Path) -> None:
     """Every document draws from a stream of its own: only weights of words change by a new one."""
     assert write(tmp_path / "a", collection) == write(tmp_path / "b", collection)
@@ -216,9 +256,9 @@ def test_a_document_s_queries_are_held_out_together(
 
 
 @pytest.fixture
-def rated() -> Callable[[Path, list[str]], Path]:
-    def write_ratings(folder: Path, ids: list[str]) -> Path:
-        pairs = [(query_id, doc_id) for query_id in ids for doc_id in ("a", "b")]
+def rated() -> Callable[..., Path]:
+    def write_ratings(folder: Path, ids: list[str], docs: Sequence[str] = ("a", "b")) -> Path:
+        pairs = [(query_id, doc_id) for query_id in ids for doc_id in docs]
         write_table(
             folder, "ratings",
             table("ratings", query_id=[q for q, _ in pairs], doc_id=[d for _, d in pairs],

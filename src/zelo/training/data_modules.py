@@ -155,7 +155,8 @@ class ThurstoneDataModule(TokenizedDataModule):
     make a step, over all devices; of each at most `docs_per_query` documents are drawn, anew each
     epoch, None: all. `validation_fraction` of the queries, by a hash of their text,
     validate, None: as many as `queries_to_hold_out` says. `stderr_weights` weighs documents by the
-    standard errors of their Elos. Texts are tokenised in `cache_dir`, None: `~/.cache/zelo/tokens`.
+    standard errors of their Elos; with `source_is_positive` a written query's source is its best
+    document. Texts are tokenised in `cache_dir`, None: `~/.cache/zelo/tokens`.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class ThurstoneDataModule(TokenizedDataModule):
         docs_per_query: int | None = 16,
         validation_fraction: float | None = 0.0,
         stderr_weights: bool = False,
+        source_is_positive: bool = False,
         max_tokens_per_forward: int | None = None,
         seed: int = 0,
         cache_dir: str | Path | None = None,
@@ -181,12 +183,14 @@ class ThurstoneDataModule(TokenizedDataModule):
         self.ratings, self.judgments = Path(ratings), [Path(folder) for folder in judgments]
         self.docs_per_query, self.stderr_weights = docs_per_query, stderr_weights
         self.validation_fraction = validation_fraction
+        self.source_is_positive = source_is_positive
         self.keep_options(
             ratings=self.ratings,
             judgments=self.judgments,
             docs_per_query=docs_per_query,
             validation_fraction=validation_fraction,
             stderr_weights=stderr_weights,
+            source_is_positive=source_is_positive,
         )
 
     @classmethod
@@ -208,6 +212,7 @@ class ThurstoneDataModule(TokenizedDataModule):
             self.judgments,
             self.validation_fraction,
             self.stderr_weights,
+            self.source_is_positive,
         )
 
     @cached_property
@@ -219,6 +224,8 @@ class ThurstoneDataModule(TokenizedDataModule):
     def tokens(self) -> Path:
         """Folder of the token ids."""
         tables = [self.collection / f"{name}.parquet" for name in ("queries", "documents")]
+        if self.source_is_positive:  # it need not be rated
+            tables.append(self.collection / "written.parquet")
         return self.cached_in(self.model, [*tables, self.ratings / "ratings.parquet"])
 
     def prepare_data(self) -> None:
@@ -278,7 +285,10 @@ class ThurstoneDataModule(TokenizedDataModule):
         for query in rated:
             n = len(query.doc_ids)
             keep = min(n, self.docs_per_query or n)
-            drawn.append((query, np.sort(rng.choice(n, size=keep, replace=False)).tolist()))
+            picks = rng.choice(n, size=keep, replace=False)
+            if query.positive is not None and query.positive not in picks:
+                picks[0] = query.positive
+            drawn.append((query, np.sort(picks).tolist()))
         step = scored_batch(drawn, {}, [[0] * len(picks) for _, picks in drawn])
         # The longest first, dealt out in turn: micro-batches take about as long as one another.
         if part.count > 1:

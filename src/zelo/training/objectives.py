@@ -27,6 +27,11 @@ class BaseObjective(Component):
     shift_invariant: ClassVar[bool] = True  # a constant added to a query's predictions is nothing
     reads_judgments: ClassVar[bool] = False  # it learns from comparisons, not from targets
 
+    @property
+    def source_is_positive(self) -> bool:
+        """Whether the document that a query was written from is taken as better than any other."""
+        return False
+
     def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
         """Summed loss (Q,) of each query; `others` (Q, D): scores of other queries' documents."""
         raise NotImplementedError
@@ -186,6 +191,18 @@ class InfoNCE(BaseObjective):
 
     target: str = option("centred", "map from Elo to target", pattern="^(centred|cdf|minmax)$")
     in_batch: bool = option(True, "whether other queries' documents are negatives too")
+    positives: str = option(
+        "rated",
+        "`rated`: the best-rated document is the positive; `source`: that which a written query "
+        "was written from, whatever judges say of it",
+        pattern="^(rated|source)$",
+        added=True,
+    )
+
+    @property
+    def source_is_positive(self) -> bool:
+        """By `positives`."""
+        return self.positives == "source"
 
     def total(self, prediction: Tensor, batch: ScoredBatch, others: Tensor | None) -> Tensor:
         """Over queries."""

@@ -27,6 +27,7 @@ class RatedQuery:
     weights: Sequence[float] | None = None  # None: 1 for all
     judged: Sequence[tuple[int, int, float]] = ()  # indices of doc_ids, preference for the first
     group: int = 0  # no step has queries of two groups
+    positive: int | None = None  # index of the document that is drawn whenever some are
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,15 @@ class RatedDataset:
         judgments: Sequence[Path] = (),
         validation_fraction: float | None = 0.0,
         stderr_weights: bool = False,
+        source_is_positive: bool = False,
     ) -> RatedDataset:
         """Of the artefacts in these folders.
 
         Queries validate by a hash of their text, written ones by that of the document that they
         were written from, so that those of one document stay together: those below
-        `validation_fraction`, None: the lowest, so many as `queries_to_hold_out` says. Raises
-        `UserError` where nothing is left to train on, or to validate on.
+        `validation_fraction`, None: the lowest, so many as `queries_to_hold_out` says. With
+        `source_is_positive` a written query that is trained on has its source as its best document.
+        Raises `UserError` where nothing is left to train on, or to validate on.
         """
         texts = query_texts(collection, "train")
         rated = read_rated(list(texts), ratings, judgments, stderr_weights)
@@ -75,6 +78,13 @@ class RatedDataset:
         limit = validation_fraction
         if limit is None:
             limit = limit_to_hold_out(hashed.values())
+        if source_is_positive:
+            rated = [
+                with_positive(one, sources[one.query_id])
+                if one.query_id in sources and hashed[one.query_id] >= limit
+                else one
+                for one in rated
+            ]
         validation = [one for one in rated if hashed[one.query_id] < limit]
         train = [one for one in rated if hashed[one.query_id] >= limit]
         if not train or (validation_fraction and not validation):
@@ -84,6 +94,20 @@ class RatedDataset:
                 f"queries none is left to {missing}"
             )
         return cls(rated, train, validation)
+
+
+def with_positive(one: RatedQuery, doc_id: str) -> RatedQuery:
+    """A query with a document, rated or not, as better than all others."""
+    docs, targets = list(one.doc_ids), list(one.targets)
+    weight = None if one.weights is None else list(one.weights)
+    if doc_id not in docs:
+        docs.append(doc_id)
+        targets.append(0.0)
+        if weight is not None:
+            weight.append(1.0)
+    positive = docs.index(doc_id)
+    targets[positive] = max(one.targets) + 1.0
+    return replace(one, doc_ids=docs, targets=targets, weights=weight, positive=positive)
 
 
 def read_rated(

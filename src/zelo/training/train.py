@@ -62,6 +62,7 @@ def train(
         docs_per_query=training.docs_per_query,
         validation_fraction=training.validation_fraction,
         stderr_weights=training.stderr_weights,
+        source_is_positive=objective.source_is_positive,
         max_tokens_per_forward=trainer.max_tokens_per_forward(training.max_tokens_per_forward),
         seed=seed,
         cache_dir=out / TOKENS,
@@ -149,6 +150,12 @@ def train_on_ranks(
             say(
                 f"training: none of {len(data.dataset.all):,} queries held out: what is trained "
                 f"ships, better or not"
+            )
+        if objective.source_is_positive:
+            known = sum(query.positive is not None for query in data.dataset.train)
+            say(
+                f"training: {known:,} queries have the document that they were written from as their "
+                f"positive, whatever judges say of it"
             )
     compared = training.never_worse and model.ranks_untrained
     fit(module, data, out, training, trainer, logger("train"), "training", compared)
