@@ -154,8 +154,8 @@ def train_on_ranks(
         if objective.source_is_positive:
             known = sum(query.positive is not None for query in data.dataset.train)
             say(
-                f"training: {known:,} queries have the document that they were written from as their "
-                f"positive, whatever judges say of it"
+                f"training: {known:,} queries have the document that they were written from as "
+                f"their positive, whatever judges say of it"
             )
     compared = training.never_worse and model.ranks_untrained
     fit(module, data, out, training, trainer, logger("train"), "training", compared)
