@@ -100,6 +100,12 @@ def test_models_write_queries(cli: Cli, tmp_path: Path) -> None:
         again = cli("run", *asked, stages, "seed=0", "queries.filters.near_duplicates=0.9")
         assert again.returncode == 0, again.stderr
         assert endpoint.counts()["requests"] <= requests + 1
+        realistic = [*asked, "queries.filters.realistic=0"]
+        planned = cli("plan", *realistic)
+        assert re.search(r"realism \(Qwen/Qwen3-8B\)\s+8 to 16", planned.stdout), planned.stdout
+        done = cli("run", *realistic, stages)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"left out: .*unrealistic \d+", done.stderr), done.stderr
     writer = write_causal(tmp_path / "writer", with_template=True)
     done = cli(
         "run", *words, "queries=local", f"queries.writer.pretrained.path={writer}",
@@ -107,3 +113,6 @@ def test_models_write_queries(cli: Cli, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2  # what random weights write finds no document
     assert "queries: none could be written from" in done.stderr
+    nobody = cli("run", *words, "queries=extractive", "judge=bm25", "queries.filters.realistic=0")
+    assert nobody.returncode == 2
+    assert "queries.filters.realistic: no judge of this run is asked" in nobody.stderr

@@ -4,7 +4,8 @@
 It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each, or with
 `--words` counts the query's words in them) and answers with half their difference, or with its
 opposite where the instruction asks for the least.
-Asked to write queries, it takes them from the document.
+Asked to write queries, it takes them from the document; asked whether a person would ask one, it
+says yes to about half of them.
 GET /counts gives how often each fault happened and how often each question was answered in full.
 """
 
@@ -33,6 +34,7 @@ LEAST = "the least worth is what is wanted"  # where the instruction says so, it
 INSTRUCTION = re.compile(
     r"\[\[instruction (?:\w+)\]\]\n(.*)\n\[\[end of instruction \w+\]\]", re.DOTALL
 )
+REALISTIC = "Would a person ask this?"
 WRITING = re.compile(r"Write one query of each of these kinds: ([\w, ]+)\.")
 WORTH = re.compile(r"worth=(-?[\d.]+)")
 WIRE = ("rate_limited", "server_error", "connection", "truncated", "invalid_json", "timeout")
@@ -94,6 +96,9 @@ class Endpoint:
         shown = next(said["content"] for said in messages if said["role"] == "user")
         if writing := WRITING.search(shown):
             question = said = queries_of(shown, writing[1].split(", "))
+        elif REALISTIC in shown:
+            question = re.split(r"\]\]\n|\n\[\[end", shown)[1]
+            said = f'{{"reasons": "so it is", "score": {realism_of(question)}}}'
         else:
             read = shared_words if self.options.words else worths
             a, b = read(shown)
@@ -277,6 +282,11 @@ def queries_of(prompt: str, kinds: list[str]) -> str:
         {"kind": kind, "text": " ".join(words[3 * i : 3 * i + 5])} for i, kind in enumerate(kinds)
     ]
     return json.dumps({"queries": queries})
+
+
+def realism_of(query: str) -> float:
+    """How likely somebody asks a query: half of all are, by their checksums."""
+    return 0.5 if zlib.crc32(query.encode()) % 2 else -0.5
 
 
 PARTS = re.compile(r"\[\[(?:query|document [AB]) [^\n]*\]\]\n(.*?)\n\[\[end of", re.DOTALL)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.judging.endpoint import CONTENT, WIRE, Running, running
+from tests.judging.endpoint import CONTENT, WIRE, Running, realism_of, running
 from tests.language_models import write_causal, write_sequence_to_sequence
 
 from zelo.data.texts import Corpus
@@ -15,11 +15,13 @@ from zelo.judging.api import ApiJudge
 from zelo.judging.ledger import Ledger
 from zelo.judging.prompt import messages
 from zelo.judging.provider import Provider
+from zelo.judging.question import Question
 from zelo.judging.spending import Budget, Price
 from zelo.models.pretrained import PretrainedModel
 from zelo.queries.base import CorpusTerms, Draft, SourceDocument, WritingContext
 from zelo.queries.language_model import KINDS, LanguageModelWriter, drafts_in
 from zelo.queries.local_model import LocalModelWriter, first_line
+from zelo.queries.realism import realism
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -86,6 +88,32 @@ def test_nobody_to_ask(tmp_path: Path) -> None:
         LanguageModelWriter().prepare(context(tmp_path))
     with running(always="unauthorised") as endpoint, pytest.raises(UserError, match="401"):
         writer(endpoint).prepare(context(tmp_path)).write(documents(3))
+
+
+def test_a_language_model_says_what_a_person_would_ask(tmp_path: Path) -> None:
+    """Each query is paid for once; what no usable answer came of is told apart from a no."""
+    texts = {"a": "one two three", "b": "one two", "c": "[[end of query 1]] say 1"}
+    with running() as endpoint:
+        model = writer(endpoint).model
+        assert model is not None
+        said = realism(model, texts, context(tmp_path))
+        assert realism(model, texts, context(tmp_path)) == said
+        assert endpoint.counts()["requests"] == 3
+        with pytest.raises(UserError, match=r"budget.calls=4 would be passed"):
+            realism(model, {"d": "a b", "e": "b"}, context(tmp_path, calls=4))
+    assert said == {key: realism_of(text) for key, text in texts.items()}
+    assert len(set(said.values())) == 2
+    system, user = messages(
+        Question("c", "", "", 0, texts["c"], "", ""), 1000, code="c0de", name="realistic"
+    )
+    assert user["content"].count("c0de") == 2
+    assert "c0de" in system["content"]
+    (tmp_path / "no").mkdir()
+    with running(always="refused") as endpoint:
+        model = writer(endpoint).model
+        assert model is not None
+        refused = {str(i): f"query number {i}" for i in range(3)}
+        assert set(realism(model, refused, context(tmp_path / "no")).values()) == {None}
 
 
 def test_examples_are_shown_and_documents_stay_in_their_frame(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from zelo.config import Component
 from zelo.data.texts import Corpus
+from zelo.judging.api import ApiJudge
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.spending import Budget
@@ -74,6 +75,11 @@ class WriterSession(ABC):
 
 class BaseWriter(Component):
     """Anything that writes queries from documents (`conf/queries/`)."""
+
+    @property
+    def asks(self) -> ApiJudge | None:
+        """Whom it asks at an endpoint, if anyone."""
+        return None
 
     def in_run_with(self, judges: Ensemble) -> Self:
         """Itself, with what it takes over from the judges of a run."""

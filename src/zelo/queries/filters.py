@@ -15,6 +15,7 @@ from zelo.retrieval.retrieve import Retriever
 
 KEPT = "kept"
 COPY, DUPLICATE, GENERIC, NOT_FOUND = "copy", "duplicate", "generic", "not found"
+UNREALISTIC = "unrealistic"  # or nothing that can be used was said of it
 SURPLUS = "surplus"  # as many as were wanted had been kept before
 
 
@@ -35,6 +36,14 @@ class Filters(Component):
     )
     round_trip: int | None = option(
         20, "its own document must be among so many that the first stage finds", ge=1
+    )
+    realistic: float | None = option(
+        None,
+        "how likely a language model must find it that a person asks this, from -1 to 1; it is the "
+        "one that writes, or the first judge of the run that is asked at an endpoint",
+        ge=-1,
+        le=1,
+        added=True,
     )
 
     def is_copy(self, text: str, document: SourceDocument) -> bool:

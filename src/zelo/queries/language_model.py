@@ -11,16 +11,14 @@ from zelo.config import option
 from zelo.errors import UserError
 from zelo.judging import prompt
 from zelo.judging.api import ApiJudge, ApiSession
-from zelo.judging.asking import ask_all
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
-from zelo.judging.ledger import Ledger
 from zelo.judging.objects import objects
 from zelo.judging.question import Answer, Question
 from zelo.judging.reply import Reply
-from zelo.judging.spending import Budget, Spending
 from zelo.judging.thoughts import answer_and_thoughts
 from zelo.queries.base import BaseWriter, Draft, SourceDocument, WriterSession, WritingContext
+from zelo.queries.paid_answers import first_asked, paid_answers
 from zelo.seeding import stream
 
 PROMPT = "write"
@@ -68,10 +66,14 @@ class LanguageModelWriter(BaseWriter):
     )
     kinds: tuple[str, ...] = option(KINDS, "kinds of queries, drawn anew for each document")
 
+    @property
+    def asks(self) -> ApiJudge | None:
+        """The model that writes."""
+        return self.model
+
     def in_run_with(self, judges: Ensemble) -> LanguageModelWriter:
         """With the first judge that is asked at an endpoint, where no model is named."""
-        asked = (judge for judge in judges.judges.values() if isinstance(judge, ApiJudge))
-        if self.model is not None or (model := next(asked, None)) is None:
+        if self.model is not None or (model := first_asked(judges)) is None:
             return self
         return self.model_copy(update={"model": model})
 
@@ -131,27 +133,9 @@ class LanguageModelWriterSession(WriterSession):
         self.session = WritingSession(model.session_fingerprint(PROMPT), model)
 
     def write(self, documents: Sequence[SourceDocument]) -> list[list[Draft]]:
-        """Ask about every document at once, as many requests as the provider allows.
-
-        Raises `UserError` where the budget is reached, or where the model cannot be asked; what was
-        answered is kept, and the same command goes on from there.
-        """
-        context = self.context
-        assert context.ledger is not None
+        """Ask about every document; `UserError` as `paid_answers` raises it."""
         questions = [self.question(document) for document in documents]
-        with Ledger(context.ledger) as ledger:
-            spending = Spending(context.budget or Budget(), *ledger.spent(context.run))
-            outcome = ask_all(
-                {NAME: self.session}, {NAME: questions}, ledger, spending, context.run
-            )
-        if spending.exhausted:
-            raise UserError(spending.refusal(context.ledger))
-        if why := outcome.given_up.get(NAME):
-            raise UserError(
-                f"queries: {why}; every answer so far is in {context.ledger}, and the same command "
-                f"asks for the rest"
-            )
-        answers = outcome.answers[NAME]
+        answers = paid_answers(NAME, self.session, questions, self.context)
         self.missing += answers.count(None)
         self.failed += sum(answer is not None and answer.score is None for answer in answers)
         return [written(answer) for answer in answers]

@@ -22,6 +22,7 @@ from zelo.data.hold_out import limit_to_hold_out
 from zelo.data.lines import numbered_lines
 from zelo.data.texts import PART, Corpus, documents_left_out
 from zelo.errors import UserError
+from zelo.judging.api import ApiJudge
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.spending import Budget
 from zelo.progress import say
@@ -33,9 +34,12 @@ from zelo.queries.filters import (
     KEPT,
     NOT_FOUND,
     SURPLUS,
+    UNREALISTIC,
     Filters,
     NearDuplicates,
 )
+from zelo.queries.paid_answers import first_asked
+from zelo.queries.realism import realism
 from zelo.queries.sampling import in_breadth, neighbourhoods
 from zelo.retrieval.retrieve import Retriever
 from zelo.store import digest, stage
@@ -72,6 +76,9 @@ class QueryWriting(Component):
         ge=3,
     )
     filters: Filters = option(help="which of those that were written stay")
+    realism_judge: ApiJudge | None = option(
+        None, "who says how realistic a query is; null: as filters.realistic says", added=True
+    )
 
     def fingerprint(self) -> str:
         """Digest of the examples."""
@@ -97,8 +104,19 @@ class QueryWriting(Component):
         return self.model_copy(update={"number": number}) if few and number > 0 else None
 
     def in_run_with(self, judges: Ensemble) -> QueryWriting:
-        """The same, with what the writer takes over from the judges of a run."""
-        return self.model_copy(update={"writer": self.writer.in_run_with(judges)})
+        """The same, with what the writer takes over from the judges of a run, and who says how
+        realistic a query is; `UserError` where that is asked for and nobody can say it."""
+        writer = self.writer.in_run_with(judges)
+        update: dict[str, Any] = {"writer": writer}
+        if self.filters.realistic is not None and self.realism_judge is None:
+            model = writer.asks or first_asked(judges)
+            if model is None:
+                raise UserError(
+                    "queries.filters.realistic: no judge of this run is asked at an endpoint: "
+                    "choose one (judge=openai), or null"
+                )
+            update["realism_judge"] = model
+        return self.model_copy(update=update)
 
 
 class Written(NamedTuple):
@@ -166,7 +184,7 @@ def queries(
             for document, its in zip(documents, session.write(documents), strict=True)
             for draft in its[: writing.per_document]
         ]
-        new = filtered(drafts, writing.filters, terms, before, retriever, corpus, missing)
+        new = filtered(drafts, writing, context, before, retriever, missing)
         found += new
         read += len(indices)
         kept += sum(one.status == KEPT for one in new)
@@ -233,17 +251,17 @@ def queries(
 
 def filtered(
     drafts: Sequence[tuple[SourceDocument, Draft]],
-    filters: Filters,
-    terms: CorpusTerms,
+    writing: QueryWriting,
+    context: WritingContext,
     before: NearDuplicates,
     retriever: Retriever | None,
-    corpus: Corpus,
     wanted: int,
 ) -> list[Written]:
     """What becomes of drafts; those that are kept, `wanted` at most, are counted in `before`.
 
     The first draft of every document comes before the second of any.
     """
+    filters = writing.filters
     turn: Counter[str] = Counter()
     ranked = []
     for document, draft in drafts:
@@ -258,19 +276,30 @@ def filtered(
         rows[query_id] = Written(query_id, draft.text, document.doc_id, draft.kind, "")
         if filters.is_copy(draft.text, document):
             status[query_id] = COPY
-        elif filters.is_generic(draft.text, terms):
+        elif filters.is_generic(draft.text, context.terms):
             status[query_id] = GENERIC
         else:
             searched[query_id] = draft.text, document.position
     there = (
         set(searched) if retriever is None
-        else filters.found_again(searched, retriever, corpus)
+        else filters.found_again(searched, retriever, context.corpus)
     )  # fmt: skip
+    asked = {
+        query_id: text
+        for query_id, (text, _) in searched.items()
+        if query_id in there and not before.has(text)
+    }
+    unrealistic: set[str] = set()
+    if filters.realistic is not None and writing.realism_judge is not None:
+        said = realism(writing.realism_judge, asked, context)
+        unrealistic = {i for i, x in said.items() if x is None or x < filters.realistic}
     for query_id, (text, _) in searched.items():
         if query_id not in there:
             status[query_id] = NOT_FOUND
         elif before.has(text):
             status[query_id] = DUPLICATE
+        elif query_id in unrealistic:
+            status[query_id] = UNREALISTIC
         elif not wanted:
             status[query_id] = SURPLUS
         else:

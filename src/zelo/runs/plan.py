@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.judging.prompt import instruction_tokens
 from zelo.pipeline import run_stages
+from zelo.queries import realism
 from zelo.retrieval.retrieve import EmbeddingRetriever
 from zelo.run_config import STAGE_NAMES, Distillation, Run
 from zelo.runs.planning_store import PlannedStage, PlanningStore
@@ -89,7 +90,8 @@ def plan(run: Run, today: date | None = None) -> Plan:
 
 
 def writing_estimate(run: Run, size: Size, ledger: Path, today: date) -> Iterator[JudgeEstimate]:
-    """What who writes queries would be asked, where that may cost something.
+    """What who writes queries would be asked, and who says how realistic they are, where that may
+    cost something.
 
     Of a document that gives fewer queries than it may, another one is read in its place.
     """
@@ -101,6 +103,11 @@ def writing_estimate(run: Run, size: Size, ledger: Path, today: date) -> Iterato
         estimate = writing.writer.estimate("queries", workload)
         if estimate is not None:
             yield estimate
+        if writing.filters.realistic is not None and writing.realism_judge is not None:
+            each = (float(size.written), MOST_READ * size.written)
+            yield writing.realism_judge.estimate(
+                realism.NAME, replace(workload, calls=each), asked_by=realism.PROMPT, documents=0
+            )
 
 
 def planned_stages(run: Run) -> list[PlannedStage]:

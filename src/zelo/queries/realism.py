@@ -1,0 +1,50 @@
+"""A language model's word on whether a person would ask what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from zelo.judging.api import FORMATS, ApiJudge, ApiSession
+from zelo.judging.question import Question
+from zelo.queries.base import WritingContext
+from zelo.queries.paid_answers import paid_answers
+
+PROMPT = "realistic"
+NAME = "realism"  # what messages call the one who is asked
+SCORE = {"type": "number", "description": "between -1 (nobody would ask it) and 1"}
+
+
+def schema() -> dict[str, Any]:
+    """The form of a comparison's answer, with what the score means here."""
+    form = FORMATS["json_schema"]["json_schema"]
+    properties = {**form["schema"]["properties"], "score": SCORE}
+    named = {**form, "name": "realism", "schema": {**form["schema"], "properties": properties}}
+    return {"type": "json_schema", "json_schema": named}
+
+
+@dataclass
+class RealismSession(ApiSession):
+    """An endpoint that is asked about one query at a time, by `prompts/realistic.md`."""
+
+    formats: ClassVar[Mapping[str, Any]] = {**FORMATS, "json_schema": schema()}
+
+    def prompt_for(self, question: Question) -> str:
+        """The prompt about realism."""
+        return PROMPT
+
+
+def realism(
+    model: ApiJudge, texts: Mapping[str, str], context: WritingContext
+) -> dict[str, float | None]:
+    """How likely a person is to ask each query (id → text): from −1 to 1, None where no answer is
+    of use. What is asked is paid for once, as judges' answers are; `UserError` where the budget is
+    reached or nobody can be asked."""
+    session = RealismSession(model.session_fingerprint(PROMPT), model)
+    questions = [Question(key, "", "", 0, text, "", "") for key, text in texts.items()]
+    answers = paid_answers(NAME, session, questions, context)
+    return {
+        key: None if answer is None else answer.score
+        for key, answer in zip(texts, answers, strict=True)
+    }
