@@ -281,4 +281,23 @@ def test_what_changes_a_score_changes_what_the_judge_is_known_by(tiny_model: Pat
         Scorer(kind="bi_encoder", pretrained=weights, **options).prepare(Path(), {}, 0).fingerprint
     )
     assert known() == known(batch_size=7)
-    assert len({known(), known(logit_scale=20.0), known(max_length=64)}) == 3
+    changed = ({}, {"logit_scale": 20.0}, {"max_length": 64}, {"precision": "bfloat16"})
+    assert len({known(**options) for options in changed}) == len(changed)
+
+
+@pytest.mark.parametrize("kind", ["cross_encoder", "bi_encoder"])
+def test_scores_in_16_bits_are_nearly_those_in_32(
+    kind: str, cross_encoder: Path, tiny_model: Path
+) -> None:
+    folder = cross_encoder if kind == "cross_encoder" else tiny_model
+    weights = PretrainedModel(name=f"tiny/{kind}", path=str(folder))
+    exact, half = (
+        scores_of(
+            Scorer(kind=kind, pretrained=weights, logit_scale=2.0, precision=precision)
+            .prepare(Path(), {}, 0)
+            .answer(QUESTIONS)
+        )
+        for precision in ("float32", "bfloat16")
+    )
+    assert half != exact
+    assert half == pytest.approx(exact, abs=0.03)

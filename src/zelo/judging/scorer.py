@@ -32,6 +32,12 @@ class Scorer(ScoringJudge):
     pretrained: PretrainedModel = option(help="what sentence-transformers loads as such a model")
     max_length: int = option(512, "longer texts are cut", ge=8)
     batch_size: int = option(32, "texts read at once", ge=1, exclude=True)
+    precision: str = option(
+        "float32",
+        "bfloat16: products of matrices have 16 bits, as quick again where the processor has them",
+        pattern="^(float32|bfloat16)$",
+        added=True,
+    )
 
     def session(self, data: Path) -> ScorerSession:
         """Load the model."""
@@ -41,6 +47,8 @@ class Scorer(ScoringJudge):
 
             if is_first_zerank(self.pretrained.locate()):
                 how.append("Yes")  # how it is read lies in no file that is fingerprinted
+        if self.precision != "float32":
+            how.append(self.precision)
         return ScorerSession(digest(["scorer", *how]), self, self.load())
 
     def local_reading(self, lengths: TextLengths) -> LocalReading:
@@ -87,6 +95,13 @@ class ScorerSession(ScoringSession):
 
     def score(self, pairs: Sequence[TextPair]) -> list[float]:
         """Raw scores of a cross-encoder, cosines of an embedding model."""
+        import torch
+
+        half = self.judge.precision == "bfloat16"
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=half):
+            return self._score(pairs)
+
+    def _score(self, pairs: Sequence[TextPair]) -> list[float]:
         if self.judge.kind == "cross_encoder":
             scores = np.empty(len(pairs))
             for prompt in dict.fromkeys(query.prompt for query, _ in pairs):
