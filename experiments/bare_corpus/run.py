@@ -5,13 +5,12 @@
 COLLECTIONS is a folder of the six in BEIR layout, or of some of them; their training queries are
 not used. Runs lie below WORK, and what is done already is not done again. Options go to every run:
 those of the judges' files where there is no model hub
-(`judge.judges.embedding.pretrained.path=FOLDER`), or `seed=1`, which has runs of its own. Writes
-results.csv beside this file.
+(`judge.judges.embedding.pretrained.path=FOLDER`), or `seed=1`; other options have runs of their
+own. Writes results.csv beside this file.
 """
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from zelo.evaluation.evaluate import Values, values_by_system
 from zelo.evaluation.significance import against
 from zelo.finished_run import FinishedRun
 from zelo.seeding import stream
+from zelo.store import digest
 
 COLLECTIONS = ("cranfield", "med", "cacm", "scifact", "cosqa", "cuad")
 METRIC, RESAMPLES = "NDCG@10", 10_000
@@ -41,8 +41,7 @@ HEADER = ["collection", "queries", "system", "against", METRIC, "of the other", 
 
 def run(collection: Path, work: Path, options: list[str]) -> Values:
     """Each system's NDCG@10 on every test query."""
-    seeds = [word.partition("=")[2] for word in options if re.match(r"seed=\d+$", word)]
-    place = work / "runs" / f"{collection.name}-{seeds[-1] if seeds else 0}"
+    place = work / "runs" / f"{collection.name}-{digest(sorted(options))[:8]}"
     manifest = place / "manifest.json"
     if not manifest.is_file() or read_json(manifest)["status"] != "done":
         words = ["experiment=bare_corpus", "data=beir", f"data.path={collection}", *options]
