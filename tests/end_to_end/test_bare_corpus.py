@@ -32,6 +32,7 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     words = [
         f"data.path={folder}", "data.passage_tokens=40", f"pretrained.path={tiny_model}",
         "experiment=bare_corpus", f"judge.judges.embedding.pretrained.path={tiny_model}",
+        "judge.judges.embedding.max_length=64",  # else it would be the start
         f"judge.judges.small_embedding.pretrained.path={other}", "queries.neighbourhood=6",
         "retriever=bm25", "queries.number=12", "top_k=6", "depth=6", "training.docs_per_query=6",
         "training.frozen_layers=0", "hydra.run.dir=run",
@@ -46,6 +47,7 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     run = tmp_path / "work" / "run"
     assert (run / "model" / "config.json").is_file()
     page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h1>zELO on notes</h1>" in page
     assert "(12 written from the documents)" in page
     assert "No query has labels" in page
     card = (run / "model" / "README.md").read_text(encoding="utf-8")

@@ -204,6 +204,12 @@ class Query(NamedTuple):
     instruction: str = ""
 
 
+def title_of(data: Data) -> str:
+    """A collection's name, or its folder's, or that of its kind of source."""
+    path = getattr(data, "path", None)
+    return data.name or (Path(path).resolve().name if path else type(data).__name__)
+
+
 class Document(NamedTuple):
     """One document of a source."""
 

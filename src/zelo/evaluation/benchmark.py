@@ -15,7 +15,7 @@ from pydantic import field_validator, model_validator
 
 from zelo.artifacts import Table, read_table, write_json, write_table
 from zelo.config import Component, check, describe, option
-from zelo.data.collection import Data, load
+from zelo.data.collection import Data, load, title_of
 from zelo.data.texts import document_texts, labelled_queries, query_instructions, query_texts
 from zelo.errors import UserError
 from zelo.evaluation.calibration import Pairs, calibrate
@@ -221,7 +221,7 @@ class Benchmark(Component):
 
         rankings = ranked(split, asked)
         pool = head(pool_of(candidates.path, asked), depth)
-        about = {"config": describe(self), "collection": self.collection, "domain": self.domain,
+        about = {"config": describe(self), "collection": title_of(self.data), "domain": self.domain,
                  "first_stage": last, "split": split, "depth": depth, "queries": len(grades),
                  "rerankers": records}  # fmt: skip
         tables = []
@@ -262,12 +262,6 @@ class Benchmark(Component):
             write_json(out / "calibration.json", rows)
             draw_reliability(rows, out / "reliability.png")
         return out
-
-    @property
-    def collection(self) -> str:
-        """The collection's name, or its folder's, or that of its kind of source."""
-        path = getattr(self.data, "path", None)
-        return self.data.name or (Path(path).name if path else type(self.data).__name__)
 
 
 def by_elo(pool: Mapping[str, Sequence[str]], elos: Mapping[str, Mapping[str, float]]) -> Ranking:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from zelo.artifacts import Table, read_json, read_table, write_text
 from zelo.config import describe
+from zelo.data.collection import title_of
 from zelo.data.texts import distinct_instructions, query_instructions, query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
@@ -54,7 +55,7 @@ DEPTH = 10  # documents of a ranking whose scores are calibrated
 LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
 
 
-@stage(version=6)
+@stage(version=7)
 def report(
     *,
     out: Path,
@@ -115,6 +116,7 @@ def report(
         write_text(out / "figures" / f"{name}.svg", svg)
     content = {
         "run": run,
+        "collection": title_of(run.data),
         "config": json.dumps(describe(run), indent=2, ensure_ascii=False, default=str),
         "learned": json.dumps(
             {name: describe(getattr(run, name)) for name in LEARNED}, indent=2, ensure_ascii=False
