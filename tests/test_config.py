@@ -4,6 +4,8 @@ import importlib
 import re
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,17 @@ def composed(*overrides: str, name: str = "config") -> Run:
         return build_from(compose(name, overrides=list(overrides)))
 
 
+@cache
+def plain(group: str, name: str, *more: str) -> Any:
+    """A choice as Hydra composes it, nothing resolved: composed once, and changed by nobody."""
+    needed = NEEDED.get(f"{group}={name}", "").format("/nowhere").split()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose(
+            ELSEWHERE.get(group, ("config", Run))[0],
+            overrides=[chosen(group, name), *needed, *more],
+        )
+
+
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 def test_a_distilled_judge_needs_no_trainer(command: str, tmp_path: Path) -> None:
     more = ["data.path=x"] if command == "audit" else []
@@ -92,24 +105,16 @@ def test_a_distilled_judge_needs_no_trainer(command: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_option_of_every_group_builds(group: str, name: str, tmp_path: Path) -> None:
-    more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
-    command, kind = ELSEWHERE.get(group, ("config", Run))
-    assert isinstance(composed(chosen(group, name), *more, name=command), kind)
+def test_every_option_of_every_group_builds(group: str, name: str) -> None:
+    _, kind = ELSEWHERE.get(group, ("config", Run))
+    assert isinstance(build_from(plain(group, name)), kind)
 
 
-def test_every_option_is_written_out_so_that_it_can_be_set(tmp_path: Path) -> None:
+def test_every_option_is_written_out_so_that_it_can_be_set() -> None:
     """Hydra refuses to set what no YAML file names, so the files name all that there is."""
     for group, name in CHOICES:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = compose(
-                ELSEWHERE.get(group, ("config", Run))[0],
-                overrides=[
-                    chosen(group, name),
-                    *NEEDED.get(f"{group}={name}", "").format(tmp_path).split(),
-                ],
-            )
-        for path, node in components(OmegaConf.to_container(config, resolve=True)):
+        config = OmegaConf.to_container(plain(group, name), resolve=True)
+        for path, node in components(config):
             module, _, cls = node["_target_"].rpartition(".")
             fields = set(getattr(importlib.import_module(module), cls).model_fields)
             missing = fields - set(node) - {"kind"}
@@ -195,23 +200,11 @@ ELSEWHERE_SET = (
 )
 
 
-def plain(group: str, name: str, folder: Path, *more: str) -> Any:
-    """A choice as Hydra composes it, nothing resolved."""
-    needed = NEEDED.get(f"{group}={name}", "").format(folder).split()
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return compose(
-            ELSEWHERE.get(group, ("config", Run))[0],
-            overrides=[chosen(group, name), *needed, *more],
-        )
-
-
 @pytest.mark.parametrize("group", sorted({group for group, _ in CHOICES}))
-def test_no_group_stands_for_another_whose_options_could_then_not_be_set(
-    group: str, tmp_path: Path
-) -> None:
+def test_no_group_stands_for_another_whose_options_could_then_not_be_set(group: str) -> None:
     """`weights: ${weights}` would hide `.path` and `.name`; each option refers by itself."""
     for name in (name for of, name in CHOICES if of == group):
-        config = plain(group, name, tmp_path)
+        config = plain(group, name)
         for path in leaves(OmegaConf.to_container(config)):
             hidden = OmegaConf.is_config(OmegaConf.select(config, path))
             assert not hidden or path.endswith(ELSEWHERE_SET), f"{group}={name}: {path}"
@@ -235,11 +228,9 @@ def leaves(node: Any, path: str = "") -> Iterator[str]:
      ("retriever", "dense"), ("retriever", "hybrid"), ("distil", "on"),
      ("experiment", "zerank_1")],
 )  # fmt: skip
-def test_the_weights_of_a_part_are_set_for_that_part_alone(
-    group: str, name: str, tmp_path: Path
-) -> None:
+def test_the_weights_of_a_part_are_set_for_that_part_alone(group: str, name: str) -> None:
     def weights(*more: str) -> dict[str, tuple[str, str | None]]:
-        config = OmegaConf.to_container(plain(group, name, tmp_path, *more), resolve=True)
+        config = OmegaConf.to_container(plain(group, name, *more), resolve=True)
         return {
             path[1:]: (node["name"], node["path"])
             for path, node in components(config)
@@ -334,10 +325,9 @@ def all_components() -> list[type[Component]]:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_a_fingerprint_does_not_depend_on_where_a_class_lies(
-    group: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = NEEDED.get(f"{group}={name}", "").format(tmp_path).split()
-    built = composed(chosen(group, name), *more, name=ELSEWHERE.get(group, ("config", Run))[0])
+    built = build_from(plain(group, name))
     for cls in all_components():
         if "fingerprint" in vars(cls):  # of files, which are not there
             monkeypatch.setattr(cls, "fingerprint", lambda self: "of its content")
@@ -389,7 +379,7 @@ def test_an_old_name_is_answered_with_the_new_one(old: str, below: str) -> None:
         assert str(caught.value) == f"{key}: it is called {now} now"
     with pytest.raises(UserError, match=rf": {re.escape(key)}: it is called {re.escape(now)} now$"):
         compose_and_build("config", ["distil=on", f"+seed_of={{a: '${{{key}}}'}}"])
-    file = plain("distil", "on", Path())
+    file = deepcopy(plain("distil", "on"))
     OmegaConf.set_struct(file, False)
     parent, _, name = now.rpartition(".")
     assert name in (OmegaConf.select(file, parent) if parent else file)
@@ -431,9 +421,9 @@ def test_what_is_no_old_name_is_not_taken_for_one() -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_hydra_instantiates_every_group(group: str, name: str, tmp_path: Path) -> None:
+def test_hydra_instantiates_every_group(group: str, name: str) -> None:
     """As one does in a notebook: what `zelo run` builds, part by part and whole."""
-    config = plain(group, name, tmp_path)
+    config = plain(group, name)
     built = build_from(config)
     assert dump(instantiate(config)) == dump(built)
     for part in type(built).model_fields:
@@ -444,8 +434,8 @@ def test_hydra_instantiates_every_group(group: str, name: str, tmp_path: Path) -
             assert dump(found) == dump(getattr(built, part)), part
 
 
-def test_what_hydra_instantiates_holds_plain_lists_and_mappings(tmp_path: Path) -> None:
-    config = plain("judge", "openai", tmp_path, "+judge.judges.openai.extra_body={a: {b: [1]}}")
+def test_what_hydra_instantiates_holds_plain_lists_and_mappings() -> None:
+    config = plain("judge", "openai", "+judge.judges.openai.extra_body={a: {b: [1]}}")
     extra = instantiate(config.judge).judges["openai"].extra_body
     assert type(extra["a"]) is dict
     assert type(extra["a"]["b"]) is list
