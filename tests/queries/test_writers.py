@@ -101,8 +101,9 @@ def test_a_language_model_says_what_a_person_would_ask(tmp_path: Path) -> None:
         assert endpoint.counts()["requests"] == 3
         with pytest.raises(UserError, match=r"budget.calls=4 would be passed"):
             realism(model, {"d": "a b", "e": "b"}, context(tmp_path, calls=4))
-    assert said == {key: realism_of(text) for key, text in texts.items()}
-    assert len(set(said.values())) == 2
+    scores = {key: answer.score for key, answer in said.items() if answer}
+    assert scores == {key: realism_of(text) for key, text in texts.items()}
+    assert len(set(scores.values())) == 2
     system, user = messages(
         Question("c", "", "", 0, texts["c"], "", ""), 1000, code="c0de", name="realistic"
     )
@@ -113,7 +114,8 @@ def test_a_language_model_says_what_a_person_would_ask(tmp_path: Path) -> None:
         model = writer(endpoint).model
         assert model is not None
         refused = {str(i): f"query number {i}" for i in range(3)}
-        assert set(realism(model, refused, context(tmp_path / "no")).values()) == {None}
+        answers = realism(model, refused, context(tmp_path / "no")).values()
+        assert [answer and answer.status for answer in answers] == ["refused"] * 3
 
 
 def test_examples_are_shown_and_documents_stay_in_their_frame(tmp_path: Path) -> None:

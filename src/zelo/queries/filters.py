@@ -16,6 +16,7 @@ from zelo.retrieval.retrieve import Retriever
 KEPT = "kept"
 COPY, DUPLICATE, GENERIC, NOT_FOUND = "copy", "duplicate", "generic", "not found"
 UNREALISTIC = "unrealistic"  # or nothing that can be used was said of it
+UNANSWERED = "not answered yet"  # how realistic it is: the next run asks again
 SURPLUS = "surplus"  # as many as were wanted had been kept before
 
 

@@ -34,6 +34,7 @@ from zelo.queries.filters import (
     KEPT,
     NOT_FOUND,
     SURPLUS,
+    UNANSWERED,
     UNREALISTIC,
     Filters,
     NearDuplicates,
@@ -244,7 +245,7 @@ def queries(
         "kinds": dict(Counter(one.kind for one in chosen)),
         "documents_read": read,
         "queries": dict(Counter(every["split"].to_pylist())),
-        "missing": session.missing,
+        "missing": session.missing + status[UNANSWERED],
         "failed": session.failed,
     }
 
@@ -289,17 +290,20 @@ def filtered(
         for query_id, (text, _) in searched.items()
         if query_id in there and not before.has(text)
     }
-    unrealistic: set[str] = set()
-    if filters.realistic is not None and writing.realism_judge is not None:
-        said = realism(writing.realism_judge, asked, context)
-        unrealistic = {i for i, x in said.items() if x is None or x < filters.realistic}
+    least, model = filters.realistic, writing.realism_judge
+    if least is not None and model is not None:
+        for query_id, answer in realism(model, asked, context).items():
+            if answer is None:
+                status[query_id] = UNANSWERED
+            elif answer.score is None or answer.score < least:
+                status[query_id] = UNREALISTIC
     for query_id, (text, _) in searched.items():
+        if query_id in status:
+            continue
         if query_id not in there:
             status[query_id] = NOT_FOUND
         elif before.has(text):
             status[query_id] = DUPLICATE
-        elif query_id in unrealistic:
-            status[query_id] = UNREALISTIC
         elif not wanted:
             status[query_id] = SURPLUS
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from zelo.judging.api import FORMATS, ApiJudge, ApiSession
-from zelo.judging.question import Question
+from zelo.judging.question import Answer, Question
 from zelo.queries.base import WritingContext
 from zelo.queries.paid_answers import paid_answers
 
@@ -37,14 +37,10 @@ class RealismSession(ApiSession):
 
 def realism(
     model: ApiJudge, texts: Mapping[str, str], context: WritingContext
-) -> dict[str, float | None]:
-    """How likely a person is to ask each query (id → text): from −1 to 1, None where no answer is
-    of use. What is asked is paid for once, as judges' answers are; `UserError` where the budget is
-    reached or nobody can be asked."""
+) -> dict[str, Answer | None]:
+    """What is answered of each query (id → text): a score from −1, nobody would ask it, to 1; None
+    where there is no answer yet. What is asked is paid for once, as judges' answers are;
+    `UserError` where the budget is reached or nobody can be asked."""
     session = RealismSession(model.session_fingerprint(PROMPT), model)
     questions = [Question(key, "", "", 0, text, "", "") for key, text in texts.items()]
-    answers = paid_answers(NAME, session, questions, context)
-    return {
-        key: None if answer is None else answer.score
-        for key, answer in zip(texts, answers, strict=True)
-    }
+    return dict(zip(texts, paid_answers(NAME, session, questions, context), strict=True))
