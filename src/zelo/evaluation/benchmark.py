@@ -178,7 +178,7 @@ class Benchmark(Component):
         candidates = store.run(
             retrieve, {"data": data}, {"retriever": self.retriever, "top_k": self.top_k}
         )
-        first_stage = first_stage_of(candidates.path)
+        first_stage = first_stage_of(candidates.path, asked)
         if taken := first_stage.keys() & self.rerankers.keys():
             raise UserError(
                 f"rerankers.{min(taken)}: the first stage has that name: choose another"

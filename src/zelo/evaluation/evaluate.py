@@ -81,7 +81,7 @@ def evaluate(
     pool = {query_id: pool.get(query_id, []) for query_id in judged}
     documents = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
     told = told_with(data)
-    first_stage = first_stage_of(candidates)
+    first_stage = first_stage_of(candidates, judged)
     rankings: dict[str, Ranking] = {
         system: {query_id: ranking.get(query_id, []) for query_id in judged}
         for system, ranking in first_stage.items()

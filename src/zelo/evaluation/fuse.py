@@ -71,7 +71,7 @@ def fuse(
         texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
         told, corpus = told_with(data), Corpus.at(data)
         searches = isinstance(model, BiEncoder) and len(corpus) <= search_at_most
-        lexical = first_stage_of(candidates).get(LEXICAL) if searches else None
+        lexical = first_stage_of(candidates, elos).get(LEXICAL) if searches else None
         for prefix, folder in (("", trained / MODEL), ("start_", None)):
             scores = model.score(folder, asked, texts, pool, out, trainer, tokens, **told)
             by_weight = [fused_ranking(first_stage, scores, weight) for weight in WEIGHTS]

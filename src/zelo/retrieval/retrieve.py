@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,9 +110,11 @@ def with_neighbourhoods(
     return found
 
 
-def first_stage_of(folder: Path) -> dict[str, Ranking]:
-    """The `first_stage` rankings by system; an empty one where a system found nothing."""
-    found = rankings_from(read_table(folder, "first_stage"))
+def first_stage_of(folder: Path, query_ids: Collection[str]) -> dict[str, Ranking]:
+    """The `first_stage` rankings of these queries by system; an empty one where a system found
+    nothing."""
+    wanted = pc.field("query_id").isin(pa.array(list(query_ids), pa.string()))
+    found = rankings_from(read_table(folder, "first_stage", wanted))
     return {system: found.get(system, {}) for system in sorted(read_json(folder / SYSTEMS))}
 
 
