@@ -39,5 +39,6 @@ def test_kills_change_nothing(calm: Storm, data: Path, tmp_path: Path) -> None:
     assert found.answered_twice <= 2 * 128  # what was in flight
     assert found.judgments == calm.judgments
     assert found.elos == calm.elos
-    # Nothing was sent that is not counted, however it ended.
-    assert 0 <= found.requests - found.calls_counted <= 2 * 128
+    # A request is counted before it is sent, and what is counted is written a moment later: each
+    # kill may come between any two of these, for as many as were in flight.
+    assert abs(found.requests - found.calls_counted) <= 2 * 128
