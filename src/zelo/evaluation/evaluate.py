@@ -15,7 +15,7 @@ from zelo.distributed.trainer import LightningTrainer
 from zelo.errors import UserError
 from zelo.evaluation.fuse import first_stage_scores, fused_ranking
 from zelo.evaluation.metrics import METRICS, evaluate_rankings
-from zelo.evaluation.search import LEXICAL, search_corpus
+from zelo.evaluation.search import LEXICAL, search_corpus, searcher
 from zelo.evaluation.significance import against
 from zelo.models.fusion import FUSION
 from zelo.retrieval.fusion import fused_by_score
@@ -28,7 +28,6 @@ from zelo.retrieval.ranking import (
 from zelo.retrieval.retrieve import RANKED, SYSTEMS, first_stage_of
 from zelo.seeding import stream
 from zelo.store import stage
-from zelo.training.bi_encoder import BiEncoder
 from zelo.training.trainable import MODEL, TrainableModel
 
 START, TRAINED = "start", "zelo"
@@ -98,10 +97,10 @@ def evaluate(
         fused[f"{system}{FUSED}{last}"] = fused_ranking(found_first, scores, weight)
     rankings |= fused
     corpus = Corpus.at(data)
-    if isinstance(model, BiEncoder) and len(corpus) <= evaluation.search_at_most:
+    if (searches := searcher(model, corpus, evaluation.search_at_most)) is not None:
         for system, folder in folders.items():
             search = f"{system}{SEARCH}"
-            rankings[search] = search_corpus(model, folder, judged, corpus, trainer, **told)
+            rankings[search] = search_corpus(searches, folder, judged, corpus, trainer, **told)
             if (lexical := first_stage.get(LEXICAL)) is not None:
                 weight = weights["search_weight" if system == TRAINED else "start_search_weight"]
                 rankings[f"{search}{FUSED}{LEXICAL}"] = fused_by_score(

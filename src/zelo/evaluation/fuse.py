@@ -15,13 +15,12 @@ from zelo.artifacts import read_json, read_table, write_json
 from zelo.data.texts import Corpus, document_texts, query_texts, told_with
 from zelo.distributed.trainer import LightningTrainer
 from zelo.evaluation.elo_truth import elo_ndcg
-from zelo.evaluation.search import LEXICAL, search_corpus
+from zelo.evaluation.search import LEXICAL, search_corpus, searcher
 from zelo.models.fusion import FUSION, NORMALISATION, fused_scores
 from zelo.retrieval.fusion import fused_by_score
 from zelo.retrieval.ranking import Ranking, rank_by_score
 from zelo.retrieval.retrieve import RANKED, SYSTEMS, first_stage_of
 from zelo.store import stage
-from zelo.training.bi_encoder import BiEncoder
 from zelo.training.train import HELD_OUT
 from zelo.training.trainable import MODEL, TrainableModel
 
@@ -70,14 +69,14 @@ def fuse(
         asked = {query_id: queries[query_id] for query_id in pool}
         texts = document_texts(data, {doc_id for docs in pool.values() for doc_id in docs})
         told, corpus = told_with(data), Corpus.at(data)
-        searches = isinstance(model, BiEncoder) and len(corpus) <= search_at_most
+        searches = searcher(model, corpus, search_at_most)
         lexical = first_stage_of(candidates, elos).get(LEXICAL) if searches else None
         for prefix, folder in (("", trained / MODEL), ("start_", None)):
             scores = model.score(folder, asked, texts, pool, out, trainer, tokens, **told)
             by_weight = [fused_ranking(first_stage, scores, weight) for weight in WEIGHTS]
             choose(f"{prefix}weight", by_weight)
-            if lexical and isinstance(model, BiEncoder):
-                found = search_corpus(model, folder, asked, corpus, trainer, **told)
+            if searches and lexical:
+                found = search_corpus(searches, folder, asked, corpus, trainer, **told)
                 by_weight = [fused_by_score(lexical, found, w, 2 * RANKED) for w in WEIGHTS]
                 choose(f"{prefix}search_weight", by_weight)
     about = {

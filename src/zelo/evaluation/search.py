@@ -11,8 +11,14 @@ from zelo.models.instructions import NONE
 from zelo.retrieval.ranking import Ranking, documents_left_out_of
 from zelo.retrieval.retrieve import RANKED
 from zelo.training.bi_encoder import BiEncoder
+from zelo.training.trainable import TrainableModel
 
 LEXICAL = "bm25"  # the first stage's ranking that a search is fused with
+
+
+def searcher(model: TrainableModel, corpus: Corpus, at_most: int) -> BiEncoder | None:
+    """The model, where it is one that searches and the corpus has at most so many documents."""
+    return model if isinstance(model, BiEncoder) and len(corpus) <= at_most else None
 
 
 def search_corpus(

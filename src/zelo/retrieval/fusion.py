@@ -97,13 +97,14 @@ def fused_by_score(lexical: Ranking, dense: Ranking, weight: float, k: int) -> R
     A document that a ranking does not have gets the least score of that ranking: it is not known
     to be lower. Ties are in the order of the lexical ranking, then of the dense one.
     """
-    rankings = {}
+    pool, fused = {}, {}
     for query_id, hits in dense.items():
         by_words, by_meaning = dict(lexical.get(query_id, [])), dict(hits)
-        docs = list(by_words | by_meaning)
-        fused = fused_scores(or_least(by_words, docs), or_least(by_meaning, docs), weight)
-        rankings[query_id] = rank_by_score({"": docs}, {"": fused.tolist()})[""][:k]
-    return rankings
+        docs = pool[query_id] = list(by_words | by_meaning)
+        scores = or_least(by_words, docs), or_least(by_meaning, docs)
+        fused[query_id] = fused_scores(*scores, weight).tolist()
+    ranked = rank_by_score(pool, fused)
+    return {query_id: ranking[:k] for query_id, ranking in ranked.items()}
 
 
 def or_least(scores: Mapping[str, float], docs: Sequence[str]) -> list[float]:
