@@ -212,6 +212,7 @@ def small(model: Path) -> list[str]:
         "top_k=10",
         "depth=6",
         "training.docs_per_query=6",
+        "training.max_epochs=1",
         "training.frozen_layers=0",
         "evaluation.resamples=500",
         "evaluation.search_at_most=0",

@@ -35,7 +35,7 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
         "judge.judges.embedding.max_length=64",  # else it would be the start
         f"judge.judges.small_embedding.pretrained.path={other}", "queries.neighbourhood=6",
         "retriever=bm25", "queries.number=12", "top_k=6", "depth=6", "training.docs_per_query=6",
-        "training.frozen_layers=0", "hydra.run.dir=run",
+        "hydra.run.dir=run",
     ]  # fmt: skip
     planned = cli("plan", *words[:-1])
     assert planned.returncode == 0, planned.stderr
@@ -58,6 +58,9 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     written = read_table(tmp_path / "work" / stages["queries"]["path"], "written").to_pylist()
     assert {row["doc_id"].partition(".md#")[0] for row in written} <= set(ANIMALS)
     assert stages["train"]["counts"]["queries"] <= 12
+    chosen = "training: training.frozen_layers=1, training.optimizer.lr=0.0001, by 12 queries and"
+    assert f"{chosen} a model of 2 layers" in done.stderr
+    assert stages["train"]["counts"]["by_size"] == {"frozen_layers": 1, "optimizer.lr": 1e-4}
     again = cli("run", *words)
     assert again.stderr.count("already done") == len(stages) - 1
     for more, said in (

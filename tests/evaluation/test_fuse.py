@@ -38,10 +38,10 @@ def test_a_weight_must_earn_its_distance_from_equal_shares() -> None:
     assert best_weight(np.zeros((len(WEIGHTS), 20))) == 0.5
     assert best_weight(noise) == 0.5
     better = np.array(WEIGHTS)[:, None] * np.ones(100)
-    assert best_weight(better) == 1.0
-    assert best_weight(better[::-1]) == 0.0
+    assert best_weight(better) == 0.75  # halfway
+    assert best_weight(better[::-1]) == 0.25
     peak = -0.5 * np.abs(np.array(WEIGHTS) - 0.8)[:, None] + 0.1 * noise
-    assert 0.7 <= best_weight(peak) <= 0.9
+    assert 0.6 <= best_weight(peak) <= 0.7
 
 
 class Given(TrainableModel):

@@ -17,6 +17,7 @@ from zelo.launch import composed
 from zelo.training.fit import fit
 from zelo.training.objectives import CentredMSE
 from zelo.training.optimization import (
+    LR,
     Adafactor,
     AdamW,
     ConstantSchedule,
@@ -50,7 +51,7 @@ def test_each_that_conf_offers_trains(
     length = ["training.max_epochs=30", "training.batch_size=16"]
     run: Any = composed("config", [chosen, "distil=on", distil, *length])
     assert getattr(run.distil.training, group) == getattr(run.training, group)
-    quick = run.training.optimizer.model_copy(update={"lr": 50 * run.training.optimizer.lr})
+    quick = run.training.optimizer.model_copy(update={"lr": 50 * (run.training.optimizer.lr or LR)})
     found = losses(tiny_model, tmp_path, run.training.model_copy(update={"optimizer": quick}))
     assert len(found) == 30
     assert found[-1] < 0.5 * found[0]

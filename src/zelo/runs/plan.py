@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,10 @@ from zelo.queries import realism
 from zelo.retrieval.retrieve import EmbeddingRetriever
 from zelo.run_config import STAGE_NAMES, Distillation, Run
 from zelo.runs.planning_store import PlannedStage, PlanningStore
-from zelo.runs.workload import Work, learning, reading
+from zelo.runs.workload import Work, learning, parameters, reading
+from zelo.training.by_size import by_size
 from zelo.training.loggers import Tracking
+from zelo.training.options import TrainingOptions
 
 SAMPLE = 5000  # documents and queries whose length is taken
 WRITTEN_TOKENS = 15  # of a query that is not written yet
@@ -204,8 +207,17 @@ def work_of(
     trainings = sum(planned.stage == "train" for planned in stages)
     each = min(run.depth, run.top_k, run.training.docs_per_query or run.depth, size.documents)
     pair = size.lengths.query_tokens + size.lengths.truncated(run.model.training_length)
-    tokens = run.training.reads(size.queries) * each * pair
-    yield learning("train", trainings * tokens, run.model, run.training)
+    training = training_by_size(run, size)
+    tokens = training.reads(size.queries) * each * pair
+    yield learning("train", trainings * tokens, run.model, training)
+
+
+def training_by_size(run: Run, size: Size) -> TrainingOptions:
+    """The options of training as the stage will have them."""
+    known = parameters(run.model.pretrained)
+    layers = len(known.layers) if known else 0
+    steps = math.ceil(size.queries / run.training.batch_size)
+    return by_size(run.training, steps, layers, None, run.model.lora is not None)
 
 
 def work_of_distilled(

@@ -40,7 +40,7 @@ class Parameters:
         itself, 2 for its own. Below the lowest layer that learns there is no way back. What is made
         anew on the way back is read twice.
         """
-        fixed = {n for n in self.layers if n < training.frozen_layers}
+        fixed = {n for n in self.layers if n < (training.frozen_layers or 0)}
         low = sum(self.layers[n] for n in fixed)
         way = self.total - low
         operations = self.to_read + 2 * way

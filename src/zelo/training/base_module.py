@@ -61,7 +61,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         self.frozen: FrozenLayers | None = None  # where what they give can be kept
         # Not a submodule: its parameters are the backbone's.
         object.__setattr__(self, "peft_model", peft_model)
-        freeze(self.backbone, training.frozen_layers)
+        freeze(self.backbone, training.frozen_layers or 0)
         self.packed = False  # whether texts are read without padding
         self.fixed_lengths = False  # whether sequences of them are of a few lengths
 
@@ -177,7 +177,7 @@ class ZeloModule(LightningModule):  # type: ignore[misc]
         self.eval()
         for module in self.checkpointing():
             module.training = True  # of this module alone: what is in it stays as it is
-        count, compiled = self.training_options.frozen_layers, self.training_options.compile
+        count, compiled = self.training_options.frozen_layers or 0, self.training_options.compile
         plain = self.device_mesh is None and not compiled and not self.packed
         if count and plain and self.device.type == "cpu":
             batches = self.total_steps() * self.trainer.accumulate_grad_batches

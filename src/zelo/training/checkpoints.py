@@ -86,6 +86,7 @@ class ResumableCheckpoint(Callback):  # type: ignore[misc]
         self.folder, self.seconds = folder, 60 * minutes
         self.best: float | None = None
         self.step = self.seen = 0
+        self.validated = -1  # step of the last validation within training
         self.saved = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -124,6 +125,7 @@ class ResumableCheckpoint(Callback):  # type: ignore[misc]
             write_values(self.folder, trainer.global_step, values)
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return  # after training, or before it
+        self.validated = trainer.global_step
         value = float(trainer.callback_metrics[WATCHED])
         if self.best is None or value > self.best:
             self.best, self.step = value, trainer.global_step

@@ -76,7 +76,12 @@ def fit(
             say(lightning.profiler.summary())
         final = folder / "final.ckpt"
         lightning.save_checkpoint(final, weights_only=True)
-        found = lightning.validate(module, datamodule=data, verbose=False)[0] if watched else {}
+        found: dict[str, float] = {}
+        if watched and keeper.validated == steps:  # the last step has validated
+            metrics = lightning.callback_metrics.items()
+            found = {name: float(value) for name, value in metrics if name.startswith("val/")}
+        elif watched:
+            found = lightning.validate(module, datamodule=data, verbose=False)[0]
     except SystemExit:  # what Lightning makes of an interrupt, with further ones ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     import torch
 
 
+LR = 1e-4  # of AdamW, for a model of width 384 or for adapters
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimizer(Component):
     """Base of the optimizers."""
 
-    lr: float = option(1e-4, "learning rate: the largest, which the schedule scales", gt=0)
+    lr: float | None = option(
+        None,
+        "learning rate: the largest, which the schedule scales; null: 1e-4, in the stage train "
+        "less for wide models that are trained as a whole",
+        gt=0,
+    )
     weight_decay: float = option(0.01, "a weight loses this share, times the rate, per step", ge=0)
 
     def create(
@@ -46,7 +52,7 @@ class AdamW(Optimizer):
 
         return torch.optim.AdamW(
             parameters,
-            lr=self.lr,
+            lr=self.lr or LR,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,

@@ -9,7 +9,9 @@ from zelo.training.optimization import AdamW, LinearSchedule, Optimizer, Schedul
 class TrainingOptions(Component):
     """How long and how fast a model learns."""
 
-    max_epochs: int = option(1, "passes over the training queries or pairs", ge=1)
+    max_epochs: int | None = option(
+        None, "passes over the training queries or pairs; null: by their number, of pairs 1", ge=1
+    )
     max_steps: int | None = option(None, "stop after so many; the schedule ends there", ge=1)
     optimizer: Optimizer = option(AdamW(), "what takes the steps")
     schedule: Schedule = option(LinearSchedule(), "how the learning rate goes over the steps")
@@ -18,8 +20,11 @@ class TrainingOptions(Component):
     docs_per_query: int | None = option(
         16, "rated documents per query, drawn anew each epoch; null for all", ge=2
     )
-    frozen_layers: int = option(
-        0, "lowest layers that stay as they are, and the embeddings with them; 0 for none", ge=0
+    frozen_layers: int | None = option(
+        None,
+        "lowest layers that stay as they are, and the embeddings with them; 0 for none; null: half "
+        "of them in the stage train where there is little to learn from",
+        ge=0,
     )
     stderr_weights: bool = option(
         False, "weigh each document by the standard error of its Elo (objectives on targets)"
@@ -64,11 +69,17 @@ class TrainingOptions(Component):
     validate_every: int = option(50, "steps between validations", ge=1, exclude=True)
     checkpoint_minutes: float = option(1.0, "minutes between checkpoints", gt=0, exclude=True)
 
+    @property
+    def epochs(self) -> int:
+        """Passes, 1 where that is left open."""
+        return self.max_epochs or 1
+
     def steps(self, batches: int) -> int:
         """Steps of the whole training, with so many batches per epoch."""
-        return min(self.max_epochs * batches, self.max_steps or self.max_epochs * batches)
+        every = self.epochs * batches
+        return min(every, self.max_steps or every)
 
     def reads(self, items: float) -> float:
         """Queries or pairs read in the whole training, of so many per epoch."""
-        every = self.max_epochs * items
+        every = self.epochs * items
         return every if self.max_steps is None else min(every, self.max_steps * self.batch_size)

@@ -7,12 +7,13 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from zelo.artifacts import write_json
+from zelo.artifacts import read_json, write_json
 from zelo.data.texts import distinct_instructions
 from zelo.distributed.ranks import on_devices, this_process
 from zelo.distributed.trainer import LightningTrainer
 from zelo.progress import say
 from zelo.store import stage
+from zelo.training.by_size import by_size, left_open, sizes_of
 from zelo.training.never_worse import START, TRAINED, UNPROVEN, Shipped, choose, read_values
 from zelo.training.objectives import BaseObjective
 from zelo.training.options import TrainingOptions
@@ -20,11 +21,13 @@ from zelo.training.trainable import MODEL, TrainableModel
 
 if TYPE_CHECKING:
     from zelo.training.base_module import ZeloModule
+    from zelo.training.data_modules import ThurstoneDataModule
 
 HELD_OUT = "held_out.json"
+SETTINGS = "settings.json"
 
 
-@stage(version=7)
+@stage(version=8)
 def train(
     *,
     out: Path,
@@ -42,7 +45,8 @@ def train(
 
     With `training.never_worse` that is the starting model where no checkpoint is surely better on
     the held-out queries; the best of them then lies in `out/unproven`. `held_out.json` has the ids
-    of these queries. `judgments` are what objectives that learn from comparisons read.
+    of these queries, `settings.json` what became of options that were left open. `judgments` are
+    what objectives that learn from comparisons read.
 
     Where all queries of the collection have the same instruction, that is what the exported model
     reads them under unless it is told another one.
@@ -107,6 +111,8 @@ def train(
         save(module, out / MODEL)
     clear_up(out)
     found = told(fitted)
+    if settings := read_json(out / SETTINGS):
+        found["by_size"] = settings
     if shipped.what == START:
         found |= {WATCHED: round(mean(values[0].values()), 4), "best_step": 0}
     return {
@@ -126,6 +132,23 @@ def unasked(model: TrainableModel, training: TrainingOptions) -> str:
     return "no query was held out"
 
 
+def settled(training: TrainingOptions, data: ThurstoneDataModule, out: Path) -> TrainingOptions:
+    """`training` with nothing left open, which is said and written down."""
+    layers, width = sizes_of(data.network[0].model)
+    adapters = data.model.lora is not None
+    chosen = by_size(training, data.steps_per_epoch, layers, width, adapters)
+    found = left_open(training, chosen)
+    if this_process().rank == 0:
+        write_json(out / SETTINGS, found)
+    if found and this_process().rank == 0:
+        options = ", ".join(f"training.{name}={value}" for name, value in found.items())
+        say(
+            f"training: {options}, by {len(data.dataset.train):,} queries and a model of {layers} "
+            f"layers"
+        )
+    return chosen
+
+
 def train_on_ranks(
     *,
     out: Path,
@@ -141,8 +164,9 @@ def train_on_ranks(
     from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import fit
 
-    module = model.module(objective, training, seed)
     data = ThurstoneDataModule(**batches)
+    training = settled(training, data, out)
+    module = model.module(objective, training, seed)
     held_out = [query.query_id for query in data.dataset.validation]
     if this_process().rank == 0:
         write_json(out / HELD_OUT, held_out)
