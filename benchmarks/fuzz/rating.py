@@ -20,6 +20,7 @@ from zelo.rating import (
     standard_errors,
 )
 from zelo.rating.judges import fit_judges
+from zelo.rating.plackett_luce import choices_of
 from zelo.rating.plackett_luce import derivatives as ranking_derivatives
 from zelo.rating.solver import MODELS, Fit, left_by_doubles
 from zelo.rating.targets import TARGETS, targets, weights
@@ -216,8 +217,9 @@ def check_rankings(example: tuple[list[int], list[list[int]], float]) -> None:
     expect(np.isfinite(found.elo).all(), "rankings: not finite", found.elo)
     expect(found.converged.all(), "rankings: not converged", found.error, example)
     for q in set(query):
-        mine = [np.array(r) for of, r in zip(query, rankings, strict=True) if of == q]
-        gradient = ranking_derivatives(found.of(q), mine, prior)[1]
+        mine = [r for of, r in zip(query, rankings, strict=True) if of == q]
+        (choices,) = choices_of([0] * len(mine), mine, [len(found.of(q))])
+        gradient = ranking_derivatives(found.of(q), choices, prior)[1]
         expect(np.abs(gradient).max() < 1e-6 * (1 + len(mine)), "rankings: a gradient", gradient)
 
 

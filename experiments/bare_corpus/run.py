@@ -1,12 +1,12 @@
 """The six collections as bare corpora, and a table of what came of it.
 
-    python experiments/bare_corpus/run.py COLLECTIONS WORK [OPTION ...]
+    python experiments/bare_corpus/run.py COLLECTIONS WORK OUT [OPTION ...]
 
 COLLECTIONS is a folder of the six in BEIR layout, or of some of them; their training queries are
 not used. Runs lie below WORK, and what is done already is not done again. Options go to every run:
 those of the judges' files where there is no model hub
 (`judge.judges.embedding.pretrained.path=FOLDER`), or `seed=1`; other options have runs of their
-own. Writes results.csv beside this file.
+own. Writes the table OUT, a CSV.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def average_line(system: str, other: str, found: list[Values]) -> list[Any]:
     return ["average", len(found), system, other, *(f"{x:.4f}" for x in numbers), "", "", ""]
 
 
-def main(collections: Path, work: Path, options: list[str]) -> None:
+def main(collections: Path, work: Path, out: Path, options: list[str]) -> None:
     found: list[Values] = []
     lines: list[list[Any]] = []
     for name in COLLECTIONS:
@@ -88,10 +88,10 @@ def main(collections: Path, work: Path, options: list[str]) -> None:
                 + [test.wins, test.losses]
             )
     lines += [average_line(*pair, found) for pair in PAIRS]
-    write_csv(Path(__file__).with_name("results.csv"), HEADER, lines)
+    write_csv(out, HEADER, lines)
     for line in lines:
         print(*line, sep="\t")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    main(*map(Path, sys.argv[1:4]), sys.argv[4:])
