@@ -213,31 +213,6 @@ def test_the_same_is_written_whatever_else_there_is(collection: Path, tmp_path: 
     assert len(after.items() & all_of_them.items()) > 0.9 * len(all_of_them)
 
 
-def test_who_asks_about_a_part_of_a_document_may_name_it(tmp_path: Path) -> None:
-    name = "Handbook of the boiler house"
-    parts = [
-        {"_id": f"{kind}-{n}", "title": name, "text": text.format(word, n)}
-        for kind, text in SUBJECTS.items()
-        for n, word in enumerate(WORDS)
-    ]
-    alone = {"_id": "alone", "title": "Of pumps", "text": SUBJECTS["valve"].format("round", 99)}
-    folder = write_beir(tmp_path / "parts", {}, {"q": "valves"}, {})
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(x) + "\n" for x in [*parts, alone]))
-    (tmp_path / "load").mkdir()
-    load(out=tmp_path / "load", source=BeirFolder(path=str(folder)))
-    few = Filters(round_trip=None, most_matches=None, near_duplicates=None)
-    write(tmp_path / "out", tmp_path / "load", filters=few, per_document=4)
-    rows = read_table(tmp_path / "out", "written").to_pylist()
-    named = [row["text"].startswith(name) for row in rows if row["kind"] != "title"]
-    assert 0.4 < np.mean(named) < 0.6
-    assert max(len(row["text"].split()) for row in rows) <= 16 + 16 // 2
-    assert all(
-        row["text"].startswith(name) for row in rows
-        if row["kind"] == "title" and row["doc_id"] != "alone"
-    )  # fmt: skip
-    assert not any(row["text"].startswith("Of pumps ") for row in rows)
-
-
 def test_what_was_dropped_is_said_with_its_filter(collection: Path, tmp_path: Path) -> None:
     strict = Filters(longest_copy=3, near_duplicates=0.5, most_matches=5, round_trip=1)
     (tmp_path / "out").mkdir()

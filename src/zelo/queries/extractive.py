@@ -44,7 +44,6 @@ PHRASE = 4  # words
 SHORTEST = 5  # words of a sentence
 LINK = 3  # words before a comma that may be no more than a link to what came before
 LIGHT = 20  # a link's words are in more than one of so many documents
-NAMED = 0.5  # share of the queries to a part of a longer document that name that document
 WHOLE = 1.25  # more counts what begins, or ends, where a sentence does
 SENTENCES = 40  # of a document that are read
 
@@ -53,13 +52,10 @@ class Extractive(BaseWriter):
     """`queries=extractive`: titles, key phrases and shortened key sentences, of mixed kinds.
 
     What tells a document apart is weighed by how few documents have its words. Of code docstrings,
-    comments and names are read. Where several documents have one title, as parts of a longer one
-    do, half of the queries to them begin with it: who asks about a part knows of what.
+    comments and names are read.
     """
 
-    longest: int = option(
-        16, "words of a query, at most; half as many again where it names a longer document", ge=4
-    )
+    longest: int = option(16, "words of a query, at most", ge=4)
 
     def prepare(self, context: WritingContext) -> ExtractiveSession:
         """Count in how many documents each word is, and which titles several documents have."""
@@ -90,29 +86,18 @@ class ExtractiveSession(WriterSession):
         """The drafts of one document."""
         prose = prose_of(document.text)
         prose = Prose(prose.sentences[:SENTENCES], prose.name)
-        rng = stream(self.seed, "extractive", document.doc_id)
-        name = self.name_of_whole(document)
+        kinds = stream(self.seed, "extractive", document.doc_id).permutation(len(KINDS))
         drafts: dict[str, str] = {}
-        for kind in (KINDS[k] for k in rng.permutation(len(KINDS))):
+        for kind in (KINDS[k] for k in kinds):
             text = getattr(self, kind)(document, prose)
-            if not self.says_enough(text):
-                continue
-            if name and kind != "title" and rng.random() < NAMED:
-                text = f"{name} {text}"
-            if text not in drafts:
+            if self.says_enough(text) and text not in drafts:
                 drafts[text] = kind
         return [Draft(text, kind) for text, kind in list(drafts.items())[: self.per_document]]
-
-    def name_of_whole(self, document: SourceDocument) -> str:
-        """The beginning of a title that other documents have too; empty where they do not."""
-        if document.title not in self.shared_titles:
-            return ""
-        return beginning(heading(document), self.longest // 2)
 
     def title(self, document: SourceDocument, prose: Prose) -> str:
         """The document's title; one that others have too with what this document says besides; the
         first sentence where there is none."""
-        head = heading(document)
+        head = trimmed(SPACE.sub(" ", BRACKETS.sub("", without_markup(document.title))))
         if not head:
             first = prose.sentences[0] if prose.sentences else prose.name
             return self.best_clause([first])
@@ -251,11 +236,6 @@ class ExtractiveSession(WriterSession):
             return len(text) >= 2 * PHRASE
         words = {part.lower() for word in WORD.findall(text) for part in NAME_JOINT.split(word)}
         return sum(self.weight(word) > 0 for word in words) >= 2
-
-
-def heading(document: SourceDocument) -> str:
-    """A document's title without markup and what stands in brackets."""
-    return trimmed(SPACE.sub(" ", BRACKETS.sub("", without_markup(document.title))))
 
 
 def function_words(language: str) -> frozenset[str]:

@@ -131,7 +131,7 @@ class Written(NamedTuple):
     neighbourhood: int | None = None
 
 
-@stage(version=3)
+@stage(version=2)
 def queries(
     *,
     out: Path,

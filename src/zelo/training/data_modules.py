@@ -43,6 +43,7 @@ from zelo.training.trainable import TrainableModel
 
 CACHE = Path("~/.cache/zelo/tokens")
 CALIBRATING = 32  # queries that a cosine is calibrated on
+VALIDATED_AT_ONCE = 256  # queries, at most
 ARCHITECTURES: dict[str, type[TrainableModel]] = {
     "cross_encoder": CrossEncoder,
     "bi_encoder": BiEncoder,
@@ -322,16 +323,22 @@ class ThurstoneDataModule(TokenizedDataModule):
 
 @dataclass(frozen=True)
 class ValidationLoader:
-    """Batches of held-out queries; they are the same however many ranks there are, and so are the
-    scores."""
+    """Batches of held-out queries: large ones, as queries of one batch share the documents that an
+    embedding model reads. The scores are the same however many ranks there are."""
 
     data: ThurstoneDataModule
     division: Division
 
     @property
+    def size(self) -> int:
+        """Queries of a batch."""
+        each = -(-len(self.data.dataset.validation) // self.division.world_size)
+        return max(self.data.batch_size, min(each, VALIDATED_AT_ONCE))
+
+    @property
     def starts(self) -> range:
         """First query of each batch."""
-        return range(0, len(self.data.dataset.validation), self.data.batch_size)
+        return range(0, len(self.data.dataset.validation), self.size)
 
     def __len__(self) -> int:
         """Batches of each rank."""
@@ -347,7 +354,7 @@ class ValidationLoader:
         nothing."""
         counts = number < len(self.starts)
         start = self.starts[number if counts else 0]
-        queries = self.data.dataset.validation[start : start + self.data.batch_size]
+        queries = self.data.dataset.validation[start : start + self.size]
         batch = self.data.batch_of([(query, range(len(query.doc_ids))) for query in queries])
         return self.data.ready(batch if counts else batch.uncounted())
 
