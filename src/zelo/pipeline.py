@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 from zelo.comparison.compare import compare
 from zelo.comparison.cross import cross
@@ -212,9 +213,11 @@ class PipelineRunner:
         inputs = {"data": loaded}
         searching = {"retriever": run.retriever if writing.filters.round_trip else None}
         told = getattr(run.data, "instruction", None)
-        options = {"writing": writing, **searching, **self.seed}
+        options: dict[str, Any] = {"writing": writing, **searching, **self.seed}
         if told:
             options["instruction"] = told
+        if writing.neighbourhood and run.training.validation_fraction is not None:
+            options["validation_fraction"] = run.training.validation_fraction
         if judge.name in store.selected and store.pending(queries, inputs, options):
             self.try_the_rest()  # writers may be paid
         written = store.run(queries, inputs, options, self.paying)

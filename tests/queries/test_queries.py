@@ -162,6 +162,24 @@ def test_queries_of_a_neighbourhood_have_its_documents_as_candidates(
     assert set(alone).isdisjoint(number.values())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_as_many_queries_are_of_no_neighbourhood_as_will_validate(
+    collection: Path,
+    tmp_path: Path,
+    rated: Callable[[Path, list[str]], Path],
+    share: float,
+) -> None:
+    (tmp_path / "out").mkdir()
+    near = writing(neighbourhood=8)
+    queries(out=tmp_path / "out", data=collection, writing=near, retriever=BM25(), seed=0,
+            validation_fraction=share)  # fmt: skip
+    number = neighbourhoods_of_written(tmp_path / "out")
+    ids = list(query_texts(tmp_path / "out", "train"))
+    data = RatedDataset.read(tmp_path / "out", rated(tmp_path, ids), validation_fraction=share)
+    assert {one.query_id for one in data.train} - {"mine"} == set(number)
+    assert bool(data.validation) == bool(share)
+
+
 def test_a_source_may_be_the_positive_of_a_contrastive_baseline(
     collection: Path,
     tmp_path: Path,

@@ -140,6 +140,7 @@ def queries(
     retriever: Retriever | None,
     seed: int,
     instruction: str | None = None,
+    validation_fraction: float | None = None,
     ledger: Path | None = None,
     budget: Budget | None = None,
     run: str = "",
@@ -151,7 +152,8 @@ def queries(
     written from and which filter dropped it. The document is known to nobody who judges or rates.
     `instruction` is what makes a document relevant to any query of the collection, and goes with
     the written ones. `retriever` is that of the run, None where drafts need not find their
-    document.
+    document. `validation_fraction` is that of training, as queries that validate are of no
+    neighbourhood.
     """
     given = read_table(data, "queries")
     corpus = Corpus.at(data)
@@ -222,7 +224,8 @@ def queries(
         }
         columns = {"doc_id": [*number], "neighbourhood": [*number.values()]}
         write_table(out, "neighbourhoods", table("neighbourhoods", **columns))
-        to_validate = held_out([one.doc_id for one in chosen], to_train)
+        sources = [one.doc_id for one in chosen]
+        to_validate = held_out(sources, to_train, validation_fraction)
         found = [
             one._replace(neighbourhood=number[one.doc_id])
             if one.status == KEPT and one.doc_id not in to_validate
@@ -313,10 +316,12 @@ def filtered(
     return [row._replace(status=status[query_id]) for query_id, row in rows.items()]
 
 
-def held_out(sources: Sequence[str], own: Sequence[str]) -> set[str]:
-    """Sources whose queries will validate, if all queries are rated and nobody says how many shall;
-    the collection's own ones count by their texts."""
-    limit = limit_to_hold_out([hash_share(text) for text in (*sources, *own)])
+def held_out(sources: Sequence[str], own: Sequence[str], share: float | None) -> set[str]:
+    """Sources whose queries will validate, if all queries are rated: this share of them, None: as
+    many as without anybody's word. The collection's own ones count by their texts."""
+    limit = share
+    if limit is None:
+        limit = limit_to_hold_out([hash_share(text) for text in (*sources, *own)])
     return {doc_id for doc_id in sources if hash_share(doc_id) < limit}
 
 
