@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import random
 import re
 import subprocess
@@ -114,6 +115,8 @@ class Endpoint:
         spread = self.options.spread
         await asyncio.sleep(self.options.latency * self.delays.uniform(1 - spread, 1 + spread))
         self.answered.setdefault(question, []).append(time.time())
+        if body.get("logprobs") and self.options.logprobs:
+            return web.json_response(one_letter(json.loads(said)["score"], self.options.logprobs))
         if self.options.words:  # with the tokens that it would have counted
             sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
             return web.json_response(completion(said, *sizes))
@@ -326,6 +329,25 @@ def completion(
     }
 
 
+def one_letter(score: float, how: str) -> dict[str, Any]:
+    """A reply of one token that was asked for log-probabilities; `how` they are: `both` letters
+    with and without a space, `space` first, the likelier letter `alone`, `none` of the two."""
+    p = {"A": (1 - score) / 2, "B": (1 + score) / 2}
+    listed = [
+        {"token": f"{space}{letter}", "logprob": math.log(0.4 * share) if share else -9999.0}
+        for letter, share in p.items() for space in ("", " ")
+    ]  # fmt: skip
+    listed.sort(key=lambda one: -float(one["logprob"]))
+    rest = [{"token": "The", "logprob": math.log(0.01)}]
+    listed = {"alone": [*listed[:1], *rest], "none": rest}.get(how, [*listed, *rest])
+    first = {**listed[0], "top_logprobs": listed}
+    space = {"token": "\n", "logprob": -0.1, "top_logprobs": [{"token": "\n", "logprob": -0.1}]}
+    content = completion(str(listed[0]["token"]), 900, 1, "length")
+    places = [space, first] if how == "space" else [first]
+    content["choices"][0]["logprobs"] = {"content": places}
+    return content
+
+
 def error(
     status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> web.Response:
@@ -347,6 +369,7 @@ def main() -> None:
     parser.add_argument("--azure", default="", help="the key in the header api-key")
     parser.add_argument("--mended-after", type=int, default=0, help="faults end after so many")
     parser.add_argument("--words", action="store_true", help="judge by shared words")
+    parser.add_argument("--logprobs", default="", help="how they are given, where asked for")
     parser.add_argument("--no-system", action="store_true", help="know no system role")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)

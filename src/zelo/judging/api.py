@@ -6,7 +6,7 @@ posted by aiohttp: the SDK's own way to send one costs ten times its CPU time
 
     again, later     rate_limited  server_error  timeout  connection  truncated  invalid_json
     asked once more  empty  thoughts_only  unparsable  not_a_number  out_of_range  cut_off
-    not again        refused  too_long
+    not again        refused  too_long  no_logprobs  no_letter
     the judge        unauthorised  rejected
 """
 
@@ -16,7 +16,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -38,7 +38,7 @@ from zelo.judging.provider import Provider
 from zelo.judging.question import Answer, Question
 from zelo.judging.reply import Reply, read_reply
 from zelo.judging.spending import Price, Spending
-from zelo.judging.wire import Wire
+from zelo.judging.wire import RequestOutcome, Wire
 from zelo.store import digest
 
 SCHEMA = {
@@ -73,6 +73,15 @@ ADVICE = {  # by the commonest problem
         "server a longer context"
     ),
     "refused": "it refuses to compare these texts: take another model",
+    "no_logprobs": (
+        "the endpoint gives no log-probabilities of tokens: ask for reasons (judge=vllm), or take "
+        "one that does"
+    ),
+    "no_letter": (
+        "neither A nor B is among the likeliest tokens that an answer begins with: switch thinking "
+        "off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM), or take "
+        "a model that was trained on instructions"
+    ),
 }
 KEEP_TO_THE_FORM = "provider.structured=json_schema has it keep to the form, where the endpoint can"
 OWN_FIELDS = {
@@ -232,6 +241,7 @@ class ApiSession(RemoteSession):
     """
 
     formats: ClassVar[Mapping[str, Any]] = FORMATS
+    corrects: ClassVar[bool] = True  # whether it is told once what was wrong with its answer
     fingerprint: str
     judge: ApiJudge
     _in_a_row: int = field(default=0, init=False)
@@ -245,9 +255,11 @@ class ApiSession(RemoteSession):
         """The name of the prompt that asks a question."""
         return "compare" if question.query_b is None else "cross"
 
-    def read(self, text: str, whole: bool) -> Reply:
+    def read(self, outcome: RequestOutcome) -> Reply:
         """What a reply says."""
-        return read_reply(text, whole)
+        whole = outcome.kind == "reply"
+        reply = read_reply(outcome.text, whole)
+        return reply if whole or reply.score is not None else replace(reply, problem="cut_off")
 
     def kept(self, reply: Reply, thoughts: str) -> str:
         """What the ledger keeps of a reply, and of what the endpoint has beside it."""
@@ -408,15 +420,15 @@ class ApiSession(RemoteSession):
             if outcome.kind in NOT_AGAIN:
                 return tally.answer(None, outcome.kind, outcome.text)
             if outcome.kind in ("reply", "cut_off"):
-                reply = self.read(outcome.text, whole=outcome.kind == "reply")
+                reply = self.read(outcome)
                 if reply.score is not None:
                     reasons = self.kept(reply, outcome.thoughts)
                     return tally.answer(reply.score, "answered", reasons)
-                problem = reply.problem if outcome.kind == "reply" else "cut_off"
+                problem = reply.problem
                 if problem == "empty" and (outcome.thoughts or reply.reasons):
                     problem = "thoughts_only"
                 wire.context.count_failure(problem)
-                if corrected:
+                if corrected or not self.corrects:
                     return tally.answer(None, problem, outcome.text or outcome.thoughts)
                 corrected = True
                 if problem not in ("empty", "thoughts_only", "cut_off"):

@@ -43,6 +43,8 @@ class RequestOutcome:
     tokens_out: int = 0
     usd: float = 0.0
     wait: float | None = None  # seconds the endpoint asks to wait
+    # Log-probabilities of the likeliest tokens where the text begins, if that was asked for
+    first_tokens: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -154,7 +156,15 @@ class Wire:
         elif finish == "length":
             kind = "cut_off"
         said, thoughts = (redact(str(part or ""), self.key) for part in (text, thoughts))
-        outcome = RequestOutcome(kind, said, thoughts, tokens_in=n_in, tokens_out=n_out, usd=usd)
+        outcome = RequestOutcome(
+            kind,
+            said,
+            thoughts,
+            tokens_in=n_in,
+            tokens_out=n_out,
+            usd=usd,
+            first_tokens=first_tokens(choice),
+        )
         return outcome, True if known else None
 
     def _look_for_truncation(self, read: int, likely: int) -> None:
@@ -195,6 +205,17 @@ class Wire:
         if status in (408, 409, 425) or status >= 500 or status == 200:
             return RequestOutcome("server_error", text, wait=retry_after(headers))
         return RequestOutcome("rejected", text)
+
+
+def first_tokens(choice: Mapping[str, Any]) -> dict[str, float]:
+    """Log-probabilities of the likeliest tokens at the first place where a reply has more than
+    space; none where the endpoint does not give them."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        for place in choice["logprobs"]["content"]:
+            if place["token"].strip():
+                likeliest = [*place["top_logprobs"], place]
+                return {str(one["token"]): float(one["logprob"]) for one in likeliest}
+    return {}
 
 
 # Where endpoints put what a model thought, or all that it wrote.

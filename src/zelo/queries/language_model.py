@@ -17,6 +17,7 @@ from zelo.judging.objects import objects
 from zelo.judging.question import Answer, Question
 from zelo.judging.reply import Reply
 from zelo.judging.thoughts import answer_and_thoughts
+from zelo.judging.wire import RequestOutcome
 from zelo.queries.base import BaseWriter, Draft, SourceDocument, WriterSession, WritingContext
 from zelo.queries.paid_answers import first_asked, paid_answers
 from zelo.seeding import stream
@@ -110,14 +111,15 @@ class WritingSession(ApiSession):
         """The prompt for writing."""
         return PROMPT
 
-    def read(self, text: str, whole: bool) -> Reply:
+    def read(self, outcome: RequestOutcome) -> Reply:
         """The queries in a reply, as JSON; a score of 0 says that there is an answer."""
+        text, whole = outcome.text, outcome.kind == "reply"
         answer, _, ended = answer_and_thoughts(text)
         if not answer.strip():
-            return Reply(None, text, "empty" if ended else "cut_off")
+            return Reply(None, text, "empty" if ended and whole else "cut_off")
         drafts = drafts_in(answer) if whole else None
         if drafts is None:
-            return Reply(None, text, "unparsable")
+            return Reply(None, text, "unparsable" if whole else "cut_off")
         return Reply(0.0, json.dumps([draft._asdict() for draft in drafts], ensure_ascii=False))
 
     def kept(self, reply: Reply, thoughts: str) -> str:
