@@ -57,6 +57,8 @@ class Endpoint:
         self.spoiled: set[str] = set()
         self.requests = self.early = self.flying = self.most_flying = 0
         self.times: list[float] = []
+        self.kept: set[int] = set()  # beginnings of prompts, by their hashes
+        self.read = self.found = 0  # blocks of prompts, and of those that were kept
         self.closed_until = 0.0
         self.template = json.dumps(completion("@", 900, 60))
 
@@ -115,12 +117,28 @@ class Endpoint:
         spread = self.options.spread
         await asyncio.sleep(self.options.latency * self.delays.uniform(1 - spread, 1 + spread))
         self.answered.setdefault(question, []).append(time.time())
+        if self.options.cache:
+            sizes = (BLOCK * len(prefixes(messages)), 60)
+            content = completion(said, *sizes)
+            cached = {"cached_tokens": BLOCK * self.kept_of(messages)}
+            content["usage"]["prompt_tokens_details"] = cached
+            return web.json_response(content)
         if body.get("logprobs") and self.options.logprobs:
             return web.json_response(one_letter(json.loads(said)["score"], self.options.logprobs))
         if self.options.words:  # with the tokens that it would have counted
             sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
             return web.json_response(completion(said, *sizes))
         return self.answer(said)
+
+    def kept_of(self, messages: list[dict[str, str]]) -> int:
+        """How many blocks at the beginning of a prompt were kept; then all of it is, as by a server
+        that keeps prefixes."""
+        found = prefixes(messages)
+        kept = next((n for n, key in enumerate(found) if key not in self.kept), len(found))
+        self.kept.update(found)
+        self.read += len(found)
+        self.found += kept
+        return kept
 
     def fault(self, question: str) -> str:
         """What goes wrong with this request; a reply is spoiled once per question at most."""
@@ -262,9 +280,20 @@ class Endpoint:
                 "answered_at": self.answered,
                 "corrected": self.corrected,
                 "body": self.body,
+                "kept": self.found / max(self.read, 1),
                 "times": self.times,
             }
         )
+
+
+BLOCK = 16  # tokens, of four characters, that a server keeps together
+
+
+def prefixes(messages: list[dict[str, str]]) -> list[int]:
+    """Hashes of a prompt's beginnings, one for each whole block."""
+    text = json.dumps(messages)
+    ends = range(4 * BLOCK, len(text) + 1, 4 * BLOCK)
+    return [hash(text[:end]) for end in ends]
 
 
 def worths(prompt: str) -> tuple[str, str]:
@@ -369,6 +398,7 @@ def main() -> None:
     parser.add_argument("--azure", default="", help="the key in the header api-key")
     parser.add_argument("--mended-after", type=int, default=0, help="faults end after so many")
     parser.add_argument("--words", action="store_true", help="judge by shared words")
+    parser.add_argument("--cache", action="store_true", help="keep the beginnings of prompts")
     parser.add_argument("--logprobs", default="", help="how they are given, where asked for")
     parser.add_argument("--no-system", action="store_true", help="know no system role")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")

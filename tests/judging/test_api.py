@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.judging.endpoint import CONTENT, WIRE, Running, running, score
 
+from zelo.comparison.graphs import Cycles
 from zelo.config import describe
 from zelo.errors import UserError
 from zelo.judging import prompt
@@ -84,6 +86,29 @@ def test_each_question_is_asked_once_and_its_answer_kept(tmp_path: Path) -> None
     assert counts["requests"] == 100
     assert counts["most_in_flight"] <= 8
     assert (again.new_answers, again.answers) == (0, first.answers)
+
+
+def test_a_server_that_keeps_beginnings_reads_them_once(tmp_path: Path) -> None:
+    """Four cycles of twenty documents of some 150 tokens: the prompts of a query begin alike up to
+    the first document that differs, and what was kept is cheaper."""
+    rng = np.random.default_rng(0)
+    asked = []
+    for n in range(3):
+        docs = [
+            f"worth={(7 * n + 13 * i) % 40 / 10} {'several words here ' * 30}" for i in range(20)
+        ]
+        for a, b in Cycles(cycles=4).edges(20, rng).tolist():
+            asked.append(Question(f"q{n}", f"{a}", f"{b}", 0, f"query {n}", docs[a], docs[b]))
+    price = Price(input=1.0, output=0.0, cached=0.1)
+    with running(cache=True) as endpoint:
+        session = judge(endpoint, price=price, provider={"in_flight": 1})
+        found, spending = ask(session, asked, tmp_path)
+        kept = endpoint.counts()["kept"]
+    assert kept > 0.6
+    assert session.cached_tokens / session.read_tokens == pytest.approx(kept)
+    read = sum(answer.tokens_in for answer in found.answers["judge"] if answer)
+    assert read == session.read_tokens
+    assert spending.usd == pytest.approx(read * (kept * 0.1 + (1 - kept)) / 1e6)
 
 
 @pytest.mark.parametrize("kind", [*WIRE, *CONTENT])

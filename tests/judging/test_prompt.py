@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,9 @@ HOSTILE = [
 
 def question(a: str, b: str, query: str = "what is it?") -> Question:
     return Question("q", "a", "b", 0, query, a, b)
+
+
+CODE_OF = re.compile(r"\[\[document A (\w+)")
 
 
 def frame(user: str, code: str) -> list[str]:
@@ -64,8 +69,6 @@ def test_a_code_that_a_document_knows_is_not_used() -> None:
         (code,) = set(re.findall(r"\[\[document [AB] (\w+)\]\]", asked[1]["content"]))
         assert code != CODE
         assert code in asked[0]["content"]
-    first, second = (messages(question("a", "b"), 100)[1]["content"] for _ in range(2))
-    assert first != second  # drawn anew for each request
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,31 @@ def test_a_document_ends_no_turn(token: str) -> None:
     assert "<|im_start|>" not in user
     assert (token in user) == (token == "<<SYS>")  # which is nobody's token
     assert token.replace("<", "").replace("[", "") in user
+
+
+def test_requests_about_one_query_begin_alike() -> None:
+    """Up to the first document that differs; those of another query, instruction or process have
+    another code."""
+
+    def asked(query: str, a: str, b: str, instruction: str = "") -> list[dict[str, str]]:
+        return messages(Question("q", "a", "b", 0, query, a, b, instruction=instruction), 500)
+
+    one, two = asked("what", "first", "second"), asked("what", "first", "third")
+    assert one[0] == two[0]
+    users = one[1]["content"], two[1]["content"]
+    alike = next(n for n, (x, y) in enumerate(zip(*users, strict=False)) if x != y)
+    assert users[0][:alike].endswith("]]\n")
+    assert "first" in users[0][:alike]
+    others = [asked("which", "first", "second"), asked("what", "first", "second", "the oldest")]
+    program = (
+        "from zelo.judging.prompt import *; from zelo.judging.question import Question;"
+        "print(messages(Question('q', 'a', 'b', 0, 'what', 'first', 'second'), 500)[1]['content'])"
+    )
+    elsewhere = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    codes = {CODE_OF.findall(text)[0] for text in (
+        users[0], *(other[1]["content"] for other in others), elsewhere.stdout.decode()
+    )}  # fmt: skip
+    assert len(codes) == 4
 
 
 def test_code_keeps_its_operators() -> None:

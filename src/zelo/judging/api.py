@@ -244,6 +244,8 @@ class ApiSession(RemoteSession):
     corrects: ClassVar[bool] = True  # whether it is told once what was wrong with its answer
     fingerprint: str
     judge: ApiJudge
+    read_tokens: int = field(default=0, init=False)  # of all requests so far
+    cached_tokens: int = field(default=0, init=False)  # of those, that the provider had kept
     _in_a_row: int = field(default=0, init=False)
     _answered: int = field(default=0, init=False)
     _rejected: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
@@ -299,7 +301,8 @@ class ApiSession(RemoteSession):
         return sum(bool(prompt.shown(text, limit)[1]) for text in texts)
 
     async def answer_each(self, questions: Sequence[Question], context: RequestContext) -> None:
-        """Ask all of `questions`, as many at once as the provider allows."""
+        """Ask all of `questions`, as many at once as the provider allows, in their order: those of
+        one query come together, and begin alike."""
         import aiohttp
 
         provider = self.judge.provider
@@ -412,6 +415,8 @@ class ApiSession(RemoteSession):
             tally.tokens_in += outcome.tokens_in
             tally.tokens_out += outcome.tokens_out
             tally.usd += outcome.usd
+            self.read_tokens += outcome.tokens_in
+            self.cached_tokens += outcome.tokens_cached
             if outcome.kind == "rejected":
                 self._rejected.append((question, tally.answer(None, "rejected", outcome.text)))
                 return None

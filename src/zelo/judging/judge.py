@@ -11,6 +11,7 @@ from typing import Any
 from zelo.artifacts import read_table, table, write_table
 from zelo.data.texts import document_texts, query_instructions, query_texts
 from zelo.judging.agreement import choices, consensus
+from zelo.judging.api import ApiSession
 from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.question import ANSWERED, MISSING, Question
@@ -94,6 +95,7 @@ def judge(
         "tokens_in": sum(answer.tokens_in for answer in given),
         "tokens_out": sum(answer.tokens_out for answer in given),
         "consensus": None if of_two_queries else consensus(choices(judgments)),
+        "cached": cached_shares(collector.sessions),
         "failures": dict(failures),
         "failed_attempts": {name: kinds for name, kinds in failed_attempts.items() if kinds},
         "given_up": collector.given_up,
@@ -107,6 +109,19 @@ def judge(
             collector.sessions, {d for docs in compared.values() for d in docs}, data
         ),
     }
+
+
+def cached_shares(sessions: Mapping[str, JudgeSession]) -> dict[str, float]:
+    """Which share of what each judge at an endpoint read now the provider had kept, where it says
+    so; said."""
+    shares = {
+        name: round(session.cached_tokens / session.read_tokens, 4)
+        for name, session in sessions.items()
+        if isinstance(session, ApiSession) and session.cached_tokens
+    }
+    for name, share in shares.items():
+        say(f"  {name}: {share:.0%} of the tokens that it read had been kept by the provider")
+    return shares
 
 
 def count_truncated(

@@ -1,10 +1,13 @@
 """What an LLM judge reads: the prompt file, filled in so that no document can leave its frame.
 
-Documents are hostile text. Each request carries a code that no text in it contains, drawn at
-random, and only lines with that code are markers; characters that are not seen (control
-characters, text direction, invisible tags) are taken out; what a tokenizer could take for the end
-of a turn is broken by a space; placeholders are filled in one pass, so that one inside a document
-stays as it is.
+Documents are hostile text. Each request carries a code that no text in it contains and that nobody
+who writes one can know, and only lines with that code are markers; characters that are not seen
+(control characters, text direction, invisible tags) are taken out; what a tokenizer could take for
+the end of a turn is broken by a space; placeholders are filled in one pass, so that one inside a
+document stays as it is.
+
+The code is the same for all requests about one query, so that these begin alike, up to the first
+document that differs: what a server keeps of a prompt's beginning it need not read again.
 
 An instruction is the user's own word on what counts as relevant. It stands in a frame of its own,
 in the message of the system, where no document is.
@@ -12,6 +15,7 @@ in the message of the system, where no document is.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import secrets
@@ -41,7 +45,8 @@ CONTROL = re.compile(
     re.IGNORECASE,
 )
 LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-CODES = random.Random(secrets.randbits(128))  # no document's author can know the next
+SECRET = secrets.token_bytes(32)  # no document's author can know what is made with it
+CODES = random.Random(secrets.randbits(128))  # nor the next of these
 PLACEHOLDER = re.compile(
     r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem"
     r"|instruction|instruction_b)\}"
@@ -78,7 +83,8 @@ def messages(
 ) -> Messages:
     """The conversation that asks `question` by the prompt `name`; texts have about `limit` tokens.
 
-    `code` is the marker code; by default, and where a text contains it, a new random one.
+    `code` is the marker code; by default that of the query, and where a text contains it, a new
+    random one.
     """
     query, note_query = shown(question.query, limit)
     other, note_other = shown(question.query_b_text, limit)
@@ -86,7 +92,8 @@ def messages(
     text_b, note_b = shown(question.text_b, limit)
     instruction, instruction_b = map(clean, question.instructions)
     written = (query, other, text_a, text_b, instruction, instruction_b)
-    while code is None or any(code in text for text in written):
+    code = code or code_of(query, other, instruction, instruction_b)
+    while any(code in text for text in written):
         code = f"{CODES.getrandbits(48):012x}"
     values = {
         "code": code,
@@ -110,6 +117,12 @@ def messages(
         {"role": role, "content": fill(template, values)}
         for role, template in (("system", system), ("user", user))
     ]
+
+
+@lru_cache(maxsize=1024)
+def code_of(*asked: str) -> str:
+    """The marker code of what is asked: a digest that this process alone can make."""
+    return hashlib.blake2b("\0".join(asked).encode("utf-8", "replace"), key=SECRET).hexdigest()[:12]
 
 
 def as_user_message(conversation: Messages) -> Messages:

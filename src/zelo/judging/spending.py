@@ -25,10 +25,18 @@ class Price(Component):
 
     input: float = option(help="USD per million tokens read", ge=0)
     output: float = option(help="USD per million tokens written", ge=0)
+    cached: float | None = option(
+        None,
+        "USD per million tokens read that the provider had kept of an earlier prompt; null: as of "
+        "others",
+        ge=0,
+    )
 
-    def of(self, tokens_in: float, tokens_out: float) -> float:
-        """USD of so many tokens."""
-        return (tokens_in * self.input + tokens_out * self.output) / 1e6
+    def of(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0.0) -> float:
+        """USD of so many tokens; `tokens_cached` are those of `tokens_in` that were kept."""
+        kept = self.input if self.cached is None else self.cached
+        read = (tokens_in - tokens_cached) * self.input + tokens_cached * kept
+        return (read + tokens_out * self.output) / 1e6
 
 
 @dataclass

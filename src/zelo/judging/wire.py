@@ -41,6 +41,7 @@ class RequestOutcome:
     thoughts: str = ""  # what the endpoint keeps apart from the text of a reply
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int = 0  # of those in, that the provider had kept
     usd: float = 0.0
     wait: float | None = None  # seconds the endpoint asks to wait
     # Log-probabilities of the likeliest tokens where the text begins, if that was asked for
@@ -93,9 +94,9 @@ class Wire:
                 self.context.given_up = self.context.given_up or self.last_trouble
         return outcome
 
-    def _usd(self, tokens_in: int, tokens_out: int) -> float:
+    def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
         """What so many tokens cost, as far as that is known."""
-        return 0.0 if self.price is None else self.price.of(tokens_in, tokens_out)
+        return 0.0 if self.price is None else self.price.of(tokens_in, tokens_out, tokens_cached)
 
     async def _post(self, body: bytes) -> tuple[RequestOutcome, bool | None]:
         """What a request came to, and whether it was billed; None: that is not known."""
@@ -149,7 +150,8 @@ class Wire:
         known = n_in is not None and n_out is not None
         n_in, n_out = n_in or 0, n_out or 0
         n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
-        usd = self._usd(n_in, n_out)
+        cached = min(cached_tokens(usage), n_in)
+        usd = self._usd(n_in, n_out, cached)
         kind = "reply"
         if refusal or finish == "content_filter":
             kind, text = "refused", refusal or text or "content filter"
@@ -162,6 +164,7 @@ class Wire:
             thoughts,
             tokens_in=n_in,
             tokens_out=n_out,
+            tokens_cached=cached,
             usd=usd,
             first_tokens=first_tokens(choice),
         )
@@ -274,6 +277,14 @@ def account_of(content: Any) -> tuple[str, str]:
     if isinstance(message, dict):
         message = message.get("message") or json.dumps(message)
     return code, str(message or code)
+
+
+def cached_tokens(usage: Mapping[str, Any]) -> int:
+    """Tokens of a prompt that the provider had kept: in OpenAI's place for them (vLLM's and
+    Gemini's too) or DeepSeek's; 0 where nothing is said."""
+    details = usage.get("prompt_tokens_details")
+    said = details.get("cached_tokens") if isinstance(details, dict) else None
+    return as_count(said) or as_count(usage.get("prompt_cache_hit_tokens")) or 0
 
 
 def as_count(value: Any) -> int | None:
