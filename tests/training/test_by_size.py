@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from transformers import AlbertConfig, AlbertModel, BertConfig, BertModel
 
-from zelo.training.by_size import by_size, left_open
+from zelo.training.by_size import by_size, left_open, sizes_of
 from zelo.training.optimization import Adafactor, AdamW
 from zelo.training.options import TrainingOptions
 
@@ -39,6 +40,15 @@ def test_the_lower_half_stays_where_there_is_little_to_learn_from(
 )  # fmt: skip
 def test_wide_models_learn_at_a_lower_rate(width: int | None, adapters: bool, lr: float) -> None:
     assert by_size(TrainingOptions(), 10, 12, width, adapters).optimizer.lr == pytest.approx(lr)
+
+
+def test_sizes_are_read_off_the_model() -> None:
+    small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+             "intermediate_size": 64, "vocab_size": 50}  # fmt: skip
+    assert sizes_of(BertModel(BertConfig(**small))) == (3, 32)
+    shared = AlbertConfig(**small, embedding_size=16)
+    assert sizes_of(AlbertModel(shared)) == (0, 32)
+    assert by_size(TrainingOptions(), 5, 0, 32, adapters=False).frozen_layers == 0
 
 
 def test_what_is_set_stays() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from zelo.errors import UserError
 from zelo.training.optimization import LR
 from zelo.training.options import TrainingOptions
 
@@ -41,11 +42,16 @@ def by_size(
 
 
 def sizes_of(backbone: nn.Module) -> tuple[int, int | None]:
-    """Layers of a transformer, and its width where its configuration says that."""
+    """Layers of a transformer, 0 where they are not one by one (ALBERT's are one that is read
+    again), and its width where its configuration says that."""
     from zelo.models.layers import layers
 
+    try:
+        number = len(layers(backbone))
+    except UserError:
+        number = 0
     config: Any = backbone.config
-    return len(layers(backbone)), getattr(config.get_text_config(), "hidden_size", None)
+    return number, getattr(config.get_text_config(), "hidden_size", None)
 
 
 def left_open(training: TrainingOptions, chosen: TrainingOptions) -> dict[str, Any]:
