@@ -51,6 +51,8 @@ NEEDED = {
     "data=scored": "data.path={0}",
     "pretrained=hub": "model.pretrained.name=x",
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
+    "judge=azure": "judge.judges.azure.provider.base_url=http://x judge.judges.azure.model=x",
+    "judge=vertex": "judge.judges.vertex.provider.base_url=http://x",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
     "distil/model=cross_encoder": "distil=on",

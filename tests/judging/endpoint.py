@@ -205,6 +205,46 @@ class Endpoint:
                 thought = completion('{"reasons": "", "score": 0.5}', 9, 3)
                 thought["usage"]["total_tokens"] = 105
                 return web.json_response(thought)
+            case "of_azure":
+                safe = {"hate": {"filtered": False, "severity": "safe"}}
+                found = completion(f'{{"reasons": "r", "score": {score(*question.split())}}}', 9, 3)
+                found["prompt_filter_results"] = [
+                    {"prompt_index": 0, "content_filter_results": safe}
+                ]
+                found["choices"][0] |= {"content_filter_results": safe, "logprobs": None}
+                return web.json_response(found)
+            case "of_azure_filter":
+                inner = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {}}
+                content = {"message": "triggered the content management policy", "type": None,
+                           "param": "prompt", "code": "content_filter", "status": 400,
+                           "innererror": inner}  # fmt: skip
+                return web.json_response({"error": content}, status=400)
+            case "of_bedrock":  # gpt-oss thinks in its text
+                said = f'{{"reasons": "r", "score": {score(*question.split())}}}'
+                found = completion(f"<reasoning>Maybe score: 0.123</reasoning>{said}", 9, 30)
+                found |= {"service_tier": "default", "system_fingerprint": None}
+                return web.json_response(found)
+            case "of_vertex":  # no refusal, an extra message field, tokens of thoughts apart
+                said = f'{{"reasons": "r", "score": {score(*question.split())}}}'
+                found = completion(said, 9, 3)
+                del found["choices"][0]["message"]["refusal"]
+                details = {"reasoning_tokens": 20}
+                found["usage"] |= {"total_tokens": 32, "completion_tokens_details": details}
+                found["usage"]["extra_properties"] = {"google": {"traffic_type": "ON_DEMAND"}}
+                return web.json_response(found)
+            case "of_openrouter":
+                said = f'{{"reasons": "r", "score": {score(*question.split())}}}'
+                found = completion(said, 9, 3)
+                found["provider"] = "Somebody"
+                found["choices"][0] |= {"native_finish_reason": "eos", "logprobs": None}
+                found["choices"][0]["message"] |= {"reasoning": None}
+                found["usage"] |= {"cost": 0.00012, "prompt_tokens_details": {"cached_tokens": 4}}
+                return web.json_response(found)
+            case "of_openrouter_error":  # of the provider behind it, with status 200
+                found = completion("", 9, 0, "error")
+                found["choices"][0]["error"] = {"code": 502, "message": "Provider returned error",
+                                                "metadata": {"provider_name": "S"}}  # fmt: skip
+                return web.json_response(found)
             case "first":  # whatever is shown first is better
                 return self.answer('{"reasons": "the first", "score": -1}')
             case "coin":

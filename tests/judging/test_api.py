@@ -244,6 +244,35 @@ def test_an_endpoint_that_cuts_prompts_is_noticed(
     assert "num_ctx" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("shape", "tokens_out"),
+    [("of_azure", 3), ("of_bedrock", 30), ("of_vertex", 23), ("of_openrouter", 3)],
+)
+def test_answers_in_the_shapes_of_providers(shape: str, tokens_out: int, tmp_path: Path) -> None:
+    """As Azure, Bedrock, Vertex AI and OpenRouter write them; what was thought is paid for too."""
+    asked = questions(5)
+    with running(always=shape) as endpoint:
+        session = judge(endpoint)
+        found, _ = ask(session, asked, tmp_path)
+    answers = [answer for answer in found.answers["judge"] if answer]
+    assert [answer.score for answer in answers] == [expected(q) for q in asked]
+    assert {answer.tokens_out for answer in answers} == {tokens_out}
+    assert session.cached_tokens == (5 * 4 if shape == "of_openrouter" else 0)
+
+
+def test_what_a_provider_filters_is_refused_and_what_is_behind_a_gateway_comes_back(
+    tmp_path: Path,
+) -> None:
+    with running(always="of_azure_filter") as endpoint:
+        found, _ = ask(judge(endpoint), questions(3), tmp_path)
+    assert {answer.status for answer in found.answers["judge"] if answer} == {"refused"}
+    with running(always="of_openrouter_error", mended_after=4) as endpoint:
+        session = judge(endpoint, "other", provider={"attempts": 20})
+        found, _ = ask(session, questions(3), tmp_path)
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in questions(3)]
+    assert found.failed_attempts["judge"]["server_error"] == 4
+
+
 def test_azure_and_gateways_by_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,9 @@ class Wire:
         except (KeyError, IndexError, TypeError, AttributeError):
             return RequestOutcome("invalid_json", "no choices[0].message"), None
         finish = choice.get("finish_reason")
+        if isinstance(choice.get("error"), dict):  # OpenRouter's, of the provider behind it
+            what = redact(account_of(choice)[1], self.key)
+            return RequestOutcome("server_error", what), None
         text, thoughts = apart(message, text if isinstance(text, str) else "", finish)
         usage = content.get("usage")
         usage = usage if isinstance(usage, dict) else {}
