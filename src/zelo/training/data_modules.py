@@ -323,8 +323,8 @@ class ThurstoneDataModule(TokenizedDataModule):
 
 @dataclass(frozen=True)
 class ValidationLoader:
-    """Batches of held-out queries: large ones, as queries of one batch share the documents that an
-    embedding model reads. The scores are the same however many ranks there are."""
+    """Batches of held-out queries; large ones for embedding models, which read a document once for
+    all queries of a batch. The scores are the same however many ranks there are."""
 
     data: ThurstoneDataModule
     division: Division
@@ -332,6 +332,8 @@ class ValidationLoader:
     @property
     def size(self) -> int:
         """Queries of a batch."""
+        if not isinstance(self.data.model, BiEncoder):
+            return self.data.batch_size
         each = -(-len(self.data.dataset.validation) // self.division.world_size)
         return max(self.data.batch_size, min(each, VALIDATED_AT_ONCE))
 
