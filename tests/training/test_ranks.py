@@ -49,7 +49,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def arguments(folders: dict[str, Path], out: Path, model: Any, **changes: Any) -> dict[str, Any]:
     """Arguments of the stage."""
     out.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"max_epochs": 2, "batch_size": 4,
+    options: dict[str, Any] = {"max_epochs": 2, "batch_size": 4, "frozen_layers": 0,
                "validation_fraction": 0.3,
                "validate_every": 3, **changes}  # fmt: skip
     trainer = {name: options.pop(name) for name in ("devices", "strategy") if name in options}

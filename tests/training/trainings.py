@@ -102,7 +102,7 @@ class Row:
         out.mkdir(parents=True, exist_ok=True)
         devices = {"devices": 1 if self.processes == "one" else 2}
         strategy = {} if self.processes == "one" else {"strategy": self.processes}
-        steps = {"max_epochs": 2, "batch_size": 4}
+        steps = {"max_epochs": 2, "batch_size": 4, "frozen_layers": 0}
         common = {
             "out": out,
             "data": folders["data"],
