@@ -15,6 +15,7 @@ from zelo.distributed.trainer import SET_ELSEWHERE, WATCHES, LightningTrainer, a
 from zelo.errors import UserError
 from zelo.launch import composed
 from zelo.training import fit
+from zelo.training.data_modules import VALIDATED_AT_ONCE
 from zelo.training.objectives import CentredMSE
 from zelo.training.options import TrainingOptions
 from zelo.training.trial import try_lightning
@@ -80,7 +81,7 @@ def watched(folder: Path, out: Path, **others: Any) -> Watch:
     watch = Watch()
     training = TrainingOptions(max_epochs=2, max_steps=2, gradient_clip_val=1e-3, validate_every=1)
     module = bi_encoder(folder).module(CentredMSE(), training)
-    queries = rated(12)
+    queries = rated(4 + VALIDATED_AT_ONCE + 4)  # two batches
     data = data_module(module, out, queries[:4], 4, held_out=queries[4:])
     trainer = LightningTrainer(**others)
     with calling_back(watch):

@@ -14,8 +14,8 @@ from zelo.config import conf_folder
 NAMES = sorted(path.stem for path in (conf_folder() / "debug").glob("*.yaml"))
 TRAINED = {  # queries and steps
     "default": (8, 3),
-    "limit": (5, 3),
-    "one_query": (1, 1),
+    "limit": (5, 20),
+    "one_query": (1, 3),
     "overfit": (4, 100),
     "profiler": (8, 3),
 }

@@ -97,10 +97,10 @@ def test_a_run_of_other_options_does_not_pass_for_the_one_before(
 
 
 def test_two_runs_in_one_folder(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
-    process = begin(tmp_path, *LONG, *toy, "hydra.run.dir=run")
+    process = begin(tmp_path, *toy, *LONG, "hydra.run.dir=run")
     try:
         until(lambda: (tmp_path / "work/run/manifest.json").is_file(), process)
-        one_line(cli("run", *LONG, *toy, "hydra.run.dir=run"), "run: another run is writing")
+        one_line(cli("run", *toy, *LONG, "hydra.run.dir=run"), "run: another run is writing")
     finally:
         process.kill()
         process.communicate()
@@ -123,20 +123,20 @@ def test_a_checkpoint_that_cannot_be_read(
     cli: Cli, tmp_path: Path, toy: list[str], spoil: Callable[[Path], object]
 ) -> None:
     work = tmp_path / "work"
-    process = begin(tmp_path, *LONG, *toy)
+    process = begin(tmp_path, *toy, *LONG)
     until(lambda: list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")), process)
     process.kill()
     process.communicate()
     (partial,) = work.glob("outputs/store/train/.*.partial")
     spoil(partial / "checkpoints/last.ckpt")
     (partial / ".left.ckpt.123.tmp").write_text("x")
-    _, done = run_folder(cli, tmp_path, *LONG, *toy)
+    _, done = run_folder(cli, tmp_path, *toy, *LONG)
     assert "the training begins anew, a checkpoint cannot be read" in done.stderr
     assert not list(work.rglob("*.tmp"))
 
 
 def test_a_batch_queue_ends_a_training_on_two_processes(tmp_path: Path, toy: list[str]) -> None:
-    words = [*LONG, *toy, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
+    words = [*toy, *LONG, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
              "trainer.precision=32-true"]  # fmt: skip
     work = tmp_path / "work"
     work.mkdir()

@@ -193,7 +193,7 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_there(
     cli: Cli, tmp_path: Path, toy: list[str], undisturbed: Path, sent: signal.Signals
 ) -> None:
     work = tmp_path / "work"
-    process = begin(tmp_path, *LONG, *toy)
+    process = begin(tmp_path, *toy, *LONG)
     deadline = time.monotonic() + 240
     while not list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")):
         assert process.poll() is None, "ended before its first checkpoint"
@@ -208,7 +208,7 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_there(
         (manifest,) = work.glob("outputs/runs/*/manifest.json")
         assert json.loads(manifest.read_text())["status"] == "interrupted"
     assert not list(work.glob("outputs/store/train/*/stage.json"))
-    resumed, done = run_folder(cli, tmp_path, *LONG, *toy)
+    resumed, done = run_folder(cli, tmp_path, *toy, *LONG)
     assert "judge: already done" in done.stderr
     assert "train: going on where it stopped" in done.stderr
     (whole,) = undisturbed.glob("runs/*/metrics.json")
@@ -224,7 +224,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
     """Home of a long run that nobody stopped."""
     home = tmp_path_factory.mktemp("undisturbed")
     zelo = str(Path(sys.executable).parent / "zelo")
-    subprocess.run([zelo, "run", *LONG, *small(tiny_model), f"home={home}"], check=True)
+    subprocess.run([zelo, "run", *small(tiny_model), *LONG, f"home={home}"], check=True)
     return home
 
 

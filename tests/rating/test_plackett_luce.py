@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zelo.rating import Comparisons, fit, fit_rankings, standard_errors
-from zelo.rating.plackett_luce import Choices, choices_of, derivatives, ranking_errors
+from zelo.rating.plackett_luce import RankingChoices, choices_of, derivatives, ranking_errors
 from zelo.rating.reference import covariance
 
 
@@ -18,7 +18,7 @@ def draw(e: np.ndarray, rng: np.random.Generator, k: int) -> np.ndarray:
     return shown[np.argsort(-(e[shown] + rng.gumbel(size=k)))]
 
 
-def one_query(rankings: Sequence[Any], sizes: list[int], **more: Any) -> Choices:
+def one_query(rankings: Sequence[Any], sizes: list[int], **more: Any) -> RankingChoices:
     (choices,) = choices_of([0] * len(rankings), rankings, sizes, **more)
     return choices
 

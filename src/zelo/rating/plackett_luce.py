@@ -34,7 +34,7 @@ Ranking = Sequence[int | Sequence[int]]  # the best first; several at one place 
 
 
 @dataclass(frozen=True)
-class Choices:
+class RankingChoices:
     """`N` choices of one among the `n` documents of a query, and what was chosen.
 
     `log_weight` (N, n) is added to the Elos: 0 for what there is to choose from, −∞ for the rest,
@@ -47,12 +47,12 @@ class Choices:
     chosen: Reals
 
     @staticmethod
-    def none(n: int) -> Choices:
+    def none(n: int) -> RankingChoices:
         """No choice among `n` documents."""
-        return Choices(np.zeros((0, n)), np.zeros(0), np.zeros(n))
+        return RankingChoices(np.zeros((0, n)), np.zeros(0), np.zeros(n))
 
     @staticmethod
-    def of_ranking(n: int, groups: Sequence[Wholes], below: Wholes) -> Choices:
+    def of_ranking(n: int, groups: Sequence[Wholes], below: Wholes) -> RankingChoices:
         """Those of a ranking: groups of tied documents, the best first, and what is `below` them
         in no known order."""
         rows: list[Reals] = []
@@ -73,10 +73,10 @@ class Choices:
             chosen[group] = 1 - 1 / t if lowest else 1.0
             left[group] = 0.0
         log_weight = np.array(rows, np.float64).reshape(-1, n)
-        return Choices(log_weight, np.array(weight, np.float64), chosen)
+        return RankingChoices(log_weight, np.array(weight, np.float64), chosen)
 
     @staticmethod
-    def of_pairs(n: int, comparisons: Comparisons, query: int) -> Choices:
+    def of_pairs(n: int, comparisons: Comparisons, query: int) -> RankingChoices:
         """Those of the comparisons of two documents of a query."""
         rows = comparisons.rows_of(query)
         i, j, p = comparisons.i[rows], comparisons.j[rows], comparisons.p[rows]
@@ -85,13 +85,13 @@ class Choices:
         log_weight[np.arange(len(i)), i] = known[rows] if len(known) else 0.0
         log_weight[np.arange(len(i)), j] = 0.0
         chosen = np.bincount(i, weight * p, n) + np.bincount(j, weight * (1 - p), n)
-        return Choices(log_weight, weight, chosen.astype(np.float64))
+        return RankingChoices(log_weight, weight, chosen.astype(np.float64))
 
     @staticmethod
-    def together(parts: Sequence[Choices], n: int) -> Choices:
+    def together(parts: Sequence[RankingChoices], n: int) -> RankingChoices:
         """All choices of several."""
-        parts = [Choices.none(n), *parts]
-        return Choices(
+        parts = [RankingChoices.none(n), *parts]
+        return RankingChoices(
             np.concatenate([part.log_weight for part in parts]),
             np.concatenate([part.weight for part in parts]),
             np.sum([part.chosen for part in parts], axis=0),
@@ -163,7 +163,7 @@ def choices_of(
     sizes: ArrayLike | None = None,
     below: Sequence[Iterable[int]] | None = None,
     comparisons: Comparisons | None = None,
-) -> list[Choices]:
+) -> list[RankingChoices]:
     """The choices of each query, see `fit_rankings`."""
     of = whole("query", query)
     if len(of) != len(rankings):
@@ -174,9 +174,9 @@ def choices_of(
     lower = [whole("below", list(docs)) for docs in below or [()] * len(rankings)]
     counts = _sizes(of, listed, lower, comparisons) if sizes is None else whole("sizes", sizes)
     _check(of, listed, lower, counts)
-    parts: list[list[Choices]] = [[] for _ in counts]
+    parts: list[list[RankingChoices]] = [[] for _ in counts]
     for q, groups, rest in zip(of, listed, lower, strict=True):
-        parts[q].append(Choices.of_ranking(int(counts[q]), groups, rest))
+        parts[q].append(RankingChoices.of_ranking(int(counts[q]), groups, rest))
     if comparisons is not None:
         if (
             len(comparisons.sizes) > len(counts)
@@ -184,11 +184,13 @@ def choices_of(
         ):
             raise ValueError("comparisons: of queries or documents that rankings do not have")
         for q in range(comparisons.queries):
-            parts[q].append(Choices.of_pairs(int(counts[q]), comparisons, q))
-    return [Choices.together(of_query, int(n)) for of_query, n in zip(parts, counts, strict=True)]
+            parts[q].append(RankingChoices.of_pairs(int(counts[q]), comparisons, q))
+    return [
+        RankingChoices.together(of_query, int(n)) for of_query, n in zip(parts, counts, strict=True)
+    ]
 
 
-def _newton(choices: Choices, prior: float, tolerance: float) -> tuple[Reals, int, float]:
+def _newton(choices: RankingChoices, prior: float, tolerance: float) -> tuple[Reals, int, float]:
     """Damped Newton steps for one query: Elos (n,), steps taken, how far off they may be.
 
     `likelihood.error_bounds` holds with the steepness of Bradley–Terry: along u the third
@@ -218,7 +220,7 @@ def _newton(choices: Choices, prior: float, tolerance: float) -> tuple[Reals, in
     return e - e.mean(), steps, before
 
 
-def derivatives(e: Reals, choices: Choices, prior: float) -> tuple[float, Reals, Reals]:
+def derivatives(e: Reals, choices: RankingChoices, prior: float) -> tuple[float, Reals, Reals]:
     """Penalised negative log-likelihood, gradient (n,) and Hessian (n, n) of one query."""
     left = e + choices.log_weight
     total = logsumexp(left, axis=1)
