@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from run import HEADER, METRIC, RESAMPLES, average_line
+from run import HEADER, METRIC, average_line, line_of
 
 from zelo.artifacts import read_table, write_csv
 from zelo.evaluation.evaluate import Values, values_by_system
-from zelo.evaluation.significance import against
 from zelo.finished_run import FinishedRun
 
 OURS = "zelo-search"
@@ -50,14 +49,7 @@ def main(out: Path, given: list[str]) -> None:
         systems = sorted({system for system, _ in values} - {OURS})
         rivalling = [system for system in systems if system.endswith("-search")]
         for other in rivalling:
-            test = against(values, other, [OURS], RESAMPLES, 0)[0]
-            means = [values[one, METRIC].mean() for one in (OURS, other)]
-            numbers = (*means, test.difference, test.low, test.high, test.p_value)
-            lines.append(
-                [name, len(values[OURS, METRIC]), OURS, other]
-                + [f"{x:.4f}" for x in numbers]
-                + [test.wins, test.losses]
-            )
+            lines.append(line_of(name, values, OURS, other))
     lines += [average_line(OURS, other, found) for other in rivalling]
     write_csv(out, HEADER, lines)
     for line in lines:

@@ -51,6 +51,15 @@ def run(collection: Path, work: Path, options: list[str]) -> Values:
     return {key: of_queries for key, of_queries in values.items() if key[1] == METRIC}
 
 
+def line_of(name: str, values: Values, system: str, other: str) -> list[Any]:
+    """A system against another on the queries of one collection."""
+    test = against(values, other, [system], RESAMPLES, 0)[0]
+    means = [values[one, METRIC].mean() for one in (system, other)]
+    numbers = (*means, test.difference, test.low, test.high, test.p_value)
+    start = [name, len(values[system, METRIC]), system, other]
+    return [*start, *(f"{x:.4f}" for x in numbers), test.wins, test.losses]
+
+
 def average_line(system: str, other: str, found: list[Values]) -> list[Any]:
     """The mean over collections, with an interval from queries drawn anew within each."""
     rng = stream(0, "macro", system, other)
@@ -79,14 +88,7 @@ def main(collections: Path, work: Path, out: Path, options: list[str]) -> None:
         values = run(bare, work, options)
         found.append(values)
         for system, other in PAIRS:
-            test = against(values, other, [system], RESAMPLES, 0)[0]
-            means = [values[one, METRIC].mean() for one in (system, other)]
-            numbers = (*means, test.difference, test.low, test.high, test.p_value)
-            lines.append(
-                [name, len(values[system, METRIC]), system, other]
-                + [f"{x:.4f}" for x in numbers]
-                + [test.wins, test.losses]
-            )
+            lines.append(line_of(name, values, system, other))
     lines += [average_line(*pair, found) for pair in PAIRS]
     write_csv(out, HEADER, lines)
     for line in lines:

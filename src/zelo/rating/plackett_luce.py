@@ -25,7 +25,7 @@ from scipy.special import logsumexp
 
 from zelo.rating.comparisons import Comparisons, Reals, Wholes, host, whole
 from zelo.rating.likelihood import error_bounds
-from zelo.rating.solver import MODELS, Fit, checked, left_by_doubles
+from zelo.rating.solver import MODELS, Fit, checked, left_by_doubles, zero_sum_inverse
 
 MAX_STEPS = 200
 EXACT = 5  # tied documents, of which what may be left of them is listed: 2⁵ − 1 choices
@@ -150,9 +150,8 @@ def ranking_errors(
     for choices in choices_of(query, rankings, sizes, below, comparisons):
         n = len(choices.chosen)
         _, _, matrix = derivatives(elos[start : start + n], choices, prior)
-        stiff = matrix.diagonal().max()  # see kernels/uncertainty.py
-        inverse = np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff))
-        found.append(np.sqrt(np.maximum(inverse.diagonal(), 0.0)))
+        variance = zero_sum_inverse(matrix, prior).diagonal()
+        found.append(np.sqrt(np.maximum(variance, 0.0)))
         start += n
     return np.concatenate([np.zeros(0), *found])
 

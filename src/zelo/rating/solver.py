@@ -161,9 +161,15 @@ def covariance(
     p, weight = comparisons.p[rows], comparisons.weight[rows]
     known = comparisons.known[rows] if len(comparisons.known) else 0.0
     _, _, matrix = likelihood.derivatives(elos, i, j, p, weight, model, prior, known)
-    n = len(matrix)
-    # The constant vector is an eigenvector (eigenvalue: the prior); see kernels/uncertainty.py.
-    stiff = matrix.diagonal().max()
+    return zero_sum_inverse(matrix, prior)
+
+
+def zero_sum_inverse(matrix: Reals, prior: float) -> Reals:
+    """Inverse (n, n) of the Hessian of one query on the zero-sum subspace.
+
+    The constant vector is an eigenvector (eigenvalue: the prior); see kernels/uncertainty.py.
+    """
+    n, stiff = len(matrix), matrix.diagonal().max()
     inverse = np.linalg.inv(matrix + stiff / n) - 1 / (n * (prior + stiff))
     return np.asarray((inverse + inverse.T) / 2)
 

@@ -140,12 +140,10 @@ def settled(training: TrainingOptions, data: ThurstoneDataModule, out: Path) -> 
     found = left_open(training, chosen)
     if this_process().rank == 0:
         write_json(out / SETTINGS, found)
-    if found and this_process().rank == 0:
-        options = ", ".join(f"training.{name}={value}" for name, value in found.items())
-        say(
-            f"training: {options}, by {len(data.dataset.train):,} queries and a model of {layers} "
-            f"layers"
-        )
+        if found:
+            options = ", ".join(f"training.{name}={value}" for name, value in found.items())
+            queries = len(data.dataset.train)
+            say(f"training: {options}, by {queries:,} queries and a model of {layers} layers")
     return chosen
 
 
