@@ -59,6 +59,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "comparisons": pa.schema(
         {"query_id": TEXT, "doc_a": TEXT, "doc_b": TEXT, "repeat": WHOLE, "query_b": TEXT}
     ),
+    # compare, where blocks are drawn: documents in the order in which they are shown
+    "blocks": pa.schema({"query_id": TEXT, "block": WHOLE, "doc_ids": pa.list_(TEXT)}),
     # judge: score in [−1, 1], −1 for doc_a, null where the judge failed or was not reached, which
     # `status` tells apart; repeat counts the times that a judge was asked before
     "judgments": pa.schema(
@@ -75,6 +77,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             "weight": REAL,
         }
     ),
+    # judge, where blocks are ordered: `places` has a number for each of `doc_ids`, 0 for the best,
+    # equal where they are tied, −1 for what is below the rest in no known order, null for what
+    # nothing is known of; `relevant` of those that have a place are relevant at all
+    "list_judgments": pa.schema(
+        {
+            "query_id": TEXT,
+            "block": WHOLE,
+            "judge": TEXT,
+            "doc_ids": pa.list_(TEXT),
+            "places": pa.list_(WHOLE),
+            "relevant": WHOLE,
+            "status": TEXT,
+            "reasons": TEXT,
+            "weight": REAL,
+        }
+    ),
+    # rate: `slot_effects` where judges are modelled: what standing at a slot adds to a document
+    "slot_effects": pa.schema({"judge": TEXT, "slot": WHOLE, "effect": REAL, "stderr": REAL}),
     # rate: `ratings` per document, `fits` and `query_biases` per query, `judges` per judge
     "ratings": pa.schema(
         {"query_id": TEXT, "doc_id": TEXT, "elo": REAL, "stderr": REAL, "target": REAL}

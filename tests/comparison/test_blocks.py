@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from zelo.comparison.blocks import spread_blocks, windows
+from zelo.comparison.blocks import Blocks, cycles_through, spread_blocks, windows
 
 
 def met(n: int, blocks: list[np.ndarray]) -> np.ndarray:
@@ -62,3 +62,47 @@ def test_windows_go_to_the_end_and_overlap() -> None:
     for size, step in ((4, 0), (4, 5), (1, 1)):
         with pytest.raises(ValueError, match="windows of"):
             windows(order, size, step)
+
+
+@pytest.mark.parametrize(("times", "size"), [(1.5, 10), (1.2, 20), (2.5, 7)])
+def test_half_a_time_is_half_of_the_documents(times: float, size: int) -> None:
+    """As many of each block, so that the last blocks connect all others."""
+    blocks = spread_blocks(100, size, times, np.random.default_rng(0))
+    counts = np.bincount(np.concatenate(blocks), minlength=100)
+    assert counts.min() == int(times)
+    assert counts.max() == int(times) + 1
+    assert counts.sum() == round(100 * times)
+    assert max(map(len, blocks)) <= size
+    again = set(np.flatnonzero(counts > counts.min()).tolist())
+    first = blocks[: -(-100 // size)]
+    of_each = [len(again & set(block.tolist())) for block in first]
+    assert max(of_each) - min(of_each) <= (1 if times < 2 else size)
+    graph = np.zeros((100, 100), int)
+    for block in blocks:
+        graph[np.ix_(block, block)] = 1
+    assert connected_components(graph)[0] == 1
+
+
+def test_windows_go_over_the_best_so_far() -> None:
+    sampler = Blocks(size=4, times=1, window_rounds=2, top=8, step=2)
+    assert sampler.max_rounds == 3
+    rng = np.random.default_rng(0)
+    edges = np.array([[i, j] for i in range(20) for j in range(i + 1, 20)])
+    p = np.ones(len(edges))  # document 0 is the best, 19 the worst
+    blocks = sampler.next_blocks(20, edges, p, 2, rng)
+    assert [sorted(block.tolist()) for block in blocks] == [
+        [0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]
+    ]  # fmt: skip
+    assert sampler.blocks_at_most(20, 3) == 3 * ([4] * 5 + 2 * [4] * 3)
+    assert len(sampler.next_edges(20, edges, p, 2, rng)) <= 12
+
+
+def test_pairs_of_a_block_are_neighbours_in_a_circle() -> None:
+    pairs = cycles_through([np.array([3, 1, 2]), np.array([4, 0]), np.array([1, 3, 5, 0])])
+    assert pairs.tolist() == [[1, 3], [1, 2], [2, 3], [0, 4], [3, 5], [0, 5], [0, 1]]
+
+
+def test_windows_may_not_leave_documents_out() -> None:
+    with pytest.raises(ValueError, match="would leave documents out"):
+        Blocks(size=4, step=5, window_rounds=1)
+    assert Blocks(size=4, step=5).max_rounds == 1

@@ -4,6 +4,7 @@
 It reads `worth=NUMBER` out of both documents of a question (or takes a hash of each, or with
 `--words` counts the query's words in them) and answers with half their difference, or with its
 opposite where the instruction asks for the least.
+Shown a block, it orders the documents by their worth, or names the best.
 Asked to write queries, it takes them from the document; asked whether a person would ask one, it
 says yes to about half of them.
 GET /counts gives how often each fault happened and how often each question was answered in full.
@@ -37,6 +38,7 @@ INSTRUCTION = re.compile(
 )
 REALISTIC = "Would a person ask this?"
 WRITING = re.compile(r"Write one query of each of these kinds: ([\w, ]+)\.")
+BLOCK_ASKED = re.compile(r"(?:(Order) these|Which of these) \d+ documents")
 WORTH = re.compile(r"worth=(-?[\d.]+)")
 WIRE = ("rate_limited", "server_error", "connection", "truncated", "invalid_json", "timeout")
 CONTENT = ("empty", "unparsable", "out_of_range", "not_a_number", "cut_off")
@@ -99,6 +101,10 @@ class Endpoint:
         shown = next(said["content"] for said in messages if said["role"] == "user")
         if writing := WRITING.search(shown):
             question = said = queries_of(shown, writing[1].split(", "))
+        elif block := BLOCK_ASKED.search(shown):
+            documents, worth = documents_shown(shown, self.options.words)
+            question = " ".join(f"{worth[label]}" for label in documents)
+            said = ordered(worth, self.options.spoil) if block[1] else best_of(worth)
         elif REALISTIC in shown:
             question = re.split(r"\]\]\n|\n\[\[end", shown)[1]
             said = f'{{"reasons": "so it is", "score": {realism_of(question)}}}'
@@ -128,7 +134,7 @@ class Endpoint:
         if self.options.words:  # with the tokens that it would have counted
             sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
             return web.json_response(completion(said, *sizes))
-        return self.answer(said)
+        return self.answer(said, "length" if self.options.spoil == "begun" else "stop")
 
     def kept_of(self, messages: list[dict[str, str]]) -> int:
         """How many blocks at the beginning of a prompt were kept; then all of it is, as by a server
@@ -347,6 +353,39 @@ def worths(prompt: str) -> tuple[str, str]:
     return a, b
 
 
+def documents_shown(prompt: str, words: bool) -> tuple[list[str], dict[str, float]]:
+    """Labels of the documents in a prompt, in the order shown, and what each is worth: as it says,
+    or by shared words."""
+    query = re.findall(r"\[\[query [^\n]*\]\]\n(.*?)\n\[\[end of", prompt, re.DOTALL)[0]
+    found = re.findall(r"\[\[document (\w\d) [^\n]*\]\]\n(.*?)\n\[\[end of", prompt, re.DOTALL)
+    labels = [label for label, _ in found]
+    if words:
+        return labels, {label: worth_by_words(query, text) for label, text in found}
+    return labels, {label: float(WORTH.findall(text)[0]) for label, text in found}
+
+
+def ordered(worth: dict[str, float], spoil: str) -> str:
+    """An order by worth, equal ones tied; `spoil` leaves the worst out (`missing`), adds a label
+    that was not shown (`invented`), has the best twice (`doubled`), or ends in the middle
+    (`begun`)."""
+    places = [
+        [k for k in worth if worth[k] == value] for value in sorted(set(worth.values()))[::-1]
+    ]
+    if spoil == "missing":
+        places = places[:-1]
+    if spoil == "invented":
+        places.insert(1, ["Q0"])
+    if spoil == "doubled":
+        places.append([places[0][0]])
+    said = json.dumps({"order": places, "relevant": sum(value > 0 for value in worth.values())})
+    return said[: len(said) // 2] if spoil == "begun" else said
+
+
+def best_of(worth: dict[str, float]) -> str:
+    """The label of the document of most worth."""
+    return json.dumps({"best": max(worth, key=lambda label: worth[label])})
+
+
 def queries_of(prompt: str, kinds: list[str]) -> str:
     """A reply with one query of each kind: some neighbouring words of the document."""
     words = re.split(r"\]\]\n|\n\[\[end", prompt)[1].split()
@@ -366,12 +405,15 @@ PARTS = re.compile(r"\[\[(?:query|document [AB]) [^\n]*\]\]\n(.*?)\n\[\[end of",
 
 def shared_words(prompt: str) -> tuple[str, str]:
     """What the documents in a prompt are worth: by how many of the query's words they hold."""
-    query, a, b = (set(re.findall(r"\w+", text.lower())) for text in PARTS.findall(prompt)[:3])
-    # Short words say little, and so does one word of many
-    return tuple(  # type: ignore[return-value]
-        f"{sum(len(w) - 2 for w in query & words if len(w) > 3) / (4 + len(words) / 50):.3f}"
-        for words in (a, b)
-    )
+    query, a, b = PARTS.findall(prompt)[:3]
+    return f"{worth_by_words(query, a):.3f}", f"{worth_by_words(query, b):.3f}"
+
+
+def worth_by_words(query: str, document: str) -> float:
+    """How many of a query's words a document holds; short ones say little, and so does one of
+    many."""
+    wanted, words = (set(re.findall(r"\w+", text.lower())) for text in (query, document))
+    return sum(len(w) - 2 for w in wanted & words if len(w) > 3) / (4 + len(words) / 50)
 
 
 def score(a: str, b: str) -> float:
@@ -441,6 +483,7 @@ def main() -> None:
     parser.add_argument("--cache", action="store_true", help="keep the beginnings of prompts")
     parser.add_argument("--logprobs", default="", help="how they are given, where asked for")
     parser.add_argument("--no-system", action="store_true", help="know no system role")
+    parser.add_argument("--spoil", default="", help="what is wrong with each order of a block")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from zelo.artifacts import read_table, table, write_table
+from zelo.comparison.blocks import Block, cycles_through
 from zelo.comparison.sampler import BaseSampler, Edges
 from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_texts
 from zelo.errors import UserError
 from zelo.progress import track
+from zelo.rating.comparisons import Wholes
 from zelo.rating.preferences import average
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
@@ -38,8 +40,8 @@ def compare(
     `judgments` are the folders of earlier rounds, none in the first; `vote` says how their answers
     are averaged. With `queries` only so many are compared, chosen by a hash of their texts. Which
     document of a pair is shown first is drawn at random, so that a judge's preference for a
-    position cancels. A query with fewer than two candidates has nothing to compare; it is counted,
-    and not rated.
+    position cancels. A sampler `in_blocks` has its `blocks` written besides. A query with fewer
+    than two candidates has nothing to compare; it is counted, and not rated.
     """
     recorded = checked_pairs(sampler.recorded_pairs(), data) if sampler.recorded else None
     ranked = candidates_from(read_table(candidates, "candidates"))
@@ -48,6 +50,7 @@ def compare(
     going_on = set(answers_so_far([*judgments.values()][-1:], vote))
     query_ids: list[str] = []
     pairs: list[tuple[str, str]] = []  # of documents, the one shown first in front
+    shown: list[Block] = []
     too_few = 0
     texts = query_texts(data, "train")
     chosen = list(texts)
@@ -61,18 +64,27 @@ def compare(
         documents = ranked.get(query_id, [])[:depth]
         too_few += not judgments and len(documents) < 2
         rng = stream(seed, "compare", query_id, *[str(len(judgments))] * bool(judgments))
-        if not judgments:
+        blocks: list[Wholes] = []
+        if not judgments and sampler.in_blocks:
+            blocks = sampler.blocks(len(documents), rng)
+        elif not judgments:
             edges = sampler.edges(len(documents), rng)
         elif query_id in going_on:
             index = {doc_id: i for i, doc_id in enumerate(documents)}
             asked = [(index[a], index[b]) for a, b, _ in before[query_id]]
             p = np.array([p for _, _, p in before[query_id]])
             left = sampler.max_rounds - len(judgments)
-            edges = sampler.next_edges(
-                len(documents), np.array(asked, dtype=np.int64), p, left, rng
-            )
+            so_far = (len(documents), np.array(asked, dtype=np.int64), p, left, rng)
+            if sampler.in_blocks:
+                blocks = sampler.next_blocks(*so_far)
+            else:
+                edges = sampler.next_edges(*so_far)
         else:
             continue
+        if sampler.in_blocks:
+            edges = cycles_through(blocks)
+            ids = [[documents[i] for i in block] for block in blocks]
+            shown += [Block(query_id, i, block) for i, block in enumerate(ids)]
         for i, j in in_random_order(edges, rng):
             query_ids.append(query_id)
             pairs.append((documents[i], documents[j]))
@@ -93,7 +105,19 @@ def compare(
             repeat=[0] * len(pairs),
         ),
     )
+    if sampler.in_blocks:
+        write_table(
+            out,
+            "blocks",
+            table(
+                "blocks",
+                query_id=[block.query_id for block in shown],
+                block=[block.number for block in shown],
+                doc_ids=[block.doc_ids for block in shown],
+            ),
+        )
     return {
+        **({"blocks": len(shown)} if sampler.in_blocks else {}),
         "comparisons": len(pairs),
         "queries": len(set(query_ids)),
         "queries_too_few_candidates": too_few,

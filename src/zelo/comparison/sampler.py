@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, InstanceOf
 
 from zelo.config import Component
-from zelo.rating.comparisons import Reals
+from zelo.rating.comparisons import Reals, Wholes
 
 Edges = NDArray[np.int64]  # (m, 2): pairs of the documents 0..n−1 of one query
 
@@ -24,6 +24,8 @@ class BaseSampler(Component):
     """
 
     recorded: ClassVar[bool] = False  # whether pairs are given by `recorded_pairs`, not drawn
+
+    in_blocks: ClassVar[bool] = False  # whether documents are shown in blocks, not two at a time
 
     @property
     def max_rounds(self) -> int:
@@ -46,6 +48,21 @@ class BaseSampler(Component):
         second); NaN where no judge answered. `rounds_left` counts this round as well.
         """
         return edges[:0]
+
+    def blocks(self, n: int, rng: np.random.Generator) -> list[Wholes]:
+        """Documents of each block of the first round, in the order shown; of one `in_blocks`."""
+        return []
+
+    def next_blocks(
+        self, n: int, edges: Edges, p: Reals, rounds_left: int, rng: np.random.Generator
+    ) -> list[Wholes]:
+        """The same of a later round; arguments as of `next_edges`."""
+        return []
+
+    def blocks_at_most(self, n: int, queries: int) -> list[int]:
+        """Sizes of the blocks of `queries` queries with `n` candidates each, at most; none where
+        pairs are drawn."""
+        return []
 
     def recorded_pairs(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Query id → pairs of document ids, the one shown first in front; of a `recorded` one."""

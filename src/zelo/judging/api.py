@@ -27,7 +27,7 @@ from pydantic import field_validator
 from zelo.config import option
 from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError, in_words
-from zelo.judging import prompt
+from zelo.judging import list_form, prompt
 from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
@@ -58,6 +58,7 @@ SCHEMA = {
     },
 }
 FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
+LABEL_TOKENS = 6.0  # of a document's label in an order, with what is around it
 NOT_AGAIN = {"refused", "too_long"}
 SHORTEST_WAIT = 0.01  # seconds of the first backoff where the provider says how long to wait
 IN_A_ROW = 5  # questions without any answer before a judge is given up
@@ -99,6 +100,7 @@ class ApiJudge(BaseJudge):
     """One model of one provider, asked by the prompt in `prompts/compare.md`."""
 
     compares_queries: ClassVar[bool] = True
+    orders_lists: ClassVar[bool] = True
     provider: Provider = option(help="where it is asked")
     model: str = option(help="its name there")
     max_document_tokens: int = option(
@@ -109,6 +111,12 @@ class ApiJudge(BaseJudge):
     system_role: bool = option(
         True,
         "false: the instructions begin the user's message, for models that know no system role",
+    )
+    lists: str = option(
+        "order",
+        "what it is asked of a block of documents (`sampler=blocks`): to `order` it, or which is "
+        "the `best`",
+        pattern="^(order|best)$",
     )
     extra_body: dict[str, Any] = option(
         {}, "more fields of the request (reasoning_effort, top_p, ...)"
@@ -136,6 +144,13 @@ class ApiJudge(BaseJudge):
         """Nothing is loaded and no key is read before there is something to ask."""
         return ApiSession(self.session_fingerprint(), self)
 
+    def prepare_lists(
+        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+    ) -> ApiSession:
+        """Nothing is loaded here either."""
+        session = OrderSession if self.lists == "order" else BestSession
+        return session(self.session_fingerprint(self.lists), self)
+
     def session_fingerprint(self, name: str = "compare") -> str:
         """Digest of all that an answer to the prompt `name` depends on besides the texts."""
         asked = [self.provider.name, self.model, prompt.prompt_hash(name), self.max_document_tokens]
@@ -144,12 +159,18 @@ class ApiJudge(BaseJudge):
         return digest(["api", *asked, *how])
 
     def estimate(
-        self, name: str, workload: JudgeWorkload, asked_by: str = "compare", documents: int = 2
+        self, name: str, workload: JudgeWorkload, asked_by: str = "compare", documents: float = 2
     ) -> JudgeEstimate:
         """Paid by the token: as many as its answers in the ledger had, or else as estimated.
 
         `asked_by` is the name of the prompt, `documents` how many it shows.
         """
+        written: float = self.expected_output_tokens
+        if workload.blocks and self.orders_lists:
+            calls, documents = workload.blocks
+            workload = replace(workload, calls=(calls, calls), probe_calls=0.0)
+            asked_by = self.lists
+            written = LABEL_TOKENS * (documents if asked_by == "order" else 1)
         least, most = (calls + workload.probe_calls for calls in workload.calls)
         measured, tokens_in, tokens_out = 0, 0.0, 0.0
         if workload.ledger.is_file():
@@ -160,11 +181,12 @@ class ApiJudge(BaseJudge):
         if not measured:
             parts = prompt.sections(asked_by)
             frame = estimated_tokens(parts["system"]) + estimated_tokens(parts["user"])
+            each = estimated_tokens(parts.get("document", ""))
             lengths = workload.lengths
             document = lengths.truncated(self.max_document_tokens)
             told = lengths.instruction_tokens + lengths.query_tokens
-            tokens_in = frame + told + documents * document
-            tokens_out = float(self.expected_output_tokens)
+            tokens_in = frame + told + documents * (each + document)
+            tokens_out = written
         price = self.price_or_none()
         usd = price.of(tokens_in, tokens_out) if price else None
         provider = self.provider
@@ -257,8 +279,13 @@ class ApiSession(RemoteSession):
         """The name of the prompt that asks a question."""
         return "compare" if question.query_b is None else "cross"
 
-    def read(self, outcome: RequestOutcome) -> Reply:
-        """What a reply says."""
+    def messages(self, question: Question) -> prompt.Messages:
+        """The conversation that asks a question."""
+        limit = self.judge.max_document_tokens
+        return prompt.messages(question, limit, name=self.prompt_for(question))
+
+    def read(self, outcome: RequestOutcome, question: Question) -> Reply:
+        """What a reply to a question says."""
         whole = outcome.kind == "reply"
         reply = read_reply(outcome.text, whole)
         return reply if whole or reply.score is not None else replace(reply, problem="cut_off")
@@ -399,9 +426,7 @@ class ApiSession(RemoteSession):
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
-        asked = prompt.messages(
-            question, self.judge.max_document_tokens, name=self.prompt_for(question)
-        )
+        asked = self.messages(question)
         if not self.judge.system_role:
             asked = prompt.as_user_message(asked)
         conversation = asked
@@ -425,7 +450,7 @@ class ApiSession(RemoteSession):
             if outcome.kind in NOT_AGAIN:
                 return tally.answer(None, outcome.kind, outcome.text)
             if outcome.kind in ("reply", "cut_off"):
-                reply = self.read(outcome)
+                reply = self.read(outcome, question)
                 if reply.score is not None:
                     reasons = self.kept(reply, outcome.thoughts)
                     return tally.answer(reply.score, "answered", reasons)
@@ -458,6 +483,39 @@ class ApiSession(RemoteSession):
             if outcome.kind != "rate_limited":
                 await wire.context.sleep(wait_before_retry(failures - 1, outcome.wait))
         return None
+
+
+@dataclass
+class OrderSession(ApiSession):
+    """One that orders blocks."""
+
+    asked_by: ClassVar[str] = "order"
+    formats: ClassVar[Mapping[str, Any]] = list_form.ORDER
+
+    def prompt_for(self, question: Question) -> str:
+        """The prompt about a block."""
+        return self.asked_by
+
+    def messages(self, question: Question) -> prompt.Messages:
+        """The conversation about a block."""
+        limit = self.judge.max_document_tokens
+        return list_form.messages_about(question, limit, self.asked_by)
+
+    def read(self, outcome: RequestOutcome, question: Question) -> Reply:
+        """The order in a reply."""
+        return list_form.read_list(outcome, question, self.asked_by)
+
+    def kept(self, reply: Reply, thoughts: str) -> str:
+        """The order alone."""
+        return reply.reasons
+
+
+@dataclass
+class BestSession(OrderSession):
+    """One that names the best of a block."""
+
+    asked_by: ClassVar[str] = "best"
+    formats: ClassVar[Mapping[str, Any]] = list_form.BEST
 
 
 @cache

@@ -94,6 +94,9 @@ class BaseJudge(Component):
     compares_queries: ClassVar[bool] = False
     """Whether it can compare documents of two queries, each with its own (`cross=on`)."""
 
+    orders_lists: ClassVar[bool] = False
+    """Whether it can order a block of documents at once (`sampler=blocks`)."""
+
     usd_per_answer: ClassVar[float | None] = None
     """What an answer costs; 0 where it costs nothing, None where that is not known."""
 
@@ -106,6 +109,13 @@ class BaseJudge(Component):
     @abstractmethod
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> JudgeSession:
         """Get ready to be asked about `pairs` (query id → documents) of the collection `data`."""
+
+    def prepare_lists(
+        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+    ) -> JudgeSession:
+        """Get ready to be asked about blocks, as `zelo.judging.lists` words a question; of a judge
+        that `orders_lists`."""
+        raise NotImplementedError
 
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
         """What it would be asked and cost under the name `name`; None where it costs nothing.

@@ -92,13 +92,21 @@ class Ensemble(Component):
         return [name for name, judge in self.judges.items() if not judge.compares_queries]
 
     def estimates(
-        self, comparisons: float, lengths: TextLengths, ledger: Path, today: date
+        self,
+        comparisons: float,
+        lengths: TextLengths,
+        ledger: Path,
+        today: date,
+        blocks: tuple[float, float] | None = None,
     ) -> Iterator[JudgeEstimate]:
-        """What each judge that is paid, or may be, would be asked and cost."""
+        """What each judge that is paid, or may be, would be asked and cost.
+
+        `blocks` is how many are ordered, and how many documents they have.
+        """
         least, most = (n * comparisons / len(self.judges) for n in (self.least, self.most))
         probed = self.probed(comparisons) and not self.both_orders
         probe_calls = float(self.probe) if probed else 0.0
-        workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today)
+        workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today, blocks)
         for name, judge in self.judges.items():
             estimate = judge.estimate(name, workload)
             if estimate is not None:

@@ -34,6 +34,7 @@ class JudgeWorkload:
     lengths: TextLengths
     ledger: Path  # where answers of earlier runs lie, which tell the tokens of one
     today: date  # prices are doubted as of this day
+    blocks: tuple[float, float] | None = None  # how many, and documents of one, to be ordered
 
 
 @dataclass(frozen=True)

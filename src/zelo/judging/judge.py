@@ -14,6 +14,7 @@ from zelo.judging.agreement import choices, consensus
 from zelo.judging.api import ApiSession
 from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
+from zelo.judging.lists import implied, label_counts, list_judgments, list_questions, read_blocks
 from zelo.judging.question import ANSWERED, MISSING, Question
 from zelo.judging.spending import Budget
 from zelo.judging.votes import ComparisonVotes, vote_collector
@@ -36,6 +37,9 @@ def judge(
 ) -> Mapping[str, Any]:
     """Ask every judge about every comparison and write the `judgments`.
 
+    Where there are `blocks`, judges that can order one are asked to; their orders are written as
+    `list_judgments`, and what these say of the comparisons stands among the judgments.
+
     Answers that the ledger at `ledger` holds are not asked for again. `earlier` are the comparisons
     of earlier rounds: judges get ready for their documents too, so that one that measures what it
     is asked about (a simulated one) is the same judge in every round. What is spent counts for
@@ -52,12 +56,24 @@ def judge(
             pairs.setdefault(q, {})[a] = None
             pairs.setdefault(q if r is None else r, {})[b] = None
     compared = {query_id: list(docs) for query_id, docs in pairs.items()}
+    blocks = read_blocks(comparisons)
     of_two_queries = any(question.query_b is not None for question in questions)
     votes = [ComparisonVotes(question) for question in questions]
-    with vote_collector(ensemble, data, compared, seed, ledger, budget, run) as collector:
+    asked = (ensemble, data, compared, seed, ledger, budget, run)
+    with vote_collector(*asked, in_blocks=bool(blocks)) as collector:
         spent_before = collector.spending.usd
+        orders = collector.order(list_questions(blocks, data))
         collector.collect(votes)
     answers = [entry for comparison in votes for entry in comparison.answers]
+    given = [answer for _, _, answer in answers if answer is not None]
+    unreached = Counter(name for name, _, answer in answers if answer is None)
+    for name, of_blocks in orders.items():
+        said = implied(questions, blocks, of_blocks)
+        answers += [
+            (name, question, answer) for question, answer in zip(questions, said, strict=True)
+        ]
+        given += [answer for answer in of_blocks if answer is not None]
+        unreached[name] += of_blocks.count(None)
     judgments = table(
         "judgments",
         query_id=[q.query_id for _, q, _ in answers],
@@ -72,9 +88,11 @@ def judge(
         weight=[ensemble.weight(name) for name, _, _ in answers],
     )
     write_table(out, "judgments", judgments)
-    for name, n in Counter(name for name, _, answer in answers if answer is None).items():
+    if orders:
+        weights = {name: ensemble.weight(name) for name in orders}
+        write_table(out, "list_judgments", list_judgments(blocks, orders, weights))
+    for name, n in (+unreached).items():
         print(f"  {name}: {n:,} answers are missing; the next run asks for them", file=sys.stderr)
-    given = [answer for _, _, answer in answers if answer is not None]
     failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
     if failures:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in failures.most_common())
@@ -89,11 +107,12 @@ def judge(
         "judgments": len(given),
         "asked_now": collector.new_answers,
         "failed": failures.total(),
-        "missing": len(answers) - len(given),
+        "missing": unreached.total(),
         "usd": sum(answer.usd for answer in given),
         "usd_now": collector.spending.usd - spent_before,
         "tokens_in": sum(answer.tokens_in for answer in given),
         "tokens_out": sum(answer.tokens_out for answer in given),
+        **({"blocks": len(blocks), "labels": label_counts(orders)} if orders else {}),
         "consensus": None if of_two_queries else consensus(choices(judgments)),
         "cached": cached_shares(collector.sessions),
         "failures": dict(failures),

@@ -29,6 +29,7 @@ class OneToken(ApiJudge):
     """Compares by `P(A) / (P(A) + P(B))` of the first token of an answer to `prompts/choose.md`."""
 
     compares_queries: ClassVar[bool] = False
+    orders_lists: ClassVar[bool] = False
     max_tokens: int = option(1, "most tokens it may write; more where a space comes first", ge=1)
     expected_output_tokens: int = option(1, "written for one answer", ge=1, exclude=True)
 
@@ -41,7 +42,7 @@ class OneToken(ApiJudge):
         return OneTokenSession(self.session_fingerprint(PROMPT), self)
 
     def estimate(
-        self, name: str, workload: JudgeWorkload, asked_by: str = PROMPT, documents: int = 2
+        self, name: str, workload: JudgeWorkload, asked_by: str = PROMPT, documents: float = 2
     ) -> JudgeEstimate:
         """As of one that gives reasons, with another prompt and one token to write."""
         return super().estimate(name, workload, asked_by, documents)
@@ -64,7 +65,7 @@ class OneTokenSession(ApiSession):
         """The prompt that wants a letter."""
         return PROMPT
 
-    def read(self, outcome: RequestOutcome) -> Reply:
+    def read(self, outcome: RequestOutcome, question: Question) -> Reply:
         """P(B) - P(A), of the two.
 
         Of a letter that is not among the likeliest tokens no more is known than that it is less

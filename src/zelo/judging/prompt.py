@@ -19,6 +19,7 @@ import hashlib
 import random
 import re
 import secrets
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -49,8 +50,9 @@ SECRET = secrets.token_bytes(32)  # no document's author can know what is made w
 CODES = random.Random(secrets.randbits(128))  # nor the next of these
 PLACEHOLDER = re.compile(
     r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem"
-    r"|instruction|instruction_b)\}"
+    r"|instruction|instruction_b|documents|count|labels|label|text|note)\}"
 )
+LABELS = [f"{letter}{digit}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for digit in range(1, 10)]
 NO_INSTRUCTION = "(nothing was said: as above)"
 
 
@@ -91,10 +93,7 @@ def messages(
     text_a, note_a = shown(question.text_a, limit)
     text_b, note_b = shown(question.text_b, limit)
     instruction, instruction_b = map(clean, question.instructions)
-    written = (query, other, text_a, text_b, instruction, instruction_b)
-    code = code or code_of(query, other, instruction, instruction_b)
-    while any(code in text for text in written):
-        code = f"{CODES.getrandbits(48):012x}"
+    code = unguessable((query, other, instruction, instruction_b), (text_a, text_b), code)
     values = {
         "code": code,
         "limit": f"{limit:,}",
@@ -109,20 +108,79 @@ def messages(
         "instruction": instruction or NO_INSTRUCTION,
         "instruction_b": instruction_b or NO_INSTRUCTION,
     }
+    return conversation(name, values)
+
+
+def list_messages(
+    query: str,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    instruction: str,
+    limit: int,
+    name: str,
+) -> Messages:
+    """The conversation that asks about documents `texts` under their labels by the prompt `name`;
+    texts have about `limit` tokens."""
+    query, note_query = shown(query, limit)
+    instruction = clean(instruction)
+    documents = [shown(text, limit) for text in texts]
+    code = unguessable((query, instruction), (text for text, _ in documents))
+    parts = sections(name)
+    values = {
+        "code": code,
+        "limit": f"{limit:,}",
+        "query": query,
+        "note_query": note_query,
+        "instruction": instruction,
+        "instruction_b": instruction,
+        "count": str(len(labels)),
+        "labels": ", ".join(labels),
+        "documents": "\n\n".join(
+            fill(parts["document"], {"code": code, "label": label, "text": text, "note": note})
+            for label, (text, note) in zip(labels, documents, strict=True)
+        ),
+    }
+    return conversation(name, values)
+
+
+def labels_of(query: str, texts: Sequence[str]) -> list[str]:
+    """A letter and a digit for each text, drawn anew for each list of them: whoever writes one
+    cannot know its label, and no order of labels tells anything."""
+    drawn = random.Random(keyed("labels", query, *texts))
+    return drawn.sample(LABELS, len(texts))
+
+
+def conversation(name: str, values: dict[str, str]) -> Messages:
+    """The prompt `name` with its placeholders filled."""
     system, user = (sections(name)[role] for role in ("system", "user"))
-    if instruction or instruction_b:
-        told = "one" if instruction == instruction_b else "two"
-        system = f"{system}\n\n{sections('instruction')[told]}"
+    if values["instruction"] != values["instruction_b"]:
+        system = f"{system}\n\n{sections('instruction')['two']}"
+    elif values["instruction"] not in ("", NO_INSTRUCTION):
+        system = f"{system}\n\n{sections('instruction')['one']}"
     return [
         {"role": role, "content": fill(template, values)}
         for role, template in (("system", system), ("user", user))
     ]
 
 
+def unguessable(asked: Sequence[str], texts: Iterable[str], code: str | None = None) -> str:
+    """The marker code of what is asked; where a text contains it, a new random one."""
+    written = [*asked, *texts]
+    code = code or code_of(*asked)
+    while any(code in text for text in written):
+        code = f"{CODES.getrandbits(48):012x}"
+    return code
+
+
 @lru_cache(maxsize=1024)
 def code_of(*asked: str) -> str:
     """The marker code of what is asked: a digest that this process alone can make."""
-    return hashlib.blake2b("\0".join(asked).encode("utf-8", "replace"), key=SECRET).hexdigest()[:12]
+    return keyed(*asked)[:12]
+
+
+def keyed(*texts: str) -> str:
+    """A digest that this process alone can make."""
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "replace"), key=SECRET).hexdigest()
 
 
 def as_user_message(conversation: Messages) -> Messages:

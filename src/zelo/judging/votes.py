@@ -42,8 +42,8 @@ class ComparisonVotes:
 class VoteCollector:
     """Asks an ensemble through the ledger, and counts what was asked in all."""
 
-    ensemble: Ensemble
-    sessions: Mapping[str, JudgeSession]
+    ensemble: Ensemble  # of the judges that compare two
+    sessions: Mapping[str, JudgeSession]  # of these, and of those that order blocks
     ledger: Ledger
     spending: Spending
     run: str  # what is spent counts for it
@@ -58,18 +58,30 @@ class VoteCollector:
         Raises `UserError` where the budget is reached, where a judge guesses, or where all judges
         are given up.
         """
-        self._refuse_guesses(comparisons)
-        while due := self.next_questions(comparisons):
-            wanted = {name: [question for _, question in asked] for name, asked in due.items()}
-            for name, answers in self._ask(wanted).items():
-                for (comparison, question), answer in zip(due[name], answers, strict=True):
-                    comparison.answers.append((name, question, answer))
+        if self.ensemble.judges:
+            self._collect(comparisons)
         if len(self.given_up) == len(self.sessions):
             why = "; ".join(f"{name}: {reason}" for name, reason in self.given_up.items())
             raise UserError(
                 f"no judge can be asked ({why}); every answer so far is in {self.ledger.path}, and "
                 f"the same command asks for the rest"
             )
+
+    def order(self, blocks: Sequence[Question]) -> dict[str, list[Answer | None]]:
+        """What each judge that orders blocks says of each; None where it was not reached.
+
+        Raises `UserError` where the budget is reached.
+        """
+        names = [name for name in self.sessions if name not in self.ensemble.judges]
+        return self._ask(dict.fromkeys(names, blocks)) if names and blocks else {}
+
+    def _collect(self, comparisons: Sequence[ComparisonVotes]) -> None:
+        self._refuse_guesses(comparisons)
+        while due := self.next_questions(comparisons):
+            wanted = {name: [question for _, question in asked] for name, asked in due.items()}
+            for name, answers in self._ask(wanted).items():
+                for (comparison, question), answer in zip(due[name], answers, strict=True):
+                    comparison.answers.append((name, question, answer))
 
     def next_questions(
         self, comparisons: Sequence[ComparisonVotes]
@@ -132,7 +144,7 @@ class VoteCollector:
         asked_before = 2 * ensemble.probe
         votes = {}
         for name, session in self.sessions.items():
-            if not session.may_guess:
+            if not session.may_guess or name not in ensemble.judges:
                 continue
             if ledger.count_answers(session.fingerprint, asked_before + 1) > asked_before:
                 continue
@@ -163,26 +175,37 @@ def vote_collector(
     ledger: Path,
     budget: Budget | None,
     run: str,
+    in_blocks: bool = False,
 ) -> Iterator[VoteCollector]:
     """Get all judges ready to be asked about `pairs` (query id → documents of the collection
-    `data`), and open the ledger, which knows what the `run` spent of its `budget` before."""
-    sessions = prepare_sessions(ensemble, data, pairs, seed)
+    `data`), and open the ledger, which knows what the `run` spent of its `budget` before.
+
+    Where documents stand `in_blocks`, those that can order a block are asked to.
+    """
+    sessions = prepare_sessions(ensemble, data, pairs, seed, in_blocks)
+    compares = {n: j for n, j in ensemble.judges.items() if not (in_blocks and j.orders_lists)}
     with Ledger(ledger) as opened:
         spending = Spending(budget or Budget(), *opened.spent(run))
-        yield VoteCollector(ensemble, sessions, opened, spending, run)
+        of_two = ensemble.model_copy(update={"judges": compares})
+        yield VoteCollector(of_two, sessions, opened, spending, run)
 
 
 def prepare_sessions(
-    ensemble: Ensemble, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+    ensemble: Ensemble,
+    data: Path,
+    pairs: Mapping[str, Sequence[str]],
+    seed: int,
+    in_blocks: bool = False,
 ) -> dict[str, JudgeSession]:
-    """Get all judges ready to be asked about `pairs`.
+    """Get all judges ready to be asked about `pairs`, or about blocks where they can.
 
     Raises `UserError` where two judges are one: its answer would be given once and counted twice.
     """
     sessions: dict[str, JudgeSession] = {}
     names: dict[str, str] = {}
     for name, judge in ensemble.judges.items():
-        session = judge.prepare(data, pairs, derived_seed(seed, "judge", name))
+        prepare = judge.prepare_lists if in_blocks and judge.orders_lists else judge.prepare
+        session = prepare(data, pairs, derived_seed(seed, "judge", name))
         if not isinstance(session, LocalSession | RemoteSession):
             raise UserError(
                 f"judge {name}: {type(judge).__name__}.prepare returned "

@@ -111,7 +111,7 @@ class WritingSession(ApiSession):
         """The prompt for writing."""
         return PROMPT
 
-    def read(self, outcome: RequestOutcome) -> Reply:
+    def read(self, outcome: RequestOutcome, question: Question) -> Reply:
         """The queries in a reply, as JSON; a score of 0 says that there is an answer."""
         text, whole = outcome.text, outcome.kind == "reply"
         answer, _, ended = answer_and_thoughts(text)

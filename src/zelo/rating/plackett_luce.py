@@ -75,6 +75,12 @@ class RankingChoices:
         log_weight = np.array(rows, np.float64).reshape(-1, n)
         return RankingChoices(log_weight, np.array(weight, np.float64), chosen)
 
+    def of_judge(self, weight: float, advantage: Reals | None = None) -> RankingChoices:
+        """The same, counting `weight` times as much, where documents have the `advantage` (n,) on
+        top of their Elos of standing where they were shown."""
+        moved = self.log_weight if advantage is None else self.log_weight + advantage
+        return RankingChoices(moved, weight * self.weight, weight * self.chosen)
+
     @staticmethod
     def of_pairs(n: int, comparisons: Comparisons, query: int) -> RankingChoices:
         """Those of the comparisons of two documents of a query."""
@@ -106,13 +112,17 @@ def fit_rankings(
     sizes: ArrayLike | None = None,
     below: Sequence[Iterable[int]] | None = None,
     comparisons: Comparisons | None = None,
+    weight: ArrayLike | None = None,
+    advantage: Sequence[Reals] | None = None,
 ) -> Fit:
     """Elos of the documents of `Q` queries from `R` rankings of some of their documents.
 
     `query` (R,) whole numbers; each ranking lists distinct documents of its query, numbered from
     0, the best first, and those that are tied together. `below` has for each ranking documents that
     are below all that it lists, in no known order. `comparisons` are comparisons of two documents
-    of the same queries that count as well. `prior`, `tolerance` and the result are as in
+    of the same queries that count as well; a ranking counts as `weight` (R,) of one. `advantage`
+    (R × documents of the query) is what each document has on top of its Elo where it was shown, see
+    `slot_effects`. `prior`, `tolerance` and the result are as in
     `solver.fit`, the weight of a query's documents its number of choices; `ranking_errors` has the
     standard errors.
 
@@ -120,7 +130,7 @@ def fit_rankings(
     without two documents, or a query without documents.
     """
     checked(MODELS[1], prior)
-    made = choices_of(query, rankings, sizes, below, comparisons)
+    made = choices_of(query, rankings, sizes, below, comparisons, weight, advantage)
     counts = np.array([len(choices.chosen) for choices in made], np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     elo = np.zeros(offsets[-1])
@@ -141,13 +151,15 @@ def ranking_errors(
     sizes: ArrayLike | None = None,
     below: Sequence[Iterable[int]] | None = None,
     comparisons: Comparisons | None = None,
+    weight: ArrayLike | None = None,
+    advantage: Sequence[Reals] | None = None,
 ) -> Reals:
     """Standard errors (D,) of the Elos `elo` (D,) that `fit_rankings` found, as
     `solver.standard_errors` has them of comparisons: from the inverse information on the zero-sum
     subspace, each choice taken for one answer."""
     checked(MODELS[1], prior)
     found, start, elos = [], 0, np.asarray(host(elo), np.float64)
-    for choices in choices_of(query, rankings, sizes, below, comparisons):
+    for choices in choices_of(query, rankings, sizes, below, comparisons, weight, advantage):
         n = len(choices.chosen)
         _, _, matrix = derivatives(elos[start : start + n], choices, prior)
         variance = zero_sum_inverse(matrix, prior).diagonal()
@@ -162,6 +174,8 @@ def choices_of(
     sizes: ArrayLike | None = None,
     below: Sequence[Iterable[int]] | None = None,
     comparisons: Comparisons | None = None,
+    weight: ArrayLike | None = None,
+    advantage: Sequence[Reals] | None = None,
 ) -> list[RankingChoices]:
     """The choices of each query, see `fit_rankings`."""
     of = whole("query", query)
@@ -173,9 +187,14 @@ def choices_of(
     lower = [whole("below", list(docs)) for docs in below or [()] * len(rankings)]
     counts = _sizes(of, listed, lower, comparisons) if sizes is None else whole("sizes", sizes)
     _check(of, listed, lower, counts)
+    times = np.ones(len(of)) if weight is None else np.asarray(host(weight), np.float64)
+    if len(times) != len(of) or not (times >= 0).all():
+        raise ValueError(f"{len(of)} rankings need as many weights, none below 0: {times}")
     parts: list[list[RankingChoices]] = [[] for _ in counts]
-    for q, groups, rest in zip(of, listed, lower, strict=True):
-        parts[q].append(RankingChoices.of_ranking(int(counts[q]), groups, rest))
+    for row, (q, groups, rest) in enumerate(zip(of, listed, lower, strict=True)):
+        choices = RankingChoices.of_ranking(int(counts[q]), groups, rest)
+        moved = None if advantage is None else advantage[row]
+        parts[q].append(choices.of_judge(float(times[row]), moved))
     if comparisons is not None:
         if (
             len(comparisons.sizes) > len(counts)

@@ -33,7 +33,9 @@ class Rating(Component):
         "centred", "map from Elo to training target", pattern="^(centred|cdf|minmax)$"
     )
     joint_judges: bool = option(
-        False, "fit position bias and discrimination of each judge together with the Elos"
+        False,
+        "fit position bias and discrimination of each judge together with the Elos; of one that "
+        "orders blocks, what each slot of them adds to a document",
     )
 
     def check(self) -> None:
@@ -62,16 +64,38 @@ def rate(
     """Fit the Elos of every query and write `ratings`, `fits` and `judges`.
 
     `judgments` are folders, one for each round that judges were asked in. The answers of all judges
-    about a comparison are averaged, unless the judges are modelled. `cross` has judgments across
-    queries: the bias of each query is fitted to them, written as `query_biases`, and targets are on
-    the common scale.
+    about a comparison are averaged, unless the judges are modelled. Where judges ordered blocks,
+    see `rate_lists`; with modelled judges the `slot_effects` are written then. `cross` has
+    judgments across queries: the bias of each query is fitted to them, written as `query_biases`,
+    and targets are on the common scale.
     """
     from zelo.rating.tables import encode
 
     answers = pa.concat_tables([read_table(folder, "judgments") for folder in judgments.values()])
     single = encode(answers, vote, "judgments")
-    joint = rating.joint_judges  # which reads each answer, where others read their averages
-    rated = rate_encoded(single, rating) if joint else rate_judgments(answers, rating, vote)
+    lists = "list_judgments"
+    orders = [
+        read_table(f, lists) for f in judgments.values() if (f / f"{lists}.parquet").is_file()
+    ]
+    if orders:
+        from zelo.rating.rate_lists import rate_lists
+
+        listed = rate_lists(
+            answers,
+            orders,
+            vote,
+            model=rating.model,
+            prior=rating.prior,
+            target=rating.target,
+            joint_judges=rating.joint_judges,
+        )
+        rated = Rated(listed.ratings, listed.fits)
+        if listed.slot_effects is not None:
+            write_table(out, "slot_effects", listed.slot_effects)
+    elif rating.joint_judges:  # which reads each answer, where others read their averages
+        rated = rate_encoded(single, rating)
+    else:
+        rated = rate_judgments(answers, rating, vote)
     ratings, counts = rated.ratings, rated.counts
     if cross is not None:
         from zelo.rating.common_scale import on_common_scale

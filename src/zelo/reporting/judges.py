@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zelo.artifacts import Table, read_json
+from zelo.artifacts import Table, read_json, read_table
 from zelo.data.texts import relevance_grades
 from zelo.judging.agreement import (
     JudgeAgreement,
@@ -98,3 +98,14 @@ def shown_share(found: JudgeAgreement | LabelAgreement) -> str:
     """`81 % [77, 84]`."""
     low, high = round(100 * found.low), round(100 * found.high)
     return f"{found.share:.0%} [{low}, {high}]"
+
+
+def ends_of_blocks(ratings: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the first and the last slot of a block add to a document, by judge, as rows of the table
+    `slot_effects`; empty where it is not there."""
+    if not (ratings / "slot_effects.parquet").is_file():
+        return {}
+    slots: dict[str, list[dict[str, Any]]] = {}
+    for row in read_table(ratings, "slot_effects").to_pylist():
+        slots.setdefault(row["judge"], []).append(row)
+    return {judge: [rows[0], rows[-1]] for judge, rows in slots.items()}

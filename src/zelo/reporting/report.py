@@ -27,7 +27,7 @@ from zelo.evaluation.evaluate import TRAINED
 from zelo.progress import WIDTH, say
 from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
-from zelo.reporting.judges import Panel, in_words, matrix, panel
+from zelo.reporting.judges import Panel, ends_of_blocks, in_words, matrix, panel
 from zelo.reporting.passes import passes
 from zelo.reporting.results import (
     comparisons_with_start,
@@ -114,6 +114,7 @@ def report(
     (out / "figures").mkdir(exist_ok=True)
     for name, svg in drawn.items():
         write_text(out / "figures" / f"{name}.svg", svg)
+    slots = ends_of_blocks(ratings)
     content = {
         "run": run,
         "collection": title_of(run.data),
@@ -147,7 +148,8 @@ def report(
         "panels": panels,
         "matrix": matrix,
         "fitted": {row["judge"]: row for row in read_table(ratings, "judges").to_pylist()},
-        "modelled": run.rating.joint_judges,
+        "modelled": run.rating.joint_judges and not slots,
+        "slots": slots,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
         "start": run.model.pretrained.path or run.model.pretrained.name,
         "command": shlex.join(["zelo", "run", *overrides]),

@@ -86,7 +86,7 @@ def plan(run: Run, today: date | None = None) -> Plan:
         {title: chosen[title] for title in TITLES.values() if title in chosen},
         [
             *writing_estimate(run, size, ledger, today),
-            *run.judge.estimates(for_ensemble, size.lengths, ledger, today),
+            *run.judge.estimates(for_ensemble, size.lengths, ledger, today, blocks_of(run, size)),
         ],
         list(work_of(run, stages, pairs, for_ensemble, size)),
     )
@@ -139,6 +139,16 @@ def pairs_by_artifact(run: Run, stages: Sequence[PlannedStage], size: Size) -> d
                 continue
         found[planned.artifact.fingerprint] = number
     return found
+
+
+def blocks_of(run: Run, size: Size) -> tuple[float, float] | None:
+    """How many blocks the run's sampler draws for the ensemble, and their mean number of documents;
+    None where it draws pairs, or where a distilled model is asked about what it draws."""
+    if run.distil is not None or not run.sampler.in_blocks:
+        return None
+    n = min(run.depth, run.top_k, size.documents)
+    sizes = run.sampler.blocks_at_most(n, 1)
+    return float(size.queries * len(sizes)), float(np.mean(sizes or [0]))
 
 
 def measure(run: Run) -> Size:

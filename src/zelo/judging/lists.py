@@ -1,0 +1,154 @@
+"""Judges that are shown a whole block of documents and order it, in place of two at a time.
+
+What such a judge is asked and answers goes through the ledger as comparisons do: the question's
+`doc_a` and `text_a` hold the block's ids and texts, in the order shown, as JSON; the answer has a
+score of 0, and `reasons` hold its places (`zelo.judging.list_reply`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zelo.artifacts import Table, read_table, table
+from zelo.comparison.blocks import Block
+from zelo.data.texts import document_texts, query_instructions, query_texts
+from zelo.judging.list_reply import ListReply, Places
+from zelo.judging.question import ANSWERED, FAILED, MISSING, Answer, Question
+from zelo.rating.rate_lists import BELOW
+
+TIE = 0.0
+
+
+def read_blocks(comparisons: Path) -> list[Block]:
+    """The blocks that a sampler drew; none where it drew pairs."""
+    if not (comparisons / "blocks.parquet").is_file():
+        return []
+    rows = read_table(comparisons, "blocks")
+    names = ("query_id", "block", "doc_ids")
+    return [Block(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+
+
+def list_questions(blocks: Sequence[Block], data: Path) -> list[Question]:
+    """The question about each block; of equal ones `repeat` counts how often it came before."""
+    queries, told = query_texts(data), query_instructions(data)
+    texts = document_texts(data, {doc_id for block in blocks for doc_id in block.doc_ids})
+    before: Counter[tuple[str, ...]] = Counter()
+    questions = []
+    for block in blocks:
+        key = (block.query_id, *block.doc_ids)
+        questions.append(
+            Question(
+                block.query_id,
+                json.dumps(block.doc_ids),
+                "",
+                before[key],
+                queries[block.query_id],
+                json.dumps([texts[doc_id] for doc_id in block.doc_ids], ensure_ascii=False),
+                "",
+                instruction=told.get(block.query_id, ""),
+            )
+        )
+        before[key] += 1
+    return questions
+
+
+def shown_ids(question: Question) -> list[str]:
+    """Ids of the documents of a block, in the order shown."""
+    ids: list[str] = json.loads(question.doc_a)
+    return ids
+
+
+def shown_texts(question: Question) -> list[str]:
+    """Their texts."""
+    texts: list[str] = json.loads(question.text_a)
+    return texts
+
+
+def list_answer(reply: ListReply) -> Answer:
+    """An order, as an answer that costs nothing."""
+    return Answer(TIE, reasons=reply.as_json())
+
+
+def reply_in(answer: Answer | None) -> ListReply | None:
+    """The order that an answer holds; None where there is none."""
+    return None if answer is None or answer.score is None else ListReply.from_json(answer.reasons)
+
+
+ByBlock = Mapping[str, Sequence[Answer | None]]  # by judge, in the order of the blocks
+
+
+def list_judgments(
+    blocks: Sequence[Block], answers: ByBlock, weights: Mapping[str, float]
+) -> Table:
+    """The table `list_judgments`: what each judge said of each block."""
+    rows = [
+        (block, name, answer, reply_in(answer))
+        for name, given in answers.items()
+        for block, answer in zip(blocks, given, strict=True)
+    ]
+    return table(
+        "list_judgments",
+        query_id=[block.query_id for block, *_ in rows],
+        block=[block.number for block, *_ in rows],
+        judge=[name for _, name, *_ in rows],
+        doc_ids=[block.doc_ids for block, *_ in rows],
+        places=[reply.places if reply else None for *_, reply in rows],
+        relevant=[reply.relevant if reply else None for *_, reply in rows],
+        status=[answer.status if answer else MISSING for *_, answer, _ in rows],
+        reasons=["" if reply or not answer else answer.reasons for *_, answer, reply in rows],
+        weight=[weights[name] for _, name, *_ in rows],
+    )
+
+
+def implied(
+    comparisons: Sequence[Question], blocks: Sequence[Block], answers: Sequence[Answer | None]
+) -> Iterator[Answer | None]:
+    """What a judge's orders say of each comparison.
+
+    −1 where the first document is above the other in all blocks that have both, +1 where it is
+    below, 0 for a tie, the mean where blocks differ; None where none of the blocks was reached.
+    """
+    said: dict[tuple[str, str, str], list[float]] = {}
+    reached: dict[tuple[str, str, str], bool] = {}
+    wanted = {(q.query_id, *sorted((q.doc_a, q.doc_b))) for q in comparisons}
+    for block, answer in zip(blocks, answers, strict=True):
+        reply = reply_in(answer)
+        for i, first in enumerate(block.doc_ids):
+            for j, second in enumerate(block.doc_ids):
+                key = (block.query_id, first, second)
+                if first < second and key in wanted:
+                    reached[key] = reached.get(key, False) or answer is not None
+                    if reply and (score := order_of(reply.places, i, j)) is not None:
+                        said.setdefault(key, []).append(score)
+    for q in comparisons:
+        first, second = sorted((q.doc_a, q.doc_b))
+        key = (q.query_id, first, second)
+        if key in said:
+            mean = float(np.mean(said[key]))
+            yield Answer(mean if first == q.doc_a else -mean, ANSWERED)
+        else:
+            yield Answer(None, FAILED) if reached.get(key) else None
+
+
+def order_of(places: Places, i: int, j: int) -> float | None:
+    """−1 where document `i` is above `j`, +1 where it is below, 0 where they are tied; None where
+    that is not known."""
+    a, b = places[i], places[j]
+    if a is None or b is None or (a == BELOW and b == BELOW):
+        return None
+    high, low = (len(places) if place == BELOW else place for place in (a, b))
+    return float(np.sign(high - low))
+
+
+def label_counts(answers: ByBlock) -> dict[str, int]:
+    """How many labels were missing, made up or doubled in all orders."""
+    replies = [reply for given in answers.values() for a in given if (reply := reply_in(a))]
+    return {
+        kind: sum(getattr(reply, kind) for reply in replies)
+        for kind in ("missing", "invented", "doubled")
+    }
