@@ -254,6 +254,17 @@ def parsed(words: Sequence[str]) -> Namespace:
     inspect.add_argument(
         "--comparisons", type=int, default=10, help="so many, the most surprising; 0: all"
     )
+    annotate = command(
+        "annotate", commands.annotate, "people compare documents of a run in a browser",
+        "every answer is in the ledger",
+    )  # fmt: skip
+    annotate.add_argument("run", type=Path, metavar="RUN", help="a run folder (outputs/runs/...)")
+    annotate.add_argument("--report", action="store_true", help="how judges agree with people")
+    annotate.add_setting("name", default="", metavar="NAME", help="who answers; else the page asks")
+    annotate.add_setting("host", default="127.0.0.1", help="%(default)s: this machine alone")
+    annotate.add_setting("port", type=int, default=0, help="a free one")
+    annotate.add_setting("export", type=Path, metavar="FILE", help="write answers: .csv or .json")
+    annotate.add_setting("import", type=Path, metavar="FILE", help="read answers from there")
     reproduce = command(
         "reproduce", commands.reproduce, "run a manifest again and say what differs",
         "another home=FOLDER begins anew",

@@ -192,6 +192,23 @@ def inspect(given: Namespace) -> None:
     show(found, given.documents or None, given.comparisons or None)
 
 
+def annotate(given: Namespace) -> None:
+    """Have people compare documents, or use what they answered."""
+    from zelo.annotation import annotate as done_with
+    from zelo.finished_run import FinishedRun
+
+    run = FinishedRun.at(given.run.expanduser())
+    source = getattr(given, "import")
+    if given.report:
+        done_with.report(run)
+    elif given.export is not None:
+        done_with.export_answers(run, given.export.expanduser())
+    elif source is not None:
+        done_with.import_answers(run, source.expanduser())
+    else:
+        done_with.open_page(run, given.host, given.port, given.name)
+
+
 def clean(given: Namespace) -> None:
     """Show which embeddings are kept, or remove them."""
     from zelo.models.embedding_store import remove, sizes

@@ -50,6 +50,11 @@ FIND = """
 SELECT score, status, reasons, tokens_in, tokens_out, usd FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
 """
+JUDGES = "SELECT DISTINCT judge FROM answers WHERE substr(judge, 1, ?) = ? ORDER BY judge"
+WITHDRAW = """
+DELETE FROM answers
+WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
+"""
 KEEP_SPENT = "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)"
 KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
@@ -184,6 +189,14 @@ class Ledger:
                 f"them are kept"
             ) from None
 
+    def withdraw(self, fingerprint: str, question: Question) -> None:
+        """Take back the answer of one person to a `ledger_question`; only who gave it may."""
+        try:
+            with self._connection:
+                self._connection.execute(WITHDRAW, self._key(fingerprint, question))
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path}: an answer could not be taken back ({error})") from None
+
     def spent(self, run: str) -> tuple[int, float]:
         """Requests and USD that a run spent so far, whatever ended it."""
         row = self._row("SELECT calls, usd FROM spent WHERE run = ?", (run,))
@@ -193,6 +206,11 @@ class Ledger:
         """Whether a judge ever gave an answer that is no failure."""
         some = "SELECT 1 FROM answers WHERE judge = ? AND score IS NOT NULL LIMIT 1"
         return self._row(some, (fingerprint,)) is not None
+
+    def judges(self, prefix: str) -> list[str]:
+        """Fingerprints that begin so, in order."""
+        rows = self._connection.execute(JUDGES, (len(prefix), prefix))
+        return [row[0] for row in rows]
 
     def count_answers(self, fingerprint: str, most: int) -> int:
         """How many answers of a judge there are, counted up to `most`."""

@@ -1,0 +1,1 @@
+"""People who compare documents in a browser: `zelo annotate`."""

@@ -1,0 +1,168 @@
+"""The page on which people compare documents, served on this machine.
+
+Loopback by default; a token in the address lets in who was given it. Requests of other sites are
+refused: the host that is asked for must be this one, and what changes anything carries a header
+that a page of another site may not send. Texts go to the page as JSON and are shown as text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader
+
+from zelo.annotation.desk import CHOICES, Desk, Shown, checked_name
+from zelo.errors import UserError
+from zelo.progress import say
+
+OWN = "X-Zelo-Annotate"  # a header that a form or another site's script cannot send
+LARGEST = 16 * 1024  # bytes of a request
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class AnnotationServer:
+    """Answers the requests of the page."""
+
+    def __init__(self, desk: Desk, name: str = "") -> None:
+        self.desk, self.name = desk, name
+        self.token = secrets.token_urlsafe(24)
+        self.hosts: set[str] = set()
+
+    def application(self) -> web.Application:
+        """The routes, all below the token."""
+        made = web.Application(middlewares=[self.guarded], client_max_size=LARGEST)
+        made.router.add_get("/{token}/", self.page)
+        made.router.add_post("/{token}/next", self.next)
+        made.router.add_post("/{token}/answer", self.answer)
+        made.router.add_post("/{token}/undo", self.undo)
+        return made
+
+    @web.middleware
+    async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse who has not got the token, and other sites."""
+        given = request.match_info.get("token", "")
+        if not secrets.compare_digest(given.encode(), self.token.encode()):
+            raise web.HTTPNotFound
+        if self.hosts and request.host not in self.hosts:
+            raise web.HTTPForbidden(text="asked for under another name")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin != f"http://{request.host}":
+            raise web.HTTPForbidden(text="asked for by another site")
+        if request.method == "POST" and OWN not in request.headers:
+            raise web.HTTPForbidden(text=f"the header {OWN} is missing")
+        response = await handler(request)
+        response.headers.update(
+            {
+                "Cache-Control": "no-store",
+                "Referrer-Policy": "no-referrer",
+                "X-Content-Type-Options": "nosniff",
+            }
+        )
+        return response
+
+    async def page(self, request: web.Request) -> web.Response:
+        """The page itself, without any text of the collection."""
+        nonce = secrets.token_urlsafe(16)
+        text = TEMPLATES.get_template("page.html.j2").render(
+            nonce=nonce, own=OWN, name=self.name, choices=CHOICES
+        )
+        response = web.Response(text=text, content_type="text/html")
+        response.headers["Content-Security-Policy"] = POLICY.format(nonce=nonce)
+        return response
+
+    async def next(self, request: web.Request) -> web.Response:
+        """The next pair of a person."""
+        person, _ = await self.said(request)
+        return self.told(person, self.desk.next(person))
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Keep an answer, then the next pair."""
+        person, said = await self.said(request)
+        try:
+            new = self.desk.answer(person, int(said["pair"]), str(said["choice"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise web.HTTPBadRequest(text=f"not an answer: {error}") from None
+        except UserError as error:
+            raise web.HTTPInsufficientStorage(text=str(error)) from None
+        return self.told(person, self.desk.next(person), new=new)
+
+    async def undo(self, request: web.Request) -> web.Response:
+        """Take the latest answer back, and show its pair again."""
+        person, _ = await self.said(request)
+        shown = self.desk.undo(person)
+        if shown is None:
+            return self.told(person, self.desk.next(person), undone=False)
+        return self.told(person, shown, undone=True)
+
+    async def said(self, request: web.Request) -> tuple[str, dict[str, Any]]:
+        """Who asks, and what."""
+        try:
+            content = await request.json()
+            return checked_name(str(content["person"])), content
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise web.HTTPBadRequest(text=f"not a request of this page: {error}") from None
+        except UserError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+
+    def told(self, person: str, shown: Shown | None, **more: bool) -> web.Response:
+        """A pair, and how far a person is."""
+        content: dict[str, Any] = {"progress": self.desk.progress(person), **more}
+        if shown is not None:
+            q = shown.question
+            content["pair"] = {
+                "number": shown.number,
+                "query": q.query,
+                "instruction": q.instruction,
+                "left": q.text_a,
+                "right": q.text_b,
+            }
+        return web.json_response(content)
+
+
+TEMPLATES = Environment(loader=PackageLoader("zelo.annotation", "."), autoescape=True)
+
+
+def serve(desk: Desk, host: str, port: int, name: str) -> None:
+    """Serve the page until Ctrl-C; its address is said first. `UserError` where the port is taken
+    or the host is not of this machine."""
+    asyncio.run(serving(desk, host, port, name))
+
+
+async def serving(desk: Desk, host: str, port: int, name: str) -> None:
+    """The same, in an event loop."""
+    server = AnnotationServer(desk, name)
+    runner = web.AppRunner(server.application(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, host, port)
+    try:
+        await site.start()
+    except OSError as error:
+        await runner.cleanup()
+        raise UserError(f"host={host} port={port}: cannot be served there ({error})") from None
+    bound = runner.addresses[0][1]
+    shown = f"[{host}]" if ":" in host else host
+    if host in ("127.0.0.1", "::1", "localhost"):
+        server.hosts = {f"{of}:{bound}" for of in (shown, "localhost", "127.0.0.1")}
+    say(f"http://{shown}:{bound}/{server.token}/")
+    say(f"{len(desk.pairs):,} pairs; answers are in {desk.ledger.path}; Ctrl-C ends it")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError, NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    await runner.cleanup()
+    for person, answers in sorted(desk.answers.items()):
+        say(f"{person}: {len(answers):,} answers; a run uses them with judge=person")

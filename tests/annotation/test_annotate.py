@@ -1,0 +1,273 @@
+"""People beside judges: which pairs they are asked about, what is kept, what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+from tests.conftest import Cli
+
+from zelo.annotation.agreement import (
+    judgments_of_people,
+    kappa,
+    kappa_with_interval,
+    sharpness,
+    with_people,
+)
+from zelo.annotation.desk import Desk, checked_name
+from zelo.annotation.exchange import read_answers, write_answers
+from zelo.annotation.pairs import (
+    BOUNDARY,
+    DISAGREEMENT,
+    RANDOM,
+    AskedPair,
+    Ids,
+    in_order,
+    is_random,
+)
+from zelo.artifacts import read_table, table
+from zelo.errors import UserError
+from zelo.finished_run import FinishedRun
+from zelo.judging.ledger import Ledger
+
+NAMES = ["Ann", "Jürgen / 2"]
+
+
+def pairs(n: int, query: str = "q") -> list[Ids]:
+    return [(query, f"a{i}", f"b{i}") for i in range(n)]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    asked = [AskedPair(ids, RANDOM) for ids in pairs(12)]
+    documents = {d: f"text of {d}" for pair in asked for d in pair.ids[1:]}
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    return Desk(asked, ledger, {"q": "a query"}, documents, {"q": "recent ones"})
+
+
+def test_pairs_come_in_turn_and_each_once() -> None:
+    every = [ids for n in range(8) for ids in pairs(40, f"q{n}")]
+    rng = np.random.default_rng(0)
+    p = {ids: float(rng.choice([0.0, 0.5, 2 / 3, 1.0])) for ids in every}
+    ratings = {
+        f"q{n}": {f"{side}{i}": (float(-i), 1.0) for i in range(40) for side in "ab"}
+        for n in range(8)
+    }
+    # Of pairs (a_i, b_i) both stand on one side of the top ten but those of other ranks
+    crossing = [("q0", "a4", "a6"), ("q0", "a0", "a39"), ("q0", "a1", "b3")]
+    p |= dict.fromkeys(crossing, 1.0)
+    found = in_order(p, ratings)
+    assert sorted(pair.ids for pair in found) == sorted(p)
+    drawn = [pair for pair in found if pair.why == RANDOM]
+    assert all(is_random(pair.ids) for pair in drawn)
+    assert len(drawn) == sum(map(is_random, p))
+    assert 0.1 < len(drawn) / len(p) < 0.3
+    first = [pair.why for pair in found[:2]]
+    assert first == [RANDOM, DISAGREEMENT]
+    undecided = [pair.ids for pair in found if pair.why == DISAGREEMENT]
+    assert p[undecided[0]] == 0.5
+    assert len({ids[0] for ids in undecided[:8]}) == 8  # one of each query first
+    top = [pair.ids for pair in found if pair.why == BOUNDARY]
+    assert [ids for ids in top if ids in crossing][:1] in ([crossing[0]], [], [crossing[1]])
+    assert set(top) <= set(crossing)
+
+
+def test_an_answer_is_kept_whatever_side_it_was_on(desk: Desk, tmp_path: Path) -> None:
+    sides = set()
+    for person in NAMES:
+        while (shown := desk.next(person)) is not None:
+            better_left = shown.question.doc_a.startswith("a")
+            sides.add(better_left)
+            assert desk.answer(person, shown.number, "left" if better_left else "right")
+            assert not desk.answer(person, shown.number, "tie")  # the first counts
+    assert sides == {True, False}
+    kept = judgments_of_people(desk, NAMES)
+    assert set(kept["doc_a"].to_pylist()) == {f"a{i}" for i in range(12)}
+    assert set(kept["score"].to_pylist()) == {-1.0}
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:  # another process, after a kill
+        again = Desk(desk.pairs, ledger, desk.queries, desk.documents, desk.instructions)
+        assert [again.next(person) for person in NAMES] == [None, None]
+        assert again.next("Bob") is not None
+        assert len(ledger.judges("person:")) == 2
+
+
+def test_the_latest_answer_is_taken_back(desk: Desk) -> None:
+    first = desk.next("Ann")
+    assert first is not None
+    desk.answer("Ann", first.number, "cannot_say")
+    second = desk.next("Ann")
+    assert second is not None
+    desk.answer("Ann", second.number, "tie")
+    assert desk.undo("Ann") == second
+    assert desk.undo("Ann") == first
+    assert desk.undo("Ann") is None
+    assert desk.progress("Ann")["answered"] == 0
+    assert desk.answer("Ann", first.number, "left")
+
+
+def test_what_is_no_answer(desk: Desk) -> None:
+    for number, choice in ((99, "left"), (-1, "left"), (0, "both")):
+        with pytest.raises(ValueError, match="pair"):
+            desk.answer("Ann", number, choice)
+    for name in ("", "  ", "x" * 61, "a\0b", "\U0001f600" * 50):
+        with pytest.raises(UserError, match="a name has"):
+            checked_name(name)
+    assert checked_name("  Ann   Lee ") == "Ann Lee"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_answers_go_out_and_come_back(kind: str, desk: Desk, tmp_path: Path) -> None:
+    for person, choices in zip(NAMES, (["left", "right"], ["tie", "cannot_say"]), strict=True):
+        for choice in choices * 3:
+            shown = desk.next(person)
+            assert shown is not None
+            desk.answer(person, shown.number, choice)
+    path = tmp_path / f"answers.{kind}"
+    assert write_answers(desk, NAMES, path) == 12
+    ledger = Ledger(tmp_path / "another.sqlite")
+    other = Desk(desk.pairs, ledger, desk.queries, desk.documents, desk.instructions)
+    assert read_answers(other, path) == (12, 0)
+    assert read_answers(other, path) == (0, 0)
+    assert judgments_of_people(other, NAMES) == judgments_of_people(desk, NAMES)
+    fewer = Desk(desk.pairs[:3], ledger, desk.queries, desk.documents, desk.instructions)
+    assert read_answers(fewer, path)[1] > 0
+
+
+def test_a_swapped_row_is_turned(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    with path.open("w") as file:
+        rows = csv.writer(file)
+        rows.writerow(["person", "choice", "query_id", "doc_a", "doc_b"])
+        rows.writerow(["Ann", "a", "q", "b3", "a3"])
+    assert read_answers(desk, path) == (1, 0)
+    assert desk.of("Ann")[3].score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "query_id,doc_a\nq,a", "no column doc_b, person, choice"),
+        ("a.csv", "query_id,doc_a,doc_b,person,choice\nq,a,b,Ann,perhaps", "line 2: choice"),
+        ("a.json", "{}", "a list of Label Studio's tasks"),
+        ("a.json", "[", "no JSON"),
+        ("a.json", '[{"data": {}}]', "task 0: not as Label Studio writes it"),
+        ("a.txt", "", ".csv or .json"),
+    ],
+)
+def test_a_file_that_is_wrong(
+    name: str, content: str, message: str, desk: Desk, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_answers(desk, tmp_path / name)
+    with pytest.raises(UserError, match="not found|cannot be read"):
+        read_answers(desk, tmp_path / f"no-{name.replace('.txt', '.csv')}")
+
+
+def test_label_studios_own_export_is_read(desk: Desk, tmp_path: Path) -> None:
+    """As its template for pairwise comparison writes it, with fields that are not needed."""
+    task = {
+        "id": 7,
+        "data": {"query_id": "q", "doc_a": "a1", "doc_b": "b1", "prompt": "p"},
+        "annotations": [
+            {
+                "id": 3,
+                "completed_by": {"id": 1, "email": "ann@example.org"},
+                "result": [
+                    {
+                        "id": "x", "type": "pairwise", "origin": "manual", "to_name": "l,r",
+                        "from_name": "pw", "value": {"selected": "right"},
+                    },
+                    {"type": "textarea", "value": {"text": ["why"]}, "from_name": "t"},
+                ],
+            },
+            {"completed_by": 12, "result": [], "was_cancelled": True},
+        ],
+    }  # fmt: skip
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    assert read_answers(desk, tmp_path / "export.json") == (2, 0)
+    assert desk.of("ann@example.org")[1].score == 1.0
+    assert desk.of("12")[1].status == "cannot_say"
+
+
+def test_kappa_is_cohens_of_both_orders() -> None:
+    """scikit-learn's, where every pair stands in both orders."""
+    rng = np.random.default_rng(0)
+    one = rng.choice([-1.0, 0.0, 1.0], 200, p=[0.5, 0.2, 0.3])
+    other = np.where(rng.random(200) < 0.6, one, rng.choice([-1.0, 0.0, 1.0], 200))
+    both = cohen_kappa_score(np.concatenate([one, -one]), np.concatenate([other, -other]))
+    assert kappa(one, other, np.ones(200)) == pytest.approx(both)
+    found, low, high = kappa_with_interval(one, other, np.arange(200) // 4)
+    assert low < found < high
+    assert np.isnan(kappa(np.zeros(3), np.zeros(3), np.ones(3)))
+    assert np.isnan(kappa_with_interval(np.zeros(0), np.zeros(0), np.zeros(0, int))[0])
+
+
+def test_a_judge_that_guesses_is_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    every = [(f"q{q}", f"d{i:02}", f"d{j:02}") for q in range(30) for i in range(6) for j in range(i + 1, 6)]  # fmt: skip
+    worth = {(f"q{q}", f"d{i:02}"): rng.normal(0, 1.5) for q in range(30) for i in range(6)}
+
+    def said(scale: float) -> list[float]:
+        gap = np.array([worth[q, a] - worth[q, b] for q, a, b in every])
+        return np.where(rng.random(len(every)) < 1 / (1 + np.exp(-scale * gap)), -1.0, 1.0).tolist()
+
+    def rows(name: str, scores: list[float]) -> dict[str, list[object]]:
+        q, a, b = map(list, zip(*every, strict=True))
+        n = len(every)
+        return {
+            "query_id": q, "doc_a": a, "doc_b": b, "repeat": [0] * n, "judge": [name] * n,
+            "score": list(scores), "status": ["answered"] * n, "reasons": [""] * n,
+        }  # fmt: skip
+
+    good, bad, ann = rows("good", said(2)), rows("bad", said(0.1)), rows("Ann", said(2))
+    judges = table("judgments", **{k: [*good[k], *bad[k]] for k in good})
+    people = table("judgments", **ann)
+    found = {line.judge: line for line in with_people(judges, people, ["Ann"])}
+    assert found.keys() == {"good", "bad"}
+    assert found["good"].pairs == sum(map(is_random, every))
+    assert found["good"].kappa[1] > found["bad"].kappa[2]
+    sharp = {s.judge: s.scale for s in sharpness(judges, people, "thurstone", 0.05, ["Ann"])}
+    assert sharp["Ann"] == pytest.approx(1)
+    assert sharp["bad"] < 0.4 < 0.6 < sharp["good"]
+
+
+def test_a_run_uses_what_people_answered(cli: Cli, toy: list[str], tmp_path: Path) -> None:
+    words = ["run", "experiment=quickstart", *toy, f"home={tmp_path}"]
+    done = cli(*words, f"hydra.run.dir={tmp_path}/one")
+    assert done.returncode == 0, done.stderr
+    run = FinishedRun.at(tmp_path / "one")
+    answers = tmp_path / "answers.csv"
+    (judged,) = run.judgments_folders()
+    rows = read_table(judged, "judgments").to_pylist()[:60]
+    with answers.open("w") as file:
+        out = csv.writer(file)
+        out.writerow(["query_id", "doc_a", "doc_b", "person", "choice"])
+        seen = set()
+        for row in rows:
+            key = (row["query_id"], *sorted((row["doc_a"], row["doc_b"])))
+            if key not in seen:
+                seen.add(key)
+                choice = "a" if row["score"] < 0 else "b"
+                out.writerow([row["query_id"], row["doc_a"], row["doc_b"], "Ann", choice])
+    none = cli("annotate", str(tmp_path / "one"), "--report")
+    assert none.returncode == 2
+    assert "nobody has compared" in none.stderr
+    done = cli("annotate", str(tmp_path / "one"), f"import={answers}")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(seen)} new answers" in done.stderr + done.stdout
+    report = cli("annotate", str(tmp_path / "one"), "--report")
+    assert report.returncode == 0, report.stderr
+    assert "Ann" in report.stdout
+    assert "κ" in report.stdout
+    person = ["judge=[simulated,person]", "judge.judges.person.name=Ann"]
+    done = cli(*words, *person, f"hydra.run.dir={tmp_path}/two")
+    assert done.returncode == 0, done.stderr
+    (judged,) = FinishedRun.at(tmp_path / "two").judgments_folders()
+    of_ann = [r for r in read_table(judged, "judgments").to_pylist() if r["judge"] == "person"]
+    assert sum(r["status"] == "answered" for r in of_ann) == len(seen)
+    assert {r["status"] for r in of_ann} == {"answered", "missing"}
