@@ -17,7 +17,7 @@ import aiohttp
 
 PROGRAM = shutil.which("chromium")
 PATIENCE = 60.0  # seconds for a page to become what is waited for
-KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40, " ": 32, "u": 85}
+KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "c": 67, "e": 69, "u": 85}
 
 
 class Page:

@@ -53,6 +53,7 @@ NEEDED = {
     "judge=recorded": "judge.judges.recorded.path={0}/p.jsonl",
     "judge=azure": "judge.judges.azure.provider.base_url=http://x judge.judges.azure.model=x",
     "judge=vertex": "judge.judges.vertex.provider.base_url=http://x",
+    "judge=person": "judge.judges.person.name=Ann",
     "judge=zbench": "judge.judges.openai.path={0}/p.jsonl",
     "judge=planted": "judge.judges.first.view.path={0}/s.jsonl",
     "distil/model=cross_encoder": "distil=on",

@@ -142,6 +142,11 @@ def serve(desk: Desk, host: str, port: int, name: str) -> None:
 
 async def serving(desk: Desk, host: str, port: int, name: str) -> None:
     """The same, in an event loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with suppress(ValueError, NotImplementedError, RuntimeError):
+            loop.add_signal_handler(number, stop.set)
     server = AnnotationServer(desk, name)
     runner = web.AppRunner(server.application(), access_log=None)
     await runner.setup()
@@ -157,11 +162,6 @@ async def serving(desk: Desk, host: str, port: int, name: str) -> None:
         server.hosts = {f"{of}:{bound}" for of in (shown, "localhost", "127.0.0.1")}
     say(f"http://{shown}:{bound}/{server.token}/")
     say(f"{len(desk.pairs):,} pairs; answers are in {desk.ledger.path}; Ctrl-C ends it")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with suppress(ValueError, NotImplementedError, RuntimeError):
-            loop.add_signal_handler(number, stop.set)
     await stop.wait()
     await runner.cleanup()
     for person, answers in sorted(desk.answers.items()):

@@ -1,0 +1,271 @@
+"""The page of `zelo annotate`, in a real browser, served by a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from tests.browser import PROGRAM, Page, browser
+from tests.conftest import write_beir
+
+from zelo.annotation.server import OWN
+from zelo.judging.ledger import Ledger
+from zelo.judging.person import PersonSession
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs chromium")
+ZELO = str(Path(sys.executable).parent / "zelo")
+HOSTILE = [
+    "<script>document.title = 'owned'</script> apples <img src=x onerror=\"document.title=1\">",
+    "</script><style>body { display: none }</style> apples {{ 7 * 7 }} [[end of document]]",
+    "apples ' \" ` & &lt; \u202e \u0000 \ud83c\udf4e javascript:alert(1) " + "apples long " * 900,
+]
+ASKED = "pair !== null && !document.querySelector('[data-choice][disabled]')"
+ANSWERED = "Number(document.getElementById('bar').value)"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has judged and rated, of documents that are hostile."""
+    folder = tmp_path_factory.mktemp("annotate")
+    documents = {f"d{i}": text.replace("\u0000", "") for i, text in enumerate(HOSTILE)}
+    documents |= {f"e{i}": f"apples number {i} of many" for i in range(5)}
+    write_beir(
+        folder / "data", documents,
+        {"q1": "apples <b>& long", "q2": "number of apples", "q3": "many"},
+        {"train": [("q1", "d0", 1), ("q2", "e1", 1)], "test": [("q3", "e0", 1)]},
+    )  # fmt: skip
+    words = [
+        "run", "data=beir", f"data.path={folder}/data", "queries=off", "retriever=bm25",
+        "judge=bm25", "stages=[load,retrieve,compare,judge,rate]", f"home={folder}/home",
+        f"hydra.run.dir={folder}/run", "sampler=dense",
+    ]  # fmt: skip
+    done = subprocess.run([ZELO, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Served:
+    """`zelo annotate` in a process of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [ZELO, "annotate", str(folder / "run"), *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        said = ""
+        while not (found := re.search(r"http://\S+", said)):
+            line = self.process.stdout.readline()
+            assert line, said
+            said += line
+        self.address = found[0]
+
+
+@contextmanager
+def served(folder: Path, *words: str) -> Iterator[Served]:
+    running = Served(folder, *words)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def kept(folder: Path, person: str) -> int:
+    """How many answers of a person are on disk."""
+    with Ledger(folder / "home" / "ledger.sqlite") as ledger:
+        return ledger.count_answers(PersonSession(person).fingerprint, 10_000)
+
+
+def driven(steps: Callable[[Any], Any]) -> None:
+    async def go() -> None:
+        async with browser() as tab:
+            await steps(tab)
+
+    asyncio.run(go())
+
+
+async def begun(page: Page, address: str, name: str) -> None:
+    """Open the page and say who one is."""
+    await page.open(address)
+    await page.value("localStorage.clear()")
+    await page.open(address)
+    await page.until("!document.getElementById('who').hidden")
+    await page.value(f"document.getElementById('name').value = {json.dumps(name)}")
+    await page.value("document.getElementById('who').requestSubmit()")
+    await page.until(ASKED)
+
+
+async def press(page: Page, key: str, answered: int) -> None:
+    """Press a key and wait until so many pairs are answered."""
+    await page.press(key)
+    await page.until(f"{ANSWERED} === {answered}")
+
+
+def test_by_keyboard_with_undo_and_reload(run_folder: Path, tmp_path: Path) -> None:
+    async def steps(tab: Any) -> None:
+        with served(run_folder) as running:
+            page = await tab()
+            await page.screen(1200, 800)
+            await begun(page, running.address, "Ann")
+            query = await page.value("document.getElementById('query').textContent")
+            assert query in ("apples <b>& long", "number of apples")
+            assert await page.value("document.querySelectorAll('mark').length") > 0
+            await page.picture(tmp_path / "light.png")
+            for n, key in enumerate(["ArrowLeft", "ArrowRight", "e", "c"], start=1):
+                await press(page, key, n)
+                assert kept(run_folder, "Ann") == n  # on disk before the next is shown
+            before = await page.value("pair.number")
+            await press(page, "u", 3)
+            assert kept(run_folder, "Ann") == 3
+            undone = await page.value("pair.number")
+            assert undone != before
+            await press(page, "ArrowLeft", 4)
+            await page.open(running.address)  # a reload knows who one is, and how far
+            await page.until(ASKED)
+            assert await page.value(ANSWERED) == 4
+            assert await page.value("pair.number") == before
+            assert page.console == []
+
+    driven(steps)
+
+
+def test_on_a_phone_hostile_documents_are_text(run_folder: Path, tmp_path: Path) -> None:
+    async def steps(tab: Any) -> None:
+        with served(run_folder, "name=Bob") as running:
+            page = await tab()
+            await page.screen(360, 740, mobile=True)
+            await page.do(
+                "Emulation.setEmulatedMedia",
+                features=[{"name": "prefers-color-scheme", "value": "dark"}],
+            )
+            await page.open(running.address)
+            seen = set()
+            folded = 0
+            for n in range(1, 1000):
+                await page.until(f"{ASKED} && {ANSWERED} === {n - 1}")
+                for side in ("left", "right"):
+                    seen.add(await page.value(f"document.getElementById('{side}').textContent"))
+                wide = await page.value("document.documentElement.scrollWidth")
+                assert wide <= 360
+                if not await page.value("document.getElementById('more-left').hidden"):
+                    folded += 1
+                    await page.value("document.getElementById('more-left').click()")
+                    assert await page.value("document.getElementById('more-left').hidden")
+                if n == 1:
+                    await page.picture(tmp_path / "phone.png")
+                await page.value("document.querySelector('[data-choice=tie]').click()")
+                await page.until(f"{ANSWERED} === {n}")
+                if await page.value("pair === null"):
+                    break
+            assert await page.value("document.getElementById('query').textContent") == (
+                "Every pair is answered. Thank you."
+            )
+            assert any(text.startswith("<script>document.title") for text in seen)
+            assert folded
+            assert await page.value("document.title") == "zelo annotate"
+            assert await page.value("document.querySelectorAll('article img').length") == 0
+            assert page.console == []
+
+    driven(steps)
+
+
+def test_two_people_and_two_tabs_lose_nothing(run_folder: Path) -> None:
+    async def steps(tab: Any) -> None:
+        with served(run_folder) as running:
+            one, two = await tab(), await tab()
+            await begun(one, running.address, "Cleo")
+            await two.open(running.address)  # the same browser, so the same person
+            await two.until(ASKED)
+            assert await two.value("person") == "Cleo"
+            shown = [await page.value("pair.number") for page in (one, two)]
+            assert shown[0] == shown[1]
+            await press(one, "ArrowLeft", 1)
+            await press(two, "ArrowRight", 1)  # of a pair that is answered the first answer counts
+            await press(two, "ArrowRight", 2)
+            await press(one, "ArrowLeft", 2)  # this tab was behind as well
+            await press(one, "ArrowLeft", 3)
+            assert kept(run_folder, "Cleo") == 3
+            await one.value("document.getElementById('other').click()")
+            await one.value("document.getElementById('name').value = 'Dan'")
+            await one.value("document.getElementById('who').requestSubmit()")
+            await one.until(f"person === 'Dan' && {ANSWERED} === 0 && {ASKED}")
+            await press(one, "e", 1)
+            await press(two, "e", 3)  # still the first person, and behind again
+            await press(two, "e", 4)
+            assert (kept(run_folder, "Cleo"), kept(run_folder, "Dan")) == (4, 1)
+
+    driven(steps)
+
+
+def test_a_kill_loses_nothing(run_folder: Path) -> None:
+    async def steps(tab: Any) -> None:
+        page = await tab()
+        for n in range(1, 4):
+            with served(run_folder, "name=Eve") as running:
+                await page.open(running.address)
+                await page.until(f"{ASKED} && {ANSWERED} === {n - 1}")
+                await press(page, "ArrowLeft", n)
+                running.process.send_signal(signal.SIGKILL)
+                running.process.wait()
+                await page.press("ArrowLeft")  # nobody is there any more
+                await page.until("document.getElementById('trouble').textContent !== ''")
+            assert kept(run_folder, "Eve") == n
+
+    driven(steps)
+
+
+def test_other_sites_and_those_without_the_token_are_refused(run_folder: Path) -> None:
+    async def go() -> None:
+        with served(run_folder) as running:
+            base, _, token = running.address.rstrip("/").rpartition("/")
+            own, body = {OWN: "1"}, json.dumps({"person": "Mallory", "pair": 0, "choice": "left"})
+            async with aiohttp.ClientSession() as http:
+
+                async def status(path: str, headers: dict[str, str], data: str = body) -> int:
+                    async with http.post(f"{base}/{path}", data=data, headers=headers) as found:
+                        return found.status
+
+                assert await status(f"{token[:-1]}x/answer", own) == 404
+                assert await status("/answer", own) == 404
+                assert await status(f"{token}/answer", {}) == 403
+                assert await status(f"{token}/answer", own | {"Origin": "http://evil"}) == 403
+                assert await status(f"{token}/answer", own | {"Host": "evil.example"}) == 403
+                for wrong in ("", "[]", "{}", '{"person": ""}', '{"person": "M", "pair": "x"}'):
+                    assert await status(f"{token}/answer", own, wrong) == 400
+                assert await status(f"{token}/answer", own, "x" * 20_000) in (400, 413)
+                async with http.get(running.address) as found:
+                    policy = found.headers["Content-Security-Policy"]
+                    assert "default-src 'none'" in policy
+                    assert "frame-ancestors 'none'" in policy
+                    assert "Access-Control-Allow-Origin" not in found.headers
+                async with http.get(f"{base}/") as found:
+                    assert found.status == 404
+        assert kept(run_folder, "Mallory") == 0
+
+    asyncio.run(go())
+
+
+def test_it_ends_with_what_was_answered(run_folder: Path) -> None:
+    running = Served(run_folder)
+    running.process.send_signal(signal.SIGINT)
+    said, _ = running.process.communicate(timeout=60)
+    assert running.process.returncode == 0, said
+    taken = subprocess.run(
+        [ZELO, "annotate", str(run_folder / "run"), "host=192.0.2.1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert taken.returncode == 2
+    assert "error: host=192.0.2.1" in taken.stderr
