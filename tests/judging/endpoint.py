@@ -62,12 +62,15 @@ class Endpoint:
         self.kept: set[int] = set()  # beginnings of prompts, by their hashes
         self.read = self.found = 0  # blocks of prompts, and of those that were kept
         self.closed_until = 0.0
+        self.batches = Batches(self)
         self.template = json.dumps(completion("@", 900, 60))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request: a question, or how it went so far."""
         if request.path == "/counts":
             return await self.counts()
+        if request.path.startswith(("/v1/files", "/v1/batches")):
+            return await self.batches.handle(request)
         if request.path != "/v1/chat/completions":
             return error(404, "not_found", f"no such path {request.path}")
         self.flying += 1
@@ -98,24 +101,7 @@ class Endpoint:
             self.corrected += "could not be read" in messages[3]["content"]
         if self.options.no_system and "system" in roles:
             return error(400, "BadRequestError", "System role not supported")
-        shown = next(said["content"] for said in messages if said["role"] == "user")
-        if writing := WRITING.search(shown):
-            question = said = queries_of(shown, writing[1].split(", "))
-        elif block := BLOCK_ASKED.search(shown):
-            documents, worth = documents_shown(shown, self.options.words)
-            question = " ".join(f"{worth[label]}" for label in documents)
-            said = ordered(worth, self.options.spoil) if block[1] else best_of(worth)
-        elif REALISTIC in shown:
-            question = re.split(r"\]\]\n|\n\[\[end", shown)[1]
-            said = f'{{"reasons": "so it is", "score": {realism_of(question)}}}'
-        else:
-            read = shared_words if self.options.words else worths
-            a, b = read(shown)
-            if LEAST in messages[0]["content"]:
-                (told,) = INSTRUCTION.findall(messages[0]["content"])
-                a, b = (b, a) if LEAST in told else (a, b)
-            question = f"{a} {b}"
-            said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
+        question, said = self.said_to(messages)
         fault = self.fault(question)
         if fault:
             self.faults[fault] += 1
@@ -135,6 +121,28 @@ class Endpoint:
             sizes = (sum(len(m["content"]) for m in messages) // 4, len(said) // 4)
             return web.json_response(completion(said, *sizes))
         return self.answer(said, "length" if self.options.spoil == "begun" else "stop")
+
+    def said_to(self, messages: list[dict[str, str]]) -> tuple[str, str]:
+        """What a conversation asks, in short, and the reply to it."""
+        shown = next(said["content"] for said in messages if said["role"] == "user")
+        if writing := WRITING.search(shown):
+            question = said = queries_of(shown, writing[1].split(", "))
+        elif block := BLOCK_ASKED.search(shown):
+            documents, worth = documents_shown(shown, self.options.words)
+            question = " ".join(f"{worth[label]}" for label in documents)
+            said = ordered(worth, self.options.spoil) if block[1] else best_of(worth)
+        elif REALISTIC in shown:
+            question = re.split(r"\]\]\n|\n\[\[end", shown)[1]
+            said = f'{{"reasons": "so it is", "score": {realism_of(question)}}}'
+        else:
+            read = shared_words if self.options.words else worths
+            a, b = read(shown)
+            if LEAST in messages[0]["content"]:
+                (told,) = INSTRUCTION.findall(messages[0]["content"])
+                a, b = (b, a) if LEAST in told else (a, b)
+            question = f"{a} {b}"
+            said = f'{{"reasons": "worth {a} and {b}", "score": {score(a, b)}}}'
+        return question, said
 
     def kept_of(self, messages: list[dict[str, str]]) -> int:
         """How many blocks at the beginning of a prompt were kept; then all of it is, as by a server
@@ -327,9 +335,107 @@ class Endpoint:
                 "corrected": self.corrected,
                 "body": self.body,
                 "kept": self.found / max(self.read, 1),
+                "batches": len(self.batches.made),
+                "batch_states": [batch["status"] for batch in self.batches.made.values()],
                 "times": self.times,
             }
         )
+
+
+class Batches:
+    """Files and batches as OpenAI has them. A batch is answered `--batch-delay` seconds after it
+    was created; of its requests `--batch-errors` fail, and every `--batch-expires`th is not reached
+    before the batch expires."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.files: dict[str, bytes] = {}
+        self.made: dict[str, dict[str, Any]] = {}
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request about files or batches."""
+        options, path = self.endpoint.options, request.path.removeprefix("/v1")
+        roll = self.endpoint.random.random()
+        if roll < options.batch_faults:
+            return error(503, "server_error", "try again")
+        if path == "/files":
+            found = [part async for part in await request.multipart() if await self.kept(part)]
+            assert not found
+            return web.json_response({"id": f"file-{len(self.files)}", "object": "file"})
+        if path == "/batches" and request.method == "POST":
+            self.create(await request.json())
+            batch = list(self.made.values())[-1]
+            if roll < options.batch_faults + options.batch_lost:  # created, and nobody knows
+                assert request.transport is not None
+                request.transport.abort()
+            return web.json_response(batch)
+        if path == "/batches":
+            listed = list(self.made.values())[::-1]
+            return web.json_response({"data": listed[:100], "has_more": len(listed) > 100})
+        if path.startswith("/files/"):
+            return web.Response(body=self.files[path.split("/")[2]])
+        batch = self.made.get(path.split("/")[2])
+        if batch is None:
+            return error(404, "not_found", "No such batch")
+        self.go_on(batch)
+        return web.json_response(batch)
+
+    async def kept(self, part: Any) -> bool:
+        """Keep the file of a form; never true."""
+        if part.name == "file":
+            self.files[f"file-{len(self.files) + 1}"] = await part.read()
+        return False
+
+    def create(self, asked: dict[str, Any]) -> None:
+        """A batch of the requests in a file."""
+        assert asked["endpoint"] == "/v1/chat/completions"
+        assert asked["completion_window"] == "24h"
+        name = f"batch-{len(self.made) + 1}"
+        file = asked["input_file_id"]
+        self.made[name] = {
+            "id": name, "object": "batch", "status": "in_progress", "input_file_id": file,
+            "metadata": asked["metadata"], "created_at": time.time(),
+        }  # fmt: skip
+
+    def go_on(self, batch: dict[str, Any]) -> None:
+        """Answer a batch whose time has come."""
+        options = self.endpoint.options
+        late = time.time() - batch["created_at"] < options.batch_delay
+        if batch["status"] != "in_progress" or late:
+            return
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        good, bad = [], []
+        expires, errors = options.batch_expires, options.batch_errors
+        for n, line in enumerate(lines):
+            if expires and n % expires == expires - 1:
+                code = {"code": "batch_expired", "message": "not reached in time"}
+                bad.append({"custom_id": line["custom_id"], "response": None, "error": code})
+                continue
+            question, said = self.endpoint.said_to(line["body"]["messages"])
+            status, body = 200, completion(said, 900, 60)
+            if self.endpoint.random.random() < errors:
+                kind = self.endpoint.random.choice(["refused", "unparsable", "server_error"])
+                status = 500 if kind == "server_error" else 200
+                content = {
+                    "refused": completion("", 900, 0, refusal="I cannot"),
+                    "unparsable": completion("Both are fine.", 900, 60),
+                    "server_error": {"error": {"code": "server_error", "message": "oops"}},
+                }
+                body = content[kind]
+            else:
+                self.endpoint.answered.setdefault(question, []).append(time.time())
+            good.append(
+                {
+                    "id": f"r{n}", "custom_id": line["custom_id"], "error": None,
+                    "response": {"status_code": status, "request_id": f"x{n}", "body": body},
+                }
+            )  # fmt: skip
+        for which, found in (("output_file_id", good), ("error_file_id", bad)):
+            if found:
+                file = f"file-out-{len(self.files)}"
+                self.files[file] = "\n".join(map(json.dumps, found)).encode()
+                batch[which] = file
+        batch["status"] = "expired" if bad else "completed"
 
 
 BLOCK = 16  # tokens, of four characters, that a server keeps together
@@ -484,6 +590,11 @@ def main() -> None:
     parser.add_argument("--logprobs", default="", help="how they are given, where asked for")
     parser.add_argument("--no-system", action="store_true", help="know no system role")
     parser.add_argument("--spoil", default="", help="what is wrong with each order of a block")
+    parser.add_argument("--batch-delay", type=float, default=0.0, help="seconds")
+    parser.add_argument("--batch-errors", type=float, default=0.0, help="share of requests")
+    parser.add_argument("--batch-expires", type=int, default=0, help="every so many are late")
+    parser.add_argument("--batch-faults", type=float, default=0.0, help="of requests about them")
+    parser.add_argument("--batch-lost", type=float, default=0.0, help="created without a reply")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=0)

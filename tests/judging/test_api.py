@@ -560,7 +560,8 @@ def test_a_score_that_is_none_is_a_failed_answer(tmp_path: Path) -> None:
 def test_who_waits_looks_whether_there_is_still_a_reason_to() -> None:
     async def waiting() -> float:
         stop = asyncio.Event()
-        context = RequestContext(print, print, Spending(Budget()), {}, stop, asyncio.Event().wait)
+        wait = asyncio.Event().wait
+        context = RequestContext(print, print, Spending(Budget()), {}, stop, wait, Path(), RUN)
         start = time.monotonic()
         rest = asyncio.create_task(context.sleep(60))
         await asyncio.sleep(0.1)

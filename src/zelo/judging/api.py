@@ -29,6 +29,7 @@ from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError, in_words
 from zelo.judging import list_form, prompt
 from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
+from zelo.judging.batches import BatchTroubleError, answer_in_batches
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.ledger import Ledger
@@ -188,6 +189,7 @@ class ApiJudge(BaseJudge):
             tokens_in = frame + told + documents * (each + document)
             tokens_out = written
         price = self.price_or_none()
+        price = price.half() if price and self.provider.batch else price
         usd = price.of(tokens_in, tokens_out) if price else None
         provider = self.provider
         hours = [
@@ -284,6 +286,15 @@ class ApiSession(RemoteSession):
         limit = self.judge.max_document_tokens
         return prompt.messages(question, limit, name=self.prompt_for(question))
 
+    def conversation(self, question: Question) -> prompt.Messages:
+        """The same as the judge's model takes it."""
+        said = self.messages(question)
+        return said if self.judge.system_role else prompt.as_user_message(said)
+
+    def body(self, question: Question) -> dict[str, Any]:
+        """The request that asks a question for the first time."""
+        return self.judge.body(self.conversation(question), self.formats)
+
     def read(self, outcome: RequestOutcome, question: Question) -> Reply:
         """What a reply to a question says."""
         whole = outcome.kind == "reply"
@@ -349,20 +360,14 @@ class ApiSession(RemoteSession):
             judge = self.judge
             price, shown = judge.price_or_none(), judge.max_document_tokens
             wire = Wire(provider, price, judge.max_tokens, shown, http, limiter, context, key)
-            supply = iter(questions)
-            workers = min(provider.in_flight, len(questions))
             self._usable = context.has_usable_answer
             self._proved = asyncio.Event()  # set by an answer that is of use; more are asked then
             if self._usable:
                 self._proved.set()
-            async with asyncio.TaskGroup() as group:
-                async with asyncio.TaskGroup() as first:
-                    for number in range(workers):
-                        late = number >= TRIAL
-                        (group if late else first).create_task(
-                            self._work(supply, wire, context, late)
-                        )
-                self._proved.set()
+            if provider.batch:
+                half = replace(wire, price=price and price.half())
+                questions = await self._in_batches(questions, wire, half, context)
+            await self._one_by_one(questions, wire, context)
         if not context.given_up:  # too few to say that none is of use
             for question, answer in self._failed:
                 context.deliver(question, answer)
@@ -371,6 +376,34 @@ class ApiSession(RemoteSession):
             for question, answer in self._rejected:
                 context.deliver(question, answer)
         self._rejected.clear()
+
+    async def _in_batches(
+        self, questions: Sequence[Question], wire: Wire, half: Wire, context: RequestContext
+    ) -> Sequence[Question]:
+        """Ask as many as can be in batches, after a few have shown that answers are of use; the
+        questions that are to be asked one by one."""
+        if not self._usable:
+            await self._one_by_one(questions[:TRIAL], wire, context)
+            questions = questions[TRIAL:]
+        if context.given_up or not self._usable:
+            return questions
+        try:
+            return await answer_in_batches(self, questions, half, context)
+        except BatchTroubleError as trouble:
+            context.given_up = str(trouble)
+            return []
+
+    async def _one_by_one(
+        self, questions: Sequence[Question], wire: Wire, context: RequestContext
+    ) -> None:
+        """Ask questions, as many at once as the provider allows."""
+        supply = iter(questions)
+        async with asyncio.TaskGroup() as group:
+            async with asyncio.TaskGroup() as first:
+                for number in range(min(wire.provider.in_flight, len(questions))):
+                    late = number >= TRIAL
+                    (group if late else first).create_task(self._work(supply, wire, context, late))
+            self._proved.set()
 
     async def _work(
         self, supply: Iterator[Question], wire: Wire, context: RequestContext, late: bool
@@ -387,7 +420,7 @@ class ApiSession(RemoteSession):
                 return
             if answer is not None:
                 self._in_a_row, self._answered = 0, self._answered + 1
-                self._take(question, answer, context)
+                self.take(question, answer, context)
             elif not context.stopping:
                 self._in_a_row += 1
                 if self._in_a_row >= IN_A_ROW:
@@ -395,7 +428,7 @@ class ApiSession(RemoteSession):
                         f"{IN_A_ROW} questions in a row without an answer: {wire.last_trouble}"
                     )
 
-    def _take(self, question: Question, answer: Answer, context: RequestContext) -> None:
+    def take(self, question: Question, answer: Answer, context: RequestContext) -> None:
         """Hand an answer on; failures only after one that is of use, and the judge is given up
         where none comes: they then stay missing, and are asked again when it is mended."""
         if answer.score is not None and not self._usable:
@@ -424,12 +457,21 @@ class ApiSession(RemoteSession):
         shown = f" ({' '.join(said.split())[:120]!r})" if said else ""
         return f"of {len(self._failed)} answers none is usable, {n} {problem}{shown}; {advice}"
 
+    def answer_from(self, outcome: RequestOutcome, question: Question) -> Answer | None:
+        """The answer that a reply holds, a refusal included; None where it cannot be read."""
+        tally = Tally(outcome.tokens_in, outcome.tokens_out, outcome.usd)
+        self.read_tokens += outcome.tokens_in
+        self.cached_tokens += outcome.tokens_cached
+        if outcome.kind in NOT_AGAIN:
+            return tally.answer(None, outcome.kind, outcome.text)
+        reply = self.read(outcome, question)
+        if reply.score is None:
+            return None
+        return tally.answer(reply.score, "answered", self.kept(reply, outcome.thoughts))
+
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""
-        asked = self.messages(question)
-        if not self.judge.system_role:
-            asked = prompt.as_user_message(asked)
-        conversation = asked
+        conversation = asked = self.conversation(question)
         tally = Tally()
         corrected = False
         failures, limited, waited = 0, 0, 0.0

@@ -396,6 +396,8 @@ class AskingRound:
             limiters=limiters,
             stop=self.stop,
             spending_recorded=self._spending_recorded,
+            ledger=self.ledger.path,
+            run=self.run,
             has_usable_answer=name in self.usable,
         )
         await session.answer_each(questions, context)

@@ -145,6 +145,8 @@ class RequestContext:
     limiters: dict[str, Limiter]  # of the providers that are asked, by name
     stop: asyncio.Event  # set when the user wants to stop
     spending_recorded: Callable[[], Awaitable[None]]  # waits for the ledger to hold reservations
+    ledger: Path  # where batches under way are written down
+    run: str  # what is spent counts for it
     has_usable_answer: bool = False  # whether the ledger has one of this judge that is no failure
     given_up: str = ""  # why the judge is not asked any more, in words
 

@@ -243,5 +243,15 @@ class Ledger:
 
     def _hash(self, text: str) -> bytes:
         if text not in self._hashes:
-            self._hashes[text] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+            self._hashes[text] = hash_of(text)
         return self._hashes[text]
+
+
+def hash_of(text: str) -> bytes:
+    """What stands for a text in a key."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def key_of(fingerprint: str, q: Question) -> Key:
+    """The key of the answer to a `ledger_question`."""
+    return (fingerprint, hash_of(q.query), hash_of(q.text_a), hash_of(q.text_b), q.repeat)

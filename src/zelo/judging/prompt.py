@@ -19,7 +19,8 @@ import hashlib
 import random
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TypeAlias
@@ -176,6 +177,17 @@ def unguessable(asked: Sequence[str], texts: Iterable[str], code: str | None = N
 def code_of(*asked: str) -> str:
     """The marker code of what is asked: a digest that this process alone can make."""
     return keyed(*asked)[:12]
+
+
+@contextmanager
+def made_with(secret: bytes) -> Iterator[None]:
+    """Within it, codes and labels are those of a process that had this secret."""
+    global SECRET
+    own, SECRET = SECRET, secret
+    try:
+        yield
+    finally:
+        SECRET = own
 
 
 def keyed(*texts: str) -> str:

@@ -69,6 +69,17 @@ class Provider(Component):
         900.0, "seconds a question may wait on rate limits in all", ge=0, exclude=True
     )
 
+    batch: bool = option(
+        False,
+        "ask in batches, at half the price, within a day: OpenAI's protocol",
+        exclude=True,
+    )
+    batch_least: int = option(
+        100, "fewer questions than these are asked one by one", ge=1, exclude=True
+    )
+    batch_size: int = option(10_000, "questions of one batch", ge=1, le=50_000, exclude=True)
+    batch_poll: float = option(60.0, "seconds from one look to the next", gt=0, exclude=True)
+
     @field_validator("base_url")
     @classmethod
     def _address(cls, url: str) -> str:
@@ -99,9 +110,15 @@ class Provider(Component):
 
     @property
     def chat_url(self) -> str:
-        """Where requests go; what follows a ? in the address (api-version) stays there."""
+        """Where requests go."""
+        return self.address("/chat/completions")
+
+    def address(self, path: str) -> str:
+        """A path below the endpoint's address; what follows a ? there (api-version) stays."""
         parts = urlsplit(self.base_url)
-        return urlunsplit(parts._replace(path=f"{parts.path}/chat/completions"))
+        path, _, query = path.partition("?")
+        query = "&".join(filter(None, (parts.query, query)))
+        return urlunsplit(parts._replace(path=f"{parts.path}{path}", query=query))
 
     def key(self) -> str:
         """The key, "" where none is needed; `UserError` where its variable is not set."""

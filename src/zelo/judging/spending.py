@@ -32,6 +32,11 @@ class Price(Component):
         ge=0,
     )
 
+    def half(self) -> Price:
+        """What the same costs in a batch."""
+        cached = None if self.cached is None else self.cached / 2
+        return Price(input=self.input / 2, output=self.output / 2, cached=cached)
+
     def of(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0.0) -> float:
         """USD of so many tokens; `tokens_cached` are those of `tokens_in` that were kept."""
         kept = self.input if self.cached is None else self.cached

@@ -70,7 +70,7 @@ class Wire:
         """Send one request within limits and budget; None where it may not be sent any more."""
         likely = sum(estimated_tokens(message["content"]) for message in body["messages"])
         raw = json.dumps(body).encode()
-        most = self._usd(len(raw), self.max_tokens)  # no token is less than a byte
+        most = self.usd(len(raw), self.max_tokens)  # no token is less than a byte
         async with self.limiter.slots:
             await self.limiter.admit(likely, self.context.sleep)
             while not self.context.stopping and not self.context.spending.reserve(most):
@@ -94,7 +94,7 @@ class Wire:
                 self.context.given_up = self.context.given_up or self.last_trouble
         return outcome
 
-    def _usd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
+    def usd(self, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> float:
         """What so many tokens cost, as far as that is known."""
         return 0.0 if self.price is None else self.price.of(tokens_in, tokens_out, tokens_cached)
 
@@ -118,6 +118,14 @@ class Wire:
             return RequestOutcome("connection", redact(str(error), self.key)), False
         except (aiohttp.ClientError, OSError) as error:
             return RequestOutcome("connection", redact(str(error), self.key)), None
+        return self.read(status, headers, raw)
+
+    def outcome(self, status: int, body: Any) -> RequestOutcome:
+        """What a request of a batch came to, of which status and body are known."""
+        return self.read(status, {}, json.dumps(body).encode())[0]
+
+    def read(self, status: int, headers: Any, raw: bytes) -> tuple[RequestOutcome, bool | None]:
+        """What a response says, and whether the request was billed."""
         try:
             content = json.loads(raw)
         except (ValueError, RecursionError):
@@ -154,7 +162,7 @@ class Wire:
         n_in, n_out = n_in or 0, n_out or 0
         n_out = max(n_out, (total or 0) - n_in)  # some leave out what a model thought, and bill it
         cached = min(cached_tokens(usage), n_in)
-        usd = self._usd(n_in, n_out, cached)
+        usd = self.usd(n_in, n_out, cached)
         kind = "reply"
         if refusal or finish == "content_filter":
             kind, text = "refused", refusal or text or "content filter"

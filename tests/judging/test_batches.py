@@ -1,0 +1,205 @@
+"""Questions sent as batches, over real HTTP, with faults, expiry, stops and kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.judging.endpoint import Running, running
+from tests.judging.test_api import ask, expected, judge, questions
+from tests.judging.test_lists import judge as list_judge
+from tests.judging.test_lists import places
+from tests.judging.test_lists import question as block
+
+from zelo.judging import prompt
+from zelo.judging.api import TRIAL, ApiJudge, ApiSession
+from zelo.judging.estimate import JudgeWorkload, TextLengths
+from zelo.judging.ledger import Ledger
+from zelo.judging.provider import Provider
+from zelo.judging.spending import Price
+
+BATCH = {"batch": True, "batch_least": 10, "batch_size": 40, "batch_poll": 0.05, "timeout": 5.0}
+
+
+def in_batches(endpoint: Running, **more: Any) -> ApiSession:
+    return judge(endpoint, provider=BATCH | more)
+
+
+def under_way(folder: Path) -> int:
+    """How many batches the ledger knows of."""
+    with sqlite3.connect(folder / "ledger.sqlite") as connection:
+        return int(connection.execute("SELECT count(*) FROM batches").fetchone()[0])
+
+
+def test_questions_go_out_in_batches_at_half_the_price(tmp_path: Path) -> None:
+    asked = questions(120)
+    with running(batch_delay=0.2) as endpoint:
+        found, spending = ask(in_batches(endpoint), asked, tmp_path)
+        again, _ = ask(in_batches(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    answers = found.answers["judge"]
+    assert [answer.score for answer in answers if answer] == [expected(q) for q in asked]
+    assert counts["requests"] == TRIAL  # which show that answers are of use
+    assert counts["batches"] == 3  # of 40, 40 and 20
+    assert set(counts["answered"].values()) == {1}
+    assert spending.usd == pytest.approx(TRIAL * 0.0015 + (120 - TRIAL) * 0.00075)
+    assert (spending.calls, spending.open) == (120, 0)
+    assert (again.new_answers, again.answers) == (0, found.answers)
+
+
+def test_what_fails_in_a_batch_is_asked_one_by_one(tmp_path: Path) -> None:
+    asked = questions(140)
+    with running(batch_errors=0.3, batch_expires=7, seed=2) as endpoint:
+        found, spending = ask(in_batches(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    answers = [answer for answer in found.answers["judge"] if answer]
+    assert len(answers) == 140
+    refused = [answer for answer in answers if answer.status == "refused"]
+    assert 1 < len(refused) < 40
+    for question, answer in zip(asked, answers, strict=True):
+        assert answer.score in (None, expected(question))
+    assert "expired" in found.failed_attempts["judge"]
+    assert counts["requests"] > TRIAL + 15
+    assert set(counts["answered"].values()) == {1}
+    assert spending.open == 0
+
+
+def test_faults_about_a_batch_are_tried_again_and_none_is_made_twice(tmp_path: Path) -> None:
+    asked = questions(220)
+    with running(batch_faults=0.2, batch_lost=0.4, seed=5) as endpoint:
+        found, _ = ask(in_batches(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
+    assert set(counts["answered"].values()) == {1}
+    assert counts["batches"] == 5
+
+
+def test_a_provider_without_batches_is_given_up(tmp_path: Path) -> None:
+    with running(batch_faults=1.0) as endpoint:
+        found, _ = ask(in_batches(endpoint), questions(60), tmp_path)
+    assert "POST /files: 503" in found.given_up["judge"]
+    assert sum(answer is not None for answer in found.answers["judge"]) == TRIAL
+
+
+def test_the_budget_holds(tmp_path: Path) -> None:
+    with running() as endpoint:
+        found, spending = ask(in_batches(endpoint), questions(200), tmp_path, calls=75)
+    assert spending.calls == 75
+    assert spending.exhausted
+    assert sum(answer is not None for answer in found.answers["judge"]) == 75
+
+
+def test_blocks_are_ordered_in_batches_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels are drawn by a secret of the process, which goes with the batch."""
+    asked = [block([3, 1, 2], n) for n in range(60)]
+    with running(batch_delay=1.0) as endpoint:
+        session = list_judge(endpoint)
+        provider = session.judge.provider.model_copy(update=BATCH | {"batch_poll": 30.0})
+        session.judge = session.judge.model_copy(update={"provider": provider})
+        first, second = slow_and_quick(session)
+        found, _ = ask(first, asked[:TRIAL], tmp_path)
+        stop_soon(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            ask(first, asked, tmp_path)
+        assert under_way(tmp_path) == 1
+        # As a kill leaves it just after the batch has left: what the provider calls it is not known
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute("UPDATE batches SET remote = NULL")
+        monkeypatch.setattr(prompt, "SECRET", b"that of another process")
+        found, spending = ask(second, asked, tmp_path)
+        counts = endpoint.counts()
+    assert places(found.answers["judge"]) == [[0, 2, 1]] * 60
+    assert (counts["requests"], counts["batches"]) == (TRIAL, 1)
+    assert spending.open == 0
+
+
+def slow_and_quick(session: ApiSession) -> tuple[ApiSession, ApiSession]:
+    """The same judge with a long and with a short time between two looks."""
+    quick = session.judge.provider.model_copy(update={"batch_poll": 0.05})
+    return session, replace(session, judge=session.judge.model_copy(update={"provider": quick}))
+
+
+def stop_soon(seconds: float) -> None:
+    """Ctrl-C after a while."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from tests.judging.test_api import ask, questions
+from tests.judging.test_batches import BATCH, in_batches
+
+class At:
+    base_url = sys.argv[1]
+
+found, spending = ask(in_batches(At()), questions(220), Path(sys.argv[2]))
+scores = [answer and answer.score for answer in found.answers["judge"]]
+print(json.dumps([scores, spending.usd, spending.open]))
+"""
+
+
+def test_ten_kills_buy_nothing_twice(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    with running(batch_delay=1.5) as endpoint:
+        command = [sys.executable, "-c", PROGRAM, endpoint.base_url, str(tmp_path)]
+        where = Path(__file__).parents[2]
+        first = subprocess.Popen(command, cwd=where, stdout=subprocess.DEVNULL)
+        while not (tmp_path / "ledger.sqlite").exists() or not endpoint.counts()["requests"]:
+            time.sleep(0.02)
+        kills = 0
+        process = first
+        while kills < 10 and process.poll() is None:
+            time.sleep(rng.uniform(0.0, 0.25))
+            process.kill()
+            process.wait()
+            kills += 1
+            process = subprocess.Popen(
+                command, cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            time.sleep(rng.uniform(0.5, 1.6))
+        said, wrong = process.communicate(timeout=120)
+        assert process.returncode == 0, wrong
+        counts = endpoint.counts()
+    assert kills >= 5
+    scores, usd, still_open = json.loads(said.splitlines()[-1])
+    assert scores == [expected(q) for q in questions(220)]
+    batched = [n for q, n in counts["answered"].items()]
+    live = counts["requests"]
+    assert sum(batched) <= 220 + (live - TRIAL)  # what was asked twice was asked one by one
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.spent("run")[1] == pytest.approx(usd)
+    assert still_open == 0
+    with running() as other:  # with all answers in the ledger no batch is left, nothing is asked
+        found, _ = ask(in_batches(other), questions(225), tmp_path)
+        assert other.counts()["requests"] == 5
+    assert under_way(tmp_path) == 0
+    assert found.new_answers == 5
+
+
+def test_the_plan_knows_of_half_the_price(tmp_path: Path) -> None:
+    lengths = TextLengths(10.0, np.array([100.0]))
+    work = JudgeWorkload((100, 100), 0.0, lengths, tmp_path / "none.sqlite", date(2026, 11, 27))
+    usd = {}
+    for batch in (False, True):
+        provider = Provider(name="fake", base_url="http://127.0.0.1:1/v1", batch=batch)
+        made = ApiJudge(provider=provider, model="m", price=Price(input=1.0, output=10.0))
+        found = made.estimate("m", work).usd
+        assert found is not None
+        usd[batch] = found[0]
+    assert usd[True] == pytest.approx(usd[False] / 2)
