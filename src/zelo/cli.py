@@ -262,7 +262,7 @@ def parsed(words: Sequence[str]) -> Namespace:
     annotate.add_argument("--report", action="store_true", help="how judges agree with people")
     annotate.add_setting("name", default="", metavar="NAME", help="who answers; else the page asks")
     annotate.add_setting("host", default="127.0.0.1", help="%(default)s: this machine alone")
-    annotate.add_setting("port", type=int, default=0, help="a free one")
+    annotate.add_setting("port", type=int, default=0, help="0: any free one")
     annotate.add_setting("export", type=Path, metavar="FILE", help="write answers: .csv or .json")
     annotate.add_setting("import", type=Path, metavar="FILE", help="read answers from there")
     reproduce = command(

@@ -194,19 +194,20 @@ def inspect(given: Namespace) -> None:
 
 def annotate(given: Namespace) -> None:
     """Have people compare documents, or use what they answered."""
-    from zelo.annotation import annotate as done_with
+    from zelo.annotation.annotate import export_answers, import_answers, open_page, report
     from zelo.finished_run import FinishedRun
 
-    run = FinishedRun.at(given.run.expanduser())
-    source = getattr(given, "import")
+    run, source = FinishedRun.at(given.run.expanduser()), getattr(given, "import")
+    if sum(map(bool, (given.report, given.export, source))) > 1:
+        raise UserError("annotate: one of --report, export=FILE and import=FILE at a time")
     if given.report:
-        done_with.report(run)
+        report(run)
     elif given.export is not None:
-        done_with.export_answers(run, given.export.expanduser())
+        export_answers(run, given.export.expanduser())
     elif source is not None:
-        done_with.import_answers(run, source.expanduser())
+        import_answers(run, source.expanduser())
     else:
-        done_with.open_page(run, given.host, given.port, given.name)
+        open_page(run, given.host, given.port, given.name)
 
 
 def clean(given: Namespace) -> None:

@@ -296,7 +296,7 @@ class PipelineRunner:
                 run.sampler, run.depth, judges.vote, judged=judged, note=f"{note}{which}"
             ),
             lambda pairs, earlier, which: self.judge(
-                judges, pairs, earlier, f"{judge_note}{note}{which}"
+                judges.in_round(len(earlier) + 1), pairs, earlier, f"{judge_note}{note}{which}"
             ),
         )
         across = self.cross_query_judgments

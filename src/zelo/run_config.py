@@ -123,6 +123,17 @@ class Run(Component):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rounds_there(self) -> Run:
+        rounds = 1 if self.distil is not None else self.sampler.max_rounds
+        for name, number in self.judge.from_round.items():
+            if number > rounds:
+                raise ValueError(
+                    f"judge.from_round.{name}={number}: it is never asked, as pairs are drawn in "
+                    f"{rounds} rounds; choose a sampler with more (sampler=informative)"
+                )
+        return self
+
     @field_validator("stages")
     @classmethod
     def _known(cls, stages: list[str] | None) -> list[str] | None:

@@ -18,21 +18,16 @@ from zelo.annotation.agreement import (
     sharpness,
     with_people,
 )
-from zelo.annotation.desk import Desk, checked_name
+from zelo.annotation.desk import Desk
 from zelo.annotation.exchange import read_answers, write_answers
-from zelo.annotation.pairs import (
-    BOUNDARY,
-    DISAGREEMENT,
-    RANDOM,
-    AskedPair,
-    Ids,
-    in_order,
-    is_random,
-)
+from zelo.annotation.pairs import Ids, boundary_values, in_order, is_random
 from zelo.artifacts import read_table, table
+from zelo.data.beir import BeirFolder
+from zelo.data.collection import load
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
 from zelo.judging.ledger import Ledger
+from zelo.judging.person import Person, checked_name
 
 NAMES = ["Ann", "Jürgen / 2"]
 
@@ -43,8 +38,8 @@ def pairs(n: int, query: str = "q") -> list[Ids]:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    asked = [AskedPair(ids, RANDOM) for ids in pairs(12)]
-    documents = {d: f"text of {d}" for pair in asked for d in pair.ids[1:]}
+    asked = pairs(12)
+    documents = {d: f"text of {d}" for ids in asked for d in ids[1:]}
     ledger = Ledger(tmp_path / "ledger.sqlite")
     return Desk(asked, ledger, {"q": "a query"}, documents, {"q": "recent ones"})
 
@@ -60,20 +55,17 @@ def test_pairs_come_in_turn_and_each_once() -> None:
     # Of pairs (a_i, b_i) both stand on one side of the top ten but those of other ranks
     crossing = [("q0", "a4", "a6"), ("q0", "a0", "a39"), ("q0", "a1", "b3")]
     p |= dict.fromkeys(crossing, 1.0)
+    values = boundary_values(p, ratings)
+    assert set(values) == set(crossing[:2])  # b3 is among the ten as well
+    assert 0.5 > values[crossing[0]] > values[crossing[1]] > 0
     found = in_order(p, ratings)
-    assert sorted(pair.ids for pair in found) == sorted(p)
-    drawn = [pair for pair in found if pair.why == RANDOM]
-    assert all(is_random(pair.ids) for pair in drawn)
-    assert len(drawn) == sum(map(is_random, p))
-    assert 0.1 < len(drawn) / len(p) < 0.3
-    first = [pair.why for pair in found[:2]]
-    assert first == [RANDOM, DISAGREEMENT]
-    undecided = [pair.ids for pair in found if pair.why == DISAGREEMENT]
-    assert p[undecided[0]] == 0.5
+    assert sorted(found) == sorted(p)
+    assert 0.1 < sum(map(is_random, p)) / len(p) < 0.3
+    assert [is_random(ids) for ids in found[:2]] == [True, False]
+    undecided = [ids for ids in found if not is_random(ids) and p[ids] == 0.5]
     assert len({ids[0] for ids in undecided[:8]}) == 8  # one of each query first
-    top = [pair.ids for pair in found if pair.why == BOUNDARY]
-    assert [ids for ids in top if ids in crossing][:1] in ([crossing[0]], [], [crossing[1]])
-    assert set(top) <= set(crossing)
+    first = next(ids for ids in found if ids in crossing[:2] and not is_random(ids))
+    assert found.index(first) <= 2
 
 
 def test_an_answer_is_kept_whatever_side_it_was_on(desk: Desk, tmp_path: Path) -> None:
@@ -113,10 +105,39 @@ def test_what_is_no_answer(desk: Desk) -> None:
     for number, choice in ((99, "left"), (-1, "left"), (0, "both")):
         with pytest.raises(ValueError, match="pair"):
             desk.answer("Ann", number, choice)
-    for name in ("", "  ", "x" * 61, "a\0b", "\U0001f600" * 50):
-        with pytest.raises(UserError, match="a name has"):
+    for name in ("", "  ", "a\0b"):
+        with pytest.raises(ValueError, match="a name has letters"):
             checked_name(name)
-    assert checked_name("  Ann   Lee ") == "Ann Lee"
+    for name in ("x" * 181, "\U0001f600" * 50):
+        with pytest.raises(ValueError, match="too long a name"):
+            checked_name(name)
+    assert checked_name("  Ann   Lee ") == "Ann Lee" == Person(name="Ann  Lee").name
+    assert checked_name("Ju\u0308rgen") == "J\u00fcrgen"
+
+
+def test_another_process_has_answered_meanwhile(desk: Desk, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        other = Desk(desk.pairs, ledger, desk.queries, desk.documents, desk.instructions)
+        assert (desk.next("Ann"), other.next("Ann")) != (None, None)
+        assert other.answer("Ann", 0, "tie")
+        assert not desk.answer("Ann", 0, "left")  # which is not kept, and not undone
+        assert desk.of("Ann")[0].score == 0.0
+        assert desk.undo("Ann") is None
+        assert ledger.count_answers("person:Ann", 9) == 1
+
+
+def test_documents_of_one_text_are_asked_about_once(beir_folder: Path, tmp_path: Path) -> None:
+    with (beir_folder / "corpus.jsonl").open("a") as file:
+        text = "apples history about apple number 0"
+        file.write(json.dumps({"_id": "copy", "title": "", "text": text}) + "\n")
+    (data := tmp_path / "data").mkdir()
+    load(out=data, source=BeirFolder(path=str(beir_folder)))
+    with Ledger(tmp_path / "another.sqlite") as ledger:
+        query = "q-apples-history"
+        asked = [(query, "d0-apples", "d1-apples"), (query, "copy", "d1-apples")]
+        asked.append((query, "d1-apples", "d2-apples"))
+        desk = Desk.of_collection(data, asked, ledger)
+    assert desk.pairs == [asked[0], asked[2]]
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
@@ -152,6 +173,8 @@ def test_a_swapped_row_is_turned(desk: Desk, tmp_path: Path) -> None:
     [
         ("a.csv", "query_id,doc_a\nq,a", "no column doc_b, person, choice"),
         ("a.csv", "query_id,doc_a,doc_b,person,choice\nq,a,b,Ann,perhaps", "line 2: choice"),
+        ("a.csv", "query_id,doc_a,doc_b,person,choice\nq,a,b", "line 2: choice ''"),
+        ("a.csv", "query_id,doc_a,doc_b,person,choice\nq,a,b,,a", "line 2: a name has"),
         ("a.json", "{}", "a list of Label Studio's tasks"),
         ("a.json", "[", "no JSON"),
         ("a.json", '[{"data": {}}]', "task 0: not as Label Studio writes it"),

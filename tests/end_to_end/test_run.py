@@ -256,6 +256,26 @@ def test_a_users_own_collection(
     assert ("3 queries too few candidates" in done.stderr) == (lonely == 3)
 
 
+def test_a_dear_judge_is_asked_where_a_cheap_one_is_unsure(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    options = ["sampler=informative", "sampler.comparisons=12", "sampler.random_share=0"]
+    options += ["sampler.rounds=3", "sampler.top=2", "+judge.from_round.meaning=3"]
+    folder, _ = run_folder(cli, tmp_path, "experiment=quickstart", *toy, *options)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    stages = {stage["label"]: stage for stage in manifest["stages"]}
+    for number, expected in ((1, 2), (2, 2), (3, 3)):
+        counts = stages[f"judge, round {number}"]["counts"]
+        assert len(counts["judges"]) == expected
+        asked = stages[f"compare, round {number}"]["counts"]["comparisons"]
+        assert counts["judgments"] == expected * asked
+    never = cli("run", "experiment=quickstart", *toy, "+judge.from_round.meaning=2")
+    assert never.returncode == 2
+    assert "it is never asked, as pairs are drawn in 1 rounds" in never.stderr
+    nobody = cli("run", "judge=graded", "+judge.from_round.first=2", "+judge.from_round.none=2")
+    assert "from_round: no judge is called 'none'" in nobody.stderr
+
+
 def test_a_sampler_that_learns_from_the_answers(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
     """Judges are asked in rounds; a second run asks for nothing, and the report counts all."""
     options = ["sampler=informative", "sampler.comparisons=12", "sampler.random_share=0"]

@@ -26,6 +26,7 @@ SHOWN = ["K7", "B2", "M4", "T5"]
         ('{"order": ["M4", "K7", "T5", "B2"], "relevant": 9}', [1, 3, 0, 2], None),
         ('{"order": ["M4", "K7", "T5", "B2"], "relevant": true}', [1, 3, 0, 2], None),
         ('{"order": [["K7", "B2", "M4", "T5"]], "relevant": 0}', [0, 0, 0, 0], 0),
+        ('{"order": ["M4 > K7 = T5 > B2"]}', [1, 2, 0, 1], None),
     ],
 )
 def test_orders_are_read(text: str, places: list[int], relevant: int | None) -> None:
@@ -42,6 +43,7 @@ def test_orders_are_read(text: str, places: list[int], relevant: int | None) -> 
         (["M4", "K7", "T5", "B2", "M4"], [0, 2, None, 1], (0, 0, 1)),
         ([["M4", "M4"], "K7", "T5", "B2"], [1, 3, 0, 2], (0, 0, 1)),
         (["M4", 3, "K7", None, "T5"], [1, None, 0, 2], (1, 2, 0)),
+        (["M4", "K7 (clearer than B2)", "T5", "B2"], [None, 2, 0, 1], (1, 1, 0)),
     ],
 )
 def test_of_a_wrong_label_nothing_is_guessed(

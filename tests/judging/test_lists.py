@@ -159,15 +159,17 @@ def test_what_orders_say_of_two() -> None:
         Answer(None, FAILED),
     ]
 
-    def says(query: str, a: str, b: str) -> float | str | None:
+    def says(query: str, a: str, b: str) -> float | str:
         asked = Question(query, a, b, 0, "", "", "")
         (answer,) = implied([asked], blocks, answers)
-        return "missing" if answer is None else answer.score
+        if answer is None:
+            return "missing"
+        return answer.status if answer.score is None else answer.score
 
     assert (says("q", "a", "b"), says("q", "b", "a")) == (0.0, 0.0)  # once each way
     assert (says("q", "a", "c"), says("q", "c", "a")) == (-1.0, 1.0)
     assert says("q", "b", "c") == 0.0
-    assert says("q", "b", "d") is None  # in a block that does not tell
+    assert says("q", "b", "d") == "untold"  # in a block that does not tell
     assert says("q", "c", "d") == "missing"  # in none
 
 
@@ -188,4 +190,6 @@ def test_equal_blocks_are_asked_about_again(beir_folder: Path, tmp_path: Path) -
     blocks.append(Block("q-apples-history", 2, ["d0-poems", "d0-apples"]))
     asked = list_questions(blocks, data)
     assert [q.repeat for q in asked] == [0, 1, 0]
+    again = list_questions(blocks[2:], data, earlier=blocks)
+    assert [q.repeat for q in again] == [1]
     assert [shown_ids(q) for q in asked] == [list(block.doc_ids) for block in blocks]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zelo.annotation.desk import Desk
-from zelo.annotation.pairs import is_random
+from zelo.annotation.pairs import Ids, is_random
 from zelo.artifacts import Table, table
 from zelo.judging.agreement import choices, numbered, share_of
 from zelo.seeding import stream
@@ -46,20 +46,21 @@ class Sharpness:
     factor: float
 
 
+def as_judge(person: str) -> str:
+    """What a person is called among judges, one of whom may have the same name."""
+    return f"{person} (person)"
+
+
 def judgments_of_people(desk: Desk, people: Sequence[str]) -> Table:
     """Their answers as a table `judgments`."""
-    rows = [
-        (person, desk.question(number), answer)
-        for person in people
-        for number, answer in sorted(desk.of(person).items())
-    ]
+    rows = desk.answered(people)
     return table(
         "judgments",
-        query_id=[q.query_id for _, q, _ in rows],
-        doc_a=[q.doc_a for _, q, _ in rows],
-        doc_b=[q.doc_b for _, q, _ in rows],
+        query_id=[q.query_id for q, _, _ in rows],
+        doc_a=[q.doc_a for q, _, _ in rows],
+        doc_b=[q.doc_b for q, _, _ in rows],
         repeat=[0] * len(rows),
-        judge=[person for person, _, _ in rows],
+        judge=[as_judge(person) for _, person, _ in rows],
         score=pa.array([answer.score for *_, answer in rows], pa.float64()),
         status=[answer.status for *_, answer in rows],
         reasons=[answer.reasons for *_, answer in rows],
@@ -131,13 +132,17 @@ def kappa(one: Signs, other: Signs, weight: Signs) -> float:
 def sharpness(
     judgments: Table, of_people: Table, model: str, prior: float, people: Sequence[str]
 ) -> list[Sharpness]:
-    """Everyone's discrimination, people included, from all pairs that anyone answered."""
+    """Everyone's discrimination, people included, from the pairs drawn at random that people
+    answered."""
     from zelo.rating.judges import fit_judges
     from zelo.rating.tables import encode
 
-    asked = {tuple(sorted(row)) for row in zip(*ids(of_people), strict=True)}
-    mask = [tuple(sorted(row)) in asked for row in zip(*ids(judgments), strict=True)]
-    everyone = pa.concat_tables([judgments.filter(pa.array(mask, pa.bool_())), of_people])
+    drawn = {ids for ids in pairs_in(of_people) if is_random(ids)}
+    parts = [
+        rows.filter(pa.array([ids in drawn for ids in pairs_in(rows)], pa.bool_()))
+        for rows in (judgments, of_people)
+    ]
+    everyone = pa.concat_tables(parts)
     encoded = encode(everyone, "soft", "judgments")
     fitted = fit_judges(encoded.comparisons, encoded.judge, len(encoded.judges), model, prior)
     scale: Mapping[str, float] = dict(zip(encoded.judges, fitted.scale.tolist(), strict=True))
@@ -149,6 +154,7 @@ def sharpness(
     ]
 
 
-def ids(rows: Table) -> list[list[str]]:
-    """Columns that name a pair."""
-    return [rows[name].to_pylist() for name in ("query_id", "doc_a", "doc_b")]
+def pairs_in(rows: Table) -> list[Ids]:
+    """The pair of each row."""
+    columns = [rows[name].to_pylist() for name in ("query_id", "doc_a", "doc_b")]
+    return [(q, min(a, b), max(a, b)) for q, a, b in zip(*columns, strict=True)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table as Rows
 
-from zelo.annotation.agreement import judgments_of_people, sharpness, with_people
+from zelo.annotation.agreement import as_judge, judgments_of_people, sharpness, with_people
 from zelo.annotation.desk import Desk
 from zelo.annotation.exchange import read_answers, write_answers
 from zelo.annotation.pairs import pairs_of
@@ -18,7 +20,7 @@ from zelo.artifacts import read_table
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
 from zelo.judging.ledger import Ledger
-from zelo.judging.person import PREFIX
+from zelo.judging.person import PREFIX, Person
 from zelo.progress import say
 from zelo.reporting.results import new_console
 
@@ -77,8 +79,13 @@ def report(run: FinishedRun) -> None:
                 f"{run.folder}: nobody has compared its documents yet: zelo annotate {run.folder}"
             )
         of_people = judgments_of_people(desk, people)
+    people = [as_judge(name) for name in people]
     folders = run.judgments_folders()
     judgments = pa.concat_tables([read_table(folder, "judgments") for folder in folders])
+    # People whom the run had among its judges stand there already.
+    judges = run.manifest["config"]["judge"]["judges"]
+    ours = pa.array([name for name, judge in judges.items() if is_person(judge)], pa.string())
+    judgments = judgments.filter(pc.invert(pc.is_in(judgments["judge"], ours)))
     console = new_console(110)
     agreement = Rows(title="Judges beside people, on pairs drawn at random", title_justify="left")
     for title in ("judge", "person", "pairs", "chose alike", "beyond chance (κ)"):
@@ -99,6 +106,11 @@ def report(run: FinishedRun) -> None:
         sharp.add_row(each.judge, f"{each.scale:.2f} × or ÷ {each.factor:.2f}")
     console.print(sharp)
     say("a judge far below 1 is one to weigh down: judge.weights.NAME, or rating.joint_judges=true")
+
+
+def is_person(judge: Mapping[str, Any]) -> bool:
+    """Whether a judge of a run's configuration is a person."""
+    return str(judge.get("_target_")) == f"{Person.__module__}.{Person.__name__}"
 
 
 def interval(values: tuple[float, float, float], form: str) -> str:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zelo.annotation.desk import SCORES, Desk, checked_name
+from zelo.annotation.desk import SCORES, Desk
 from zelo.annotation.pairs import Ids
 from zelo.artifacts import write_csv, write_text
 from zelo.errors import UserError
-from zelo.judging.person import CANNOT_SAY
+from zelo.judging.person import CANNOT_SAY, checked_name
 from zelo.judging.question import ANSWERED, Answer
 
 HEADER = ["query_id", "doc_a", "doc_b", "person", "choice"]
@@ -33,11 +34,7 @@ class FileAnswer(NamedTuple):
 
 def write_answers(desk: Desk, people: Sequence[str], path: Path) -> int:
     """Write all answers to a .csv or a .json file; how many there are."""
-    rows = [
-        (desk.question(number), person, answer)
-        for person in people
-        for number, answer in sorted(desk.of(person).items())
-    ]
+    rows = desk.answered(people)
     if path.suffix == ".csv":
         lines = [[q.query_id, q.doc_a, q.doc_b, who, CHOSEN[a.score]] for q, who, a in rows]
         write_csv(path, HEADER, lines)
@@ -75,7 +72,7 @@ def read_answers(desk: Desk, path: Path) -> tuple[int, int]:
 
     Raises `UserError` naming file and place where one cannot be read.
     """
-    numbers: dict[Ids, int] = {pair.ids: n for n, pair in enumerate(desk.pairs)}
+    numbers: dict[Ids, int] = {ids: n for n, ids in enumerate(desk.pairs)}
     new = unknown = 0
     for row in list(rows_of(path)):
         one, other = sorted((row.doc_a, row.doc_b))
@@ -83,14 +80,13 @@ def read_answers(desk: Desk, path: Path) -> tuple[int, int]:
         if number is None:
             unknown += 1
             continue
-        person = checked_name(row.person)
-        if number in desk.of(person):
+        if number in desk.of(row.person):
             continue
         score = row.score
         if score and desk.question(number).doc_a != row.doc_a:
             score = -score
-        desk.keep(person, number, Answer(score, CANNOT_SAY if score is None else ANSWERED))
-        new += 1
+        answer = Answer(score, CANNOT_SAY if score is None else ANSWERED)
+        new += desk.keep(row.person, number, answer)
     return new, unknown
 
 
@@ -110,7 +106,7 @@ def rows_of(path: Path) -> Iterator[FileAnswer]:
 
 def rows_of_csv(path: Path, text: str) -> Iterator[FileAnswer]:
     """Rows with the columns of `HEADER`, in any order."""
-    rows = csv.DictReader(text.splitlines())
+    rows = csv.DictReader(io.StringIO(text, newline=""), restval="")
     missing = [name for name in HEADER if name not in (rows.fieldnames or [])]
     if missing:
         raise UserError(f"{path}: no column {', '.join(missing)}; {', '.join(HEADER)} are needed")
@@ -146,5 +142,9 @@ def answer_at(where: str, row: Mapping[str, Any], person: str, choice: str) -> F
     """One answer; `UserError` where it says nothing known."""
     if choice not in READ:
         raise UserError(f"{where}: choice {choice!r}; there are {', '.join(READ)}")
+    try:
+        who = checked_name(person)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
     query_id, doc_a, doc_b = (str(row[name]) for name in HEADER[:3])
-    return FileAnswer(query_id, doc_a, doc_b, person, READ[choice])
+    return FileAnswer(query_id, doc_a, doc_b, who, READ[choice])

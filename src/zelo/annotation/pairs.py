@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +15,9 @@ from zelo.rating.preferences import average
 
 RANDOM_SHARE = 0.2  # of all pairs, drawn by a hash: how judges agree on these is no one's choice
 TOP = 10  # documents of a query whose set an answer may move
-RANDOM, DISAGREEMENT, BOUNDARY = "random", "disagreement", "top ten"
 
 Ids = tuple[str, str, str]  # query and two documents, in the order of their ids
 Ratings = Mapping[str, Mapping[str, tuple[float, float]]]  # query → document → Elo, standard error
-
-
-@dataclass(frozen=True)
-class AskedPair:
-    """A pair, and why it is asked about."""
-
-    ids: Ids
-    why: str
 
 
 def is_random(ids: Ids) -> bool:
@@ -35,7 +25,7 @@ def is_random(ids: Ids) -> bool:
     return hash_share("\0".join(ids)) < RANDOM_SHARE
 
 
-def pairs_of(run: FinishedRun) -> list[AskedPair]:
+def pairs_of(run: FinishedRun) -> list[Ids]:
     """All pairs that the judges of a run compared, in the order in which to ask: in turn one at
     random, one that judges disagree about, and one whose answer may move the top ten."""
     folders = run.judgments_folders()
@@ -55,25 +45,15 @@ def pairs_of(run: FinishedRun) -> list[AskedPair]:
     return in_order(p, ratings)
 
 
-def in_order(p: Mapping[Ids, float], ratings: Ratings) -> list[AskedPair]:
+def in_order(p: Mapping[Ids, float], ratings: Ratings) -> list[Ids]:
     """Pairs (with the judges' mean preference by signs) in the order in which to ask."""
     drawn = sorted(filter(is_random, p), key=lambda ids: hash_share("\0".join(ids)))
     chosen = [ids for ids in p if not is_random(ids)]
     unsettled = {ids: 1 - abs(2 * p[ids] - 1) for ids in chosen}
     moving = boundary_values(chosen, ratings)
-    lists = [
-        [AskedPair(ids, RANDOM) for ids in drawn],
-        [AskedPair(ids, DISAGREEMENT) for ids in by_value(unsettled)],
-        [AskedPair(ids, BOUNDARY) for ids in by_value(moving)],
-    ]
-    in_turn = chain.from_iterable(zip_longest(*lists))
-    asked: dict[Ids, AskedPair] = {}
-    for pair in in_turn:
-        if pair is not None:
-            asked.setdefault(pair.ids, pair)
-    for ids in chosen:  # all that is left
-        asked.setdefault(ids, AskedPair(ids, DISAGREEMENT))
-    return list(asked.values())
+    in_turn = zip_longest(drawn, by_value(unsettled), by_value(moving))
+    asked = [ids for turn in in_turn for ids in turn if ids is not None]
+    return list(dict.fromkeys([*asked, *chosen]))  # with all that is left
 
 
 def by_value(values: Mapping[Ids, float]) -> list[Ids]:

@@ -1,14 +1,14 @@
 """The page on which people compare documents, served on this machine.
 
 Loopback by default; a token in the address lets in who was given it. Requests of other sites are
-refused: the host that is asked for must be this one, and what changes anything carries a header
-that a page of another site may not send. Texts go to the page as JSON and are shown as text.
+refused: on loopback the host that is asked for must be this one, and what changes anything carries
+a header that a page of another site may not send. Texts go to the page as JSON and are shown as
+text.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import signal
 from collections.abc import Awaitable, Callable
@@ -18,8 +18,9 @@ from typing import Any
 from aiohttp import web
 from jinja2 import Environment, PackageLoader
 
-from zelo.annotation.desk import CHOICES, Desk, Shown, checked_name
+from zelo.annotation.desk import Desk, Shown
 from zelo.errors import UserError
+from zelo.judging.person import checked_name
 from zelo.progress import say
 
 OWN = "X-Zelo-Annotate"  # a header that a form or another site's script cannot send
@@ -62,7 +63,10 @@ class AnnotationServer:
             raise web.HTTPForbidden(text="asked for by another site")
         if request.method == "POST" and OWN not in request.headers:
             raise web.HTTPForbidden(text=f"the header {OWN} is missing")
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except UserError as error:  # the ledger cannot be read or written
+            raise web.HTTPInsufficientStorage(text=str(error)) from None
         response.headers.update(
             {
                 "Cache-Control": "no-store",
@@ -75,9 +79,7 @@ class AnnotationServer:
     async def page(self, request: web.Request) -> web.Response:
         """The page itself, without any text of the collection."""
         nonce = secrets.token_urlsafe(16)
-        text = TEMPLATES.get_template("page.html.j2").render(
-            nonce=nonce, own=OWN, name=self.name, choices=CHOICES
-        )
+        text = TEMPLATES.get_template("page.html.j2").render(nonce=nonce, own=OWN, name=self.name)
         response = web.Response(text=text, content_type="text/html")
         response.headers["Content-Security-Policy"] = POLICY.format(nonce=nonce)
         return response
@@ -91,34 +93,27 @@ class AnnotationServer:
         """Keep an answer, then the next pair."""
         person, said = await self.said(request)
         try:
-            new = self.desk.answer(person, int(said["pair"]), str(said["choice"]))
+            self.desk.answer(person, int(said["pair"]), str(said["choice"]))
         except (KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not an answer: {error}") from None
-        except UserError as error:
-            raise web.HTTPInsufficientStorage(text=str(error)) from None
-        return self.told(person, self.desk.next(person), new=new)
+        return self.told(person, self.desk.next(person))
 
     async def undo(self, request: web.Request) -> web.Response:
         """Take the latest answer back, and show its pair again."""
         person, _ = await self.said(request)
-        shown = self.desk.undo(person)
-        if shown is None:
-            return self.told(person, self.desk.next(person), undone=False)
-        return self.told(person, shown, undone=True)
+        return self.told(person, self.desk.undo(person) or self.desk.next(person))
 
     async def said(self, request: web.Request) -> tuple[str, dict[str, Any]]:
         """Who asks, and what."""
         try:
             content = await request.json()
             return checked_name(str(content["person"])), content
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # what is no JSON, or no name
             raise web.HTTPBadRequest(text=f"not a request of this page: {error}") from None
-        except UserError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
 
-    def told(self, person: str, shown: Shown | None, **more: bool) -> web.Response:
+    def told(self, person: str, shown: Shown | None) -> web.Response:
         """A pair, and how far a person is."""
-        content: dict[str, Any] = {"progress": self.desk.progress(person), **more}
+        content: dict[str, Any] = {"progress": self.desk.progress(person)}
         if shown is not None:
             q = shown.question
             content["pair"] = {
@@ -153,13 +148,14 @@ async def serving(desk: Desk, host: str, port: int, name: str) -> None:
     site = web.TCPSite(runner, host, port)
     try:
         await site.start()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         await runner.cleanup()
         raise UserError(f"host={host} port={port}: cannot be served there ({error})") from None
     bound = runner.addresses[0][1]
     shown = f"[{host}]" if ":" in host else host
     if host in ("127.0.0.1", "::1", "localhost"):
-        server.hosts = {f"{of}:{bound}" for of in (shown, "localhost", "127.0.0.1")}
+        names = (shown, "localhost", "127.0.0.1")
+        server.hosts = {f"{of}:{bound}" for of in names} | (set(names) if bound == 80 else set())
     say(f"http://{shown}:{bound}/{server.token}/")
     say(f"{len(desk.pairs):,} pairs; answers are in {desk.ledger.path}; Ctrl-C ends it")
     await stop.wait()

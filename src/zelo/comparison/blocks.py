@@ -36,7 +36,7 @@ class Blocks(BaseSampler):
     """Every candidate in a few blocks that are ordered at once, then windows over the top."""
 
     in_blocks: ClassVar[bool] = True
-    size: int = option(10, "documents of a block", ge=2)
+    size: int = option(10, "documents of a block", ge=3, le=150)
     times: float = option(
         2.0, "blocks that a document is in, on average: 1.5 has half of them in two", ge=1
     )
@@ -84,16 +84,16 @@ class Blocks(BaseSampler):
 
     def comparisons_at_most(self, n: int, queries: int) -> int:
         """Pairs of all rounds together: as many as blocks have documents."""
-        return sum(self.blocks_at_most(n, queries))
+        return queries * sum(self.blocks_at_most(n))
 
-    def blocks_at_most(self, n: int, queries: int) -> list[int]:
+    def blocks_at_most(self, n: int) -> list[int]:
         """Sizes of the blocks of all rounds."""
         rng = np.random.default_rng(0)
         sizes = [len(block) for block in self.blocks(n, rng)]
         if sizes and self.window_rounds:
             of_top = windows(range(min(self.top, n)), self.size, self.step)
             sizes += self.window_rounds * [len(window) for window in of_top]
-        return queries * sizes
+        return sizes
 
 
 def cycles_through(blocks: Sequence[Wholes]) -> Edges:
@@ -117,8 +117,8 @@ def spread_blocks(n: int, size: int, times: float, rng: np.random.Generator) -> 
     all documents where a block has two at least. Documents of a block are in random order. A query
     of at most `size` documents has blocks of all of them, `times` rounded up.
     """
-    if size < 2:
-        raise ValueError(f"a block needs two documents, size={size}")
+    if size < 3:  # of an odd number of documents one would be left alone
+        raise ValueError(f"a block needs three documents, size={size}")
     if n < 2:
         return []
     met = np.zeros((n, n), np.int64)  # how often two documents have met so far

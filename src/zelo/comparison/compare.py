@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zelo.errors import UserError
 from zelo.progress import track
 from zelo.rating.comparisons import Wholes
 from zelo.rating.preferences import average
+from zelo.rating.rate_lists import which_is_above
 from zelo.retrieval.ranking import candidates_from
 from zelo.seeding import stream
 from zelo.store import stage
@@ -151,7 +153,25 @@ def answers_so_far(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[s
         rows = zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True)
         for query_id, a, b, p in [*rows, *((*key, np.nan) for key in mean.unanswered)]:
             found.setdefault(query_id, []).append((a, b, p))
+        for query_id, a, b, p in pairs_of_orders(folder):
+            found.setdefault(query_id, []).append((a, b, p))
     return found
+
+
+def pairs_of_orders(folder: Path) -> Iterator[tuple[str, str, str, float]]:
+    """What orders of blocks say of all pairs within them, as comparisons; none where there are no
+    orders."""
+    if not (folder / "list_judgments.parquet").is_file():
+        return
+    rows = read_table(folder, "list_judgments")
+    names = ("query_id", "doc_ids", "places")
+    for query_id, doc_ids, places in zip(*(rows[n].to_pylist() for n in names), strict=True):
+        if places is None:  # no order came
+            continue
+        for (a, place_a), (b, place_b) in combinations(zip(doc_ids, places, strict=True), 2):
+            score = which_is_above(place_a, place_b)
+            if score is not None:
+                yield query_id, a, b, (1 - score) / 2
 
 
 def in_random_order(edges: Edges, rng: np.random.Generator) -> Edges:

@@ -59,9 +59,9 @@ class BaseSampler(Component):
         """The same of a later round; arguments as of `next_edges`."""
         return []
 
-    def blocks_at_most(self, n: int, queries: int) -> list[int]:
-        """Sizes of the blocks of `queries` queries with `n` candidates each, at most; none where
-        pairs are drawn."""
+    def blocks_at_most(self, n: int) -> list[int]:
+        """Sizes of the blocks of a query with `n` candidates, at most; none where pairs are
+        drawn."""
         return []
 
     def recorded_pairs(self) -> Mapping[str, Sequence[tuple[str, str]]]:

@@ -37,28 +37,13 @@ from zelo.judging.limits import Limiter
 from zelo.judging.prices import entry_of, price_of
 from zelo.judging.provider import Provider
 from zelo.judging.question import Answer, Question
-from zelo.judging.reply import Reply, read_reply
+from zelo.judging.reply import Reply, form, read_reply
 from zelo.judging.spending import Price, Spending
 from zelo.judging.wire import RequestOutcome, Wire
 from zelo.store import digest
 
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "comparison",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "reasons": {"type": "string"},
-                "score": {"type": "number", "description": "between -1 (A) and 1 (B)"},
-            },
-            "required": ["reasons", "score"],
-            "additionalProperties": False,
-        },
-    },
-}
-FORMATS: dict[str, Any] = {"json_schema": SCHEMA, "json_object": {"type": "json_object"}}
+SCORE = {"type": "number", "description": "between -1 (A) and 1 (B)"}
+FORMATS = form("comparison", {"reasons": {"type": "string"}, "score": SCORE})
 LABEL_TOKENS = 6.0  # of a document's label in an order, with what is around it
 NOT_AGAIN = {"refused", "too_long"}
 SHORTEST_WAIT = 0.01  # seconds of the first backoff where the provider says how long to wait
@@ -167,14 +152,13 @@ class ApiJudge(BaseJudge):
         `asked_by` is the name of the prompt, `documents` how many it shows.
         """
         written: float = self.expected_output_tokens
-        if workload.blocks and self.orders_lists:
-            calls, documents = workload.blocks
-            workload = replace(workload, calls=(calls, calls), probe_calls=0.0)
-            asked_by = self.lists
+        if workload.blocks:
+            documents, asked_by = workload.blocks.documents, self.lists
             written = LABEL_TOKENS * (documents if asked_by == "order" else 1)
         least, most = (calls + workload.probe_calls for calls in workload.calls)
         measured, tokens_in, tokens_out = 0, 0.0, 0.0
-        if workload.ledger.is_file():
+        # Of blocks the ledger does not know how large they were.
+        if workload.ledger.is_file() and not workload.blocks:
             with Ledger(workload.ledger) as ledger:
                 measured, tokens_in, tokens_out = ledger.mean_tokens(
                     self.session_fingerprint(asked_by)

@@ -70,8 +70,9 @@ def ask_all(
     }
 
     def look(name: str) -> list[Answer | None]:
+        times = retry if sessions[name].can_be_asked else 0
         fingerprints[name], answers = find_answers(
-            ledger, sessions[name].fingerprint, known[name], retry
+            ledger, sessions[name].fingerprint, known[name], times
         )
         return answers
 

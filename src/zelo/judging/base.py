@@ -36,6 +36,9 @@ class JudgeSession(ABC):
     logit_scale: float | None = None
     """Factor of the difference of two scores that is its log-odds; None: it has no scores."""
 
+    can_be_asked: ClassVar[bool] = True
+    """Whether there is anybody to ask: again what failed, and what is missing."""
+
     may_guess: ClassVar[bool] = False
     """Whether it is first asked a few comparisons in both orders, to notice that it guesses."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import model_validator
 
 from zelo.config import Component, option
 from zelo.judging.base import BaseJudge
-from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
+from zelo.judging.estimate import BlockWorkload, JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.rating.preferences import Vote, mean_preference
 
 
@@ -29,6 +30,12 @@ class Ensemble(Component):
         {},
         "what the answers of a judge count beside those of others in their mean; who is not named: "
         "1. `rating.joint_judges` finds out by itself, and does not read them",
+    )
+    from_round: dict[str, int] = option(
+        {},
+        "judges that are asked from this round of a run's sampler on alone: a dear one, where the "
+        "Elos by cheaper ones are still unsure; who is not named: from the first",
+        exclude=True,
     )
     both_orders: bool = option(
         False, "every question in both orders; otherwise in one, drawn at random"
@@ -64,6 +71,19 @@ class Ensemble(Component):
         return self
 
     @model_validator(mode="after")
+    def _somebody_first(self) -> Ensemble:
+        for name, number in self.from_round.items():
+            if name not in self.judges:
+                raise ValueError(
+                    f"from_round: no judge is called {name!r}; there are {', '.join(self.judges)}"
+                )
+            if number < 1:
+                raise ValueError(f"from_round.{name}={number}: rounds are counted from 1")
+        if all(self.from_round.get(name, 1) > 1 for name in self.judges):
+            raise ValueError("from_round: nobody is left to be asked in the first round")
+        return self
+
+    @model_validator(mode="after")
     def _enough_answers(self) -> Ensemble:
         if self.max_stderr is not None and self.max_answers < self.least:
             raise ValueError(
@@ -71,6 +91,16 @@ class Ensemble(Component):
                 f"asked for anyway"
             )
         return self
+
+    def in_round(self, number: int) -> Ensemble:
+        """The judges that are asked in a round, counted from 1."""
+        if not self.from_round:
+            return self
+        asked = {
+            n: judge for n, judge in self.judges.items() if self.from_round.get(n, 1) <= number
+        }
+        weights = {name: weight for name, weight in self.weights.items() if name in asked}
+        return self.model_copy(update={"judges": asked, "weights": weights, "from_round": {}})
 
     def probed(self, comparisons: float) -> bool:
         """Whether so many comparisons are enough to first look for judges that guess."""
@@ -93,24 +123,31 @@ class Ensemble(Component):
 
     def estimates(
         self,
-        comparisons: float,
+        comparisons: Mapping[str, float],
         lengths: TextLengths,
         ledger: Path,
         today: date,
-        blocks: tuple[float, float] | None = None,
+        blocks: BlockWorkload | None = None,
     ) -> Iterator[JudgeEstimate]:
         """What each judge that is paid, or may be, would be asked and cost.
 
-        `blocks` is how many are ordered, and how many documents they have.
+        `comparisons` is how many each is asked about, `blocks` what is ordered in place of some.
         """
-        least, most = (n * comparisons / len(self.judges) for n in (self.least, self.most))
-        probed = self.probed(comparisons) and not self.both_orders
-        probe_calls = float(self.probe) if probed else 0.0
-        workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today, blocks)
         for name, judge in self.judges.items():
-            estimate = judge.estimate(name, workload)
-            if estimate is not None:
-                yield estimate
+            orders = blocks if judge.orders_lists else None
+            number = comparisons[name] - (orders.pairs if orders else 0.0)
+            least, most = (n * number / len(self.judges) for n in (self.least, self.most))
+            probed = self.probed(number) and not self.both_orders
+            probe_calls = float(self.probe) if probed else 0.0
+            workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today)
+            asked = [workload] if number > 0 or not orders else []
+            if orders:
+                calls = (orders.number, orders.number)
+                asked.append(replace(workload, calls=calls, probe_calls=0.0, blocks=orders))
+            for each in asked:
+                estimate = judge.estimate(name, each)
+                if estimate is not None:
+                    yield estimate
 
     def weight(self, judge: str) -> float:
         """What an answer of a judge counts in the mean."""

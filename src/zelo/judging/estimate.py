@@ -26,6 +26,15 @@ class TextLengths:
 
 
 @dataclass(frozen=True)
+class BlockWorkload:
+    """Blocks that are to be ordered."""
+
+    number: float
+    documents: float  # of one, on average
+    pairs: float  # comparisons that judges of two are asked in their place
+
+
+@dataclass(frozen=True)
 class JudgeWorkload:
     """What one judge of an ensemble would be asked."""
 
@@ -34,7 +43,7 @@ class JudgeWorkload:
     lengths: TextLengths
     ledger: Path  # where answers of earlier runs lie, which tell the tokens of one
     today: date  # prices are doubted as of this day
-    blocks: tuple[float, float] | None = None  # how many, and documents of one, to be ordered
+    blocks: BlockWorkload | None = None  # that are ordered, where the judge can
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from zelo.judging.agreement import choices, consensus
 from zelo.judging.api import ApiSession
 from zelo.judging.base import JudgeSession
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.lists import implied, label_counts, list_judgments, list_questions, read_blocks
+from zelo.judging.lists import (
+    UNTOLD,
+    implied,
+    label_counts,
+    list_judgments,
+    list_questions,
+    read_blocks,
+)
 from zelo.judging.question import ANSWERED, MISSING, Question
 from zelo.judging.spending import Budget
 from zelo.judging.votes import ComparisonVotes, vote_collector
@@ -62,7 +69,8 @@ def judge(
     asked = (ensemble, data, compared, seed, ledger, budget, run)
     with vote_collector(*asked, in_blocks=bool(blocks)) as collector:
         spent_before = collector.spending.usd
-        orders = collector.order(list_questions(blocks, data))
+        shown_before = [block for folder in earlier.values() for block in read_blocks(folder)]
+        orders = collector.order(list_questions(blocks, data, shown_before))
         collector.collect(votes)
     answers = [entry for comparison in votes for entry in comparison.answers]
     given = [answer for _, _, answer in answers if answer is not None]
@@ -70,7 +78,9 @@ def judge(
     for name, of_blocks in orders.items():
         said = implied(questions, blocks, of_blocks)
         answers += [
-            (name, question, answer) for question, answer in zip(questions, said, strict=True)
+            (name, question, answer)
+            for question, answer in zip(questions, said, strict=True)
+            if answer is None or answer.status != UNTOLD
         ]
         given += [answer for answer in of_blocks if answer is not None]
         unreached[name] += of_blocks.count(None)
@@ -92,7 +102,8 @@ def judge(
         weights = {name: ensemble.weight(name) for name in orders}
         write_table(out, "list_judgments", list_judgments(blocks, orders, weights))
     for name, n in (+unreached).items():
-        print(f"  {name}: {n:,} answers are missing; the next run asks for them", file=sys.stderr)
+        asks = "the next run" if collector.sessions[name].can_be_asked else "zelo annotate RUN"
+        print(f"  {name}: {n:,} answers are missing; {asks} asks for them", file=sys.stderr)
     failures = Counter(answer.status for answer in given if answer.status != ANSWERED)
     if failures:
         kinds = ", ".join(f"{kind} {n:,}" for kind, n in failures.most_common())

@@ -2,6 +2,7 @@
 
 One SQLite file in WAL mode, shared by runs and sweeps. A row is keyed by judge fingerprint, hashes
 of the three texts in presented order, and repeat number; what was asked once is never asked again.
+People alone may take an answer back.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FIND = """
 SELECT score, status, reasons, tokens_in, tokens_out, usd FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
 """
-JUDGES = "SELECT DISTINCT judge FROM answers WHERE substr(judge, 1, ?) = ? ORDER BY judge"
+JUDGES = "SELECT DISTINCT judge FROM answers WHERE judge >= ? AND judge < ? ORDER BY judge"
 WITHDRAW = """
 DELETE FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
@@ -190,7 +191,7 @@ class Ledger:
             ) from None
 
     def withdraw(self, fingerprint: str, question: Question) -> None:
-        """Take back the answer of one person to a `ledger_question`; only who gave it may."""
+        """Take back the answer of a person to a `ledger_question`, who then may give another."""
         try:
             with self._connection:
                 self._connection.execute(WITHDRAW, self._key(fingerprint, question))
@@ -209,8 +210,11 @@ class Ledger:
 
     def judges(self, prefix: str) -> list[str]:
         """Fingerprints that begin so, in order."""
-        rows = self._connection.execute(JUDGES, (len(prefix), prefix))
-        return [row[0] for row in rows]
+        beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        try:
+            return [row[0] for row in self._connection.execute(JUDGES, (prefix, beyond))]
+        except sqlite3.Error as error:
+            raise UserError(damaged(self.path, error)) from None
 
     def count_answers(self, fingerprint: str, most: int) -> int:
         """How many answers of a judge there are, counted up to `most`."""

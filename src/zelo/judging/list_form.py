@@ -1,38 +1,19 @@
 """How a language model is asked about a block of documents, and what its reply says.
 
-It reads each document once for a whole order, where comparisons of two read it once for each.
+The model reads each document once for a whole order, where comparisons of two have it read once
+for each.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from zelo.judging import prompt
 from zelo.judging.list_reply import read_best, read_order
 from zelo.judging.lists import shown_texts
 from zelo.judging.question import Question
-from zelo.judging.reply import Reply
+from zelo.judging.reply import Reply, form
 from zelo.judging.wire import RequestOutcome
 
 READERS = {"order": read_order, "best": read_best}  # by the prompt
-
-
-def form(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """What a reply has to look like: an object with these properties and no others."""
-    schema = {
-        "type": "object",
-        "properties": properties,
-        "required": [*properties],
-        "additionalProperties": False,
-    }
-    return {
-        "json_schema": {
-            "type": "json_schema",
-            "json_schema": {"name": name, "strict": True, "schema": schema},
-        },
-        "json_object": {"type": "json_object"},
-    }
 
 
 LABEL = {"type": "string"}

@@ -60,7 +60,7 @@ def read_order(text: str, labels: Sequence[str], whole: bool = True) -> ListRepl
     found = [item for _, item in objects(answer) if isinstance(item.get("order"), list)]
     relevant: int | None = None
     if found:
-        groups = [labels_in(place) for place in found[-1]["order"]]
+        groups = [group for place in found[-1]["order"] for group in groups_at(place)]
         said = found[-1].get("relevant")
         relevant = said if type(said) is int and 0 <= said <= len(labels) else None
         whole = True  # all that was wanted had been said
@@ -92,6 +92,14 @@ def read_best(text: str, labels: Sequence[str], whole: bool = True) -> ListReply
 def nothing(labels: Sequence[str], problem: str) -> ListReply:
     """A reply of which no place is known."""
     return ListReply([None] * len(labels), problem=problem)
+
+
+def groups_at(place: object) -> list[list[str]]:
+    """What stands at one place of a list: mostly labels that are tied; a chain of several is an
+    order of its own, and other words with several labels are not a place."""
+    if isinstance(place, str) and len(LABEL.findall(place)) > 1:
+        return groups_in_words(place) if CHAIN.fullmatch(place) else [[place]]
+    return [labels_in(place)]
 
 
 def labels_in(place: object) -> list[str]:

@@ -17,11 +17,12 @@ import numpy as np
 from zelo.artifacts import Table, read_table, table
 from zelo.comparison.blocks import Block
 from zelo.data.texts import document_texts, query_instructions, query_texts
-from zelo.judging.list_reply import ListReply, Places
+from zelo.judging.list_reply import ListReply
 from zelo.judging.question import ANSWERED, FAILED, MISSING, Answer, Question
-from zelo.rating.rate_lists import BELOW
+from zelo.rating.rate_lists import which_is_above
 
-TIE = 0.0
+UNTOLD = "untold"  # a pair of which no order says which is better
+HAS_ORDER = 0.0  # the score of an answer that is an order
 
 
 def read_blocks(comparisons: Path) -> list[Block]:
@@ -33,11 +34,14 @@ def read_blocks(comparisons: Path) -> list[Block]:
     return [Block(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
 
 
-def list_questions(blocks: Sequence[Block], data: Path) -> list[Question]:
-    """The question about each block; of equal ones `repeat` counts how often it came before."""
+def list_questions(
+    blocks: Sequence[Block], data: Path, earlier: Sequence[Block] = ()
+) -> list[Question]:
+    """The question about each block; of equal ones `repeat` counts how often it came before, in
+    `earlier` rounds too."""
     queries, told = query_texts(data), query_instructions(data)
     texts = document_texts(data, {doc_id for block in blocks for doc_id in block.doc_ids})
-    before: Counter[tuple[str, ...]] = Counter()
+    before = Counter((block.query_id, *block.doc_ids) for block in earlier)
     questions = []
     for block in blocks:
         key = (block.query_id, *block.doc_ids)
@@ -71,7 +75,7 @@ def shown_texts(question: Question) -> list[str]:
 
 def list_answer(reply: ListReply) -> Answer:
     """An order, as an answer that costs nothing."""
-    return Answer(TIE, reasons=reply.as_json())
+    return Answer(HAS_ORDER, reasons=reply.as_json())
 
 
 def reply_in(answer: Answer | None) -> ListReply | None:
@@ -111,10 +115,11 @@ def implied(
     """What a judge's orders say of each comparison.
 
     −1 where the first document is above the other in all blocks that have both, +1 where it is
-    below, 0 for a tie, the mean where blocks differ; None where none of the blocks was reached.
+    below, 0 for a tie, the mean where blocks differ. A failure of kind `UNTOLD` where orders do not
+    tell; None where none of the blocks was reached.
     """
     said: dict[tuple[str, str, str], list[float]] = {}
-    reached: dict[tuple[str, str, str], bool] = {}
+    status: dict[tuple[str, str, str], str] = {}  # of what is not said
     wanted = {(q.query_id, *sorted((q.doc_a, q.doc_b))) for q in comparisons}
     for block, answer in zip(blocks, answers, strict=True):
         reply = reply_in(answer)
@@ -122,8 +127,12 @@ def implied(
             for j, second in enumerate(block.doc_ids):
                 key = (block.query_id, first, second)
                 if first < second and key in wanted:
-                    reached[key] = reached.get(key, False) or answer is not None
-                    if reply and (score := order_of(reply.places, i, j)) is not None:
+                    if answer is not None and status.get(key) != UNTOLD:
+                        status[key] = UNTOLD if reply else FAILED
+                    if (
+                        reply
+                        and (score := which_is_above(reply.places[i], reply.places[j])) is not None
+                    ):
                         said.setdefault(key, []).append(score)
     for q in comparisons:
         first, second = sorted((q.doc_a, q.doc_b))
@@ -132,23 +141,18 @@ def implied(
             mean = float(np.mean(said[key]))
             yield Answer(mean if first == q.doc_a else -mean, ANSWERED)
         else:
-            yield Answer(None, FAILED) if reached.get(key) else None
+            yield Answer(None, status[key]) if key in status else None
 
 
-def order_of(places: Places, i: int, j: int) -> float | None:
-    """−1 where document `i` is above `j`, +1 where it is below, 0 where they are tied; None where
-    that is not known."""
-    a, b = places[i], places[j]
-    if a is None or b is None or (a == BELOW and b == BELOW):
-        return None
-    high, low = (len(places) if place == BELOW else place for place in (a, b))
-    return float(np.sign(high - low))
-
-
-def label_counts(answers: ByBlock) -> dict[str, int]:
-    """How many labels were missing, made up or doubled in all orders."""
+def label_counts(answers: ByBlock) -> dict[str, float]:
+    """How many labels were missing, made up or doubled in all orders, and which share of the
+    documents was called relevant, where that was said."""
     replies = [reply for given in answers.values() for a in given if (reply := reply_in(a))]
-    return {
+    counts: dict[str, float] = {
         kind: sum(getattr(reply, kind) for reply in replies)
         for kind in ("missing", "invented", "doubled")
     }
+    said = [(r.relevant, len(r.places)) for r in replies if r.relevant is not None]
+    if said:
+        counts["relevant"] = round(sum(n for n, _ in said) / sum(of for _, of in said), 4)
+    return counts

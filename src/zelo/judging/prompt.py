@@ -53,7 +53,8 @@ PLACEHOLDER = re.compile(
     r"\{(code|limit|query|other|text_a|text_b|note_query|note_other|note_a|note_b|problem"
     r"|instruction|instruction_b|documents|count|labels|label|text|note)\}"
 )
-LABELS = [f"{letter}{digit}" for letter in "BCDFGHJKLMNPQRSTVWXZ" for digit in range(1, 10)]
+EXAMPLES = {"K7", "B2", "M4", "T5"}  # labels that prompts show as examples
+LABELS = sorted({f"{a}{n}" for a in "BCDFGHJKLMNPQRSTVWXZ" for n in range(1, 10)} - EXAMPLES)
 NO_INSTRUCTION = "(nothing was said: as above)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,24 @@ CHOSEN_BY = frozenset(
 FENCE = re.compile(r"\s*(?:```(?:json)?\s*)?", re.IGNORECASE)  # what may stand before an object
 LONGEST = 50_000  # characters that are read of an answer, and kept of thoughts
 MOST = 1_000_000  # characters that are read of both together
+
+
+def form(name: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reply has to look like, by `provider.structured`: an object with these properties and
+    no others."""
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+    return {
+        "json_schema": {
+            "type": "json_schema",
+            "json_schema": {"name": name, "strict": True, "schema": schema},
+        },
+        "json_object": {"type": "json_object"},
+    }
 
 
 @dataclass(frozen=True, slots=True)

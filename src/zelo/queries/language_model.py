@@ -15,7 +15,7 @@ from zelo.judging.ensemble import Ensemble
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.objects import objects
 from zelo.judging.question import Answer, Question
-from zelo.judging.reply import Reply
+from zelo.judging.reply import Reply, form
 from zelo.judging.thoughts import answer_and_thoughts
 from zelo.judging.wire import RequestOutcome
 from zelo.queries.base import BaseWriter, Draft, SourceDocument, WriterSession, WritingContext
@@ -27,31 +27,11 @@ KINDS = ("question", "keywords", "claim", "instruction")
 EXAMPLES = 8  # of the collection's own queries that one request shows
 EXAMPLE_TOKENS = 40  # of one of them
 NAME = "queries"  # what messages call the one who writes
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "queries",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "queries": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "kind": {"type": "string", "enum": list(KINDS)},
-                            "text": {"type": "string"},
-                        },
-                        "required": ["kind", "text"],
-                        "additionalProperties": False,
-                    },
-                }
-            },
-            "required": ["queries"],
-            "additionalProperties": False,
-        },
-    },
+QUERY = {
+    "type": "object",
+    "properties": {"kind": {"type": "string", "enum": list(KINDS)}, "text": {"type": "string"}},
+    "required": ["kind", "text"],
+    "additionalProperties": False,
 }
 
 
@@ -102,10 +82,9 @@ class LanguageModelWriter(BaseWriter):
 class WritingSession(ApiSession):
     """An endpoint that is asked for queries; the answer's `reasons` are a JSON list of them."""
 
-    formats: ClassVar[Mapping[str, Any]] = {
-        "json_schema": SCHEMA,
-        "json_object": {"type": "json_object"},
-    }
+    formats: ClassVar[Mapping[str, Any]] = form(
+        NAME, {"queries": {"type": "array", "items": QUERY}}
+    )
 
     def prompt_for(self, question: Question) -> str:
         """The prompt for writing."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from zelo.judging.api import FORMATS, ApiJudge, ApiSession
+from zelo.judging.api import ApiJudge, ApiSession
 from zelo.judging.question import Answer, Question
+from zelo.judging.reply import form
 from zelo.queries.base import WritingContext
 from zelo.queries.paid_answers import paid_answers
 
@@ -16,19 +17,13 @@ NAME = "realism"  # what messages call the one who is asked
 SCORE = {"type": "number", "description": "between -1 (nobody would ask it) and 1"}
 
 
-def schema() -> dict[str, Any]:
-    """The form of a comparison's answer, with what the score means here."""
-    form = FORMATS["json_schema"]["json_schema"]
-    properties = {**form["schema"]["properties"], "score": SCORE}
-    named = {**form, "name": "realism", "schema": {**form["schema"], "properties": properties}}
-    return {"type": "json_schema", "json_schema": named}
-
-
 @dataclass
 class RealismSession(ApiSession):
     """An endpoint that is asked about one query at a time, by `prompts/realistic.md`."""
 
-    formats: ClassVar[Mapping[str, Any]] = {**FORMATS, "json_schema": schema()}
+    formats: ClassVar[Mapping[str, Any]] = form(
+        NAME, {"reasons": {"type": "string"}, "score": SCORE}
+    )
 
     def prompt_for(self, question: Question) -> str:
         """The prompt about realism."""

@@ -28,6 +28,15 @@ LOGISTIC = 1.702 * 2**0.5
 SCALE = {"thurstone": LOGISTIC, "bradley_terry": 1.0}  # of a Plackett–Luce Elo, by the model
 
 
+def which_is_above(a: int | None, b: int | None) -> float | None:
+    """−1 where the place `a` is above `b`, +1 where it is below, 0 where they are one; None where
+    that is not known."""
+    if a is None or b is None or (a == BELOW and b == BELOW):
+        return None
+    lowest = max(a, b) + 1
+    return float(np.sign((lowest if a == BELOW else a) - (lowest if b == BELOW else b)))
+
+
 @dataclass(frozen=True)
 class Order:
     """How a judge ordered a block: documents as numbers, in the order in which they were shown."""
@@ -116,7 +125,8 @@ def rate_lists(
     queries = lists_of_queries(judgments, orders, vote)
     scale = SCALE[model]
     prior /= scale**2
-    slots = fitted_slots(queries, prior) if joint_judges else None
+    ordered = any(said.orders for said in queries.values())
+    slots = fitted_slots(queries, prior) if joint_judges and ordered else None
     elos, errors, iterations, converged = [], [], [], []
     for said in track(list(queries.values()), "fitting Elos"):
         if not said.size:

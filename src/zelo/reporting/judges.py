@@ -41,6 +41,7 @@ class Panel:
     cut: dict[str, int]  # judge → documents of which it saw only the beginning
     repeated: dict[str, dict[str, int]]  # judge → failed attempts by kind, asked again
     given_up: dict[str, str]  # judge → why
+    ordering: set[str]  # judges that ordered blocks: nothing was shown first
 
 
 def panel(title: str, folders: Sequence[Path], said: Table, data: Path) -> Panel:
@@ -62,7 +63,15 @@ def panel(title: str, folders: Sequence[Path], said: Table, data: Path) -> Panel
         counts[-1]["documents_cut"],  # of all rounds up to the last
         {judge: dict(kinds.most_common()) for judge, kinds in repeated.items()},
         {judge: why for one in counts for judge, why in one["given_up"].items()},
+        {name for folder in folders for name in who_ordered(folder)},
     )
+
+
+def who_ordered(judgments: Path) -> set[str]:
+    """Names of the judges that ordered blocks."""
+    if not (judgments / "list_judgments.parquet").is_file():
+        return set()
+    return set(read_table(judgments, "list_judgments")["judge"].to_pylist())
 
 
 def matrix(found: Panel) -> list[tuple[str, list[JudgeAgreement | None]]]:

@@ -96,7 +96,9 @@ def report(
     preferences = average(said, vote)
     rated = read_table(ratings, "ratings")
     example = figures.most_compared(preferences, candidates, ratings)
-    stable = settled(said, vote, run.rating, run.seed)
+    # Halves of what orders say of pairs would share the orders.
+    ordered = any(found.ordering for found in panels)
+    stable = None if ordered else settled(said, vote, run.rating, run.seed)
     named = partial(label, trained=counts["train"])
     calibration: dict[str, Any] = {"reason": "no query has labels"}
     found, drawn = {}, {}
@@ -115,6 +117,7 @@ def report(
     for name, svg in drawn.items():
         write_text(out / "figures" / f"{name}.svg", svg)
     slots = ends_of_blocks(ratings)
+    of_judges = read_table(ratings, "judges").to_pylist()
     content = {
         "run": run,
         "collection": title_of(run.data),
@@ -147,8 +150,8 @@ def report(
         "caveats": caveats(counts, records, panels),
         "panels": panels,
         "matrix": matrix,
-        "fitted": {row["judge"]: row for row in read_table(ratings, "judges").to_pylist()},
-        "modelled": run.rating.joint_judges and not slots,
+        "fitted": {row["judge"]: row for row in of_judges},
+        "modelled": any(row["bias"] is not None for row in of_judges),
         "slots": slots,
         "judges": [f"{name} ({kind(judge)})" for name, judge in run.judge.judges.items()],
         "start": run.model.pretrained.path or run.model.pretrained.name,

@@ -16,7 +16,7 @@ from zelo.data.planned import Planned
 from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, TextLengths
+from zelo.judging.estimate import BlockWorkload, JudgeEstimate, JudgeWorkload, TextLengths
 from zelo.judging.prompt import instruction_tokens
 from zelo.pipeline import run_stages
 from zelo.queries import realism
@@ -75,20 +75,26 @@ def plan(run: Run, today: date | None = None) -> Plan:
         if planned.artifact.fingerprint in pairs:
             title = TITLES[NUMBERED.sub("", planned.label)]
             chosen[title] = chosen.get(title, 0.0) + pairs[planned.artifact.fingerprint]
-    for_ensemble = sum(
-        pairs[planned.inputs["comparisons"].fingerprint]
-        for planned in stages
-        if planned.stage == "judge" and planned.options["ensemble"] == run.judge
-    )
+    ensembles = [run.judge.in_round(n + 1) for n in range(run.sampler.max_rounds)]
+    judged = [planned for planned in stages if planned.stage == "judge"]
+    asked_pairs = {
+        name: sum(
+            pairs[planned.inputs["comparisons"].fingerprint]
+            for planned in judged
+            if planned.options["ensemble"] in (run.judge, *ensembles)
+            and name in planned.options["ensemble"].judges
+        )
+        for name in run.judge.judges
+    }
     ledger, today = run.home / "ledger.sqlite", today or date.today()
     return Plan(
         size,
         {title: chosen[title] for title in TITLES.values() if title in chosen},
         [
             *writing_estimate(run, size, ledger, today),
-            *run.judge.estimates(for_ensemble, size.lengths, ledger, today, blocks_of(run, size)),
+            *run.judge.estimates(asked_pairs, size.lengths, ledger, today, blocks_of(run, size)),
         ],
-        list(work_of(run, stages, pairs, for_ensemble, size)),
+        list(work_of(run, stages, pairs, asked_pairs, size)),
     )
 
 
@@ -141,14 +147,20 @@ def pairs_by_artifact(run: Run, stages: Sequence[PlannedStage], size: Size) -> d
     return found
 
 
-def blocks_of(run: Run, size: Size) -> tuple[float, float] | None:
-    """How many blocks the run's sampler draws for the ensemble, and their mean number of documents;
-    None where it draws pairs, or where a distilled model is asked about what it draws."""
-    if run.distil is not None or not run.sampler.in_blocks:
+def blocks_of(run: Run, size: Size) -> BlockWorkload | None:
+    """The blocks that are drawn for the ensemble; None where pairs are."""
+    sampler, depth = run.sampler, run.depth
+    if run.distil is not None:
+        sampler, depth = run.distil.sampler, run.top_k
+    if not sampler.in_blocks:
         return None
-    n = min(run.depth, run.top_k, size.documents)
-    sizes = run.sampler.blocks_at_most(n, 1)
-    return float(size.queries * len(sizes)), float(np.mean(sizes or [0]))
+    n = min(depth, run.top_k, size.documents)
+    sizes = sampler.blocks_at_most(n)
+    return BlockWorkload(
+        float(size.queries * len(sizes)),
+        float(np.mean(sizes or [0])),
+        float(sampler.comparisons_at_most(n, size.queries)),
+    )
 
 
 def measure(run: Run) -> Size:
@@ -198,7 +210,7 @@ def work_of(
     run: Run,
     stages: Sequence[PlannedStage],
     pairs: Mapping[str, float],
-    for_ensemble: float,
+    asked_pairs: Mapping[str, float],
     size: Size,
 ) -> Iterator[Work]:
     """What the stages compute here, all passes together, as far as it is worth counting."""
@@ -210,7 +222,8 @@ def work_of(
         local = judge.local_reading(size.lengths)
         if local is not None:
             documents = size.queries * min(run.depth, run.top_k, size.documents)
-            times = min(2 * for_ensemble, documents) if local.once else for_ensemble
+            number = asked_pairs[name]
+            times = min(2 * number, documents) if local.once else number
             yield reading(f"judge ({name})", times * local.tokens, local.pretrained)
     if run.distil is not None:
         yield from work_of_distilled(run.distil, run.judge, stages, pairs, size)
