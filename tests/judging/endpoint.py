@@ -36,6 +36,7 @@ LEAST = "the least worth is what is wanted"  # where the instruction says so, it
 INSTRUCTION = re.compile(
     r"\[\[instruction (?:\w+)\]\]\n(.*)\n\[\[end of instruction \w+\]\]", re.DOTALL
 )
+GRADING = "Answer 0, 1, 2 or 3."
 REALISTIC = "Would a person ask this?"
 WRITING = re.compile(r"Write one query of each of these kinds: ([\w, ]+)\.")
 BLOCK_ASKED = re.compile(r"(?:(Order) these|Which of these) \d+ documents")
@@ -115,6 +116,9 @@ class Endpoint:
             cached = {"cached_tokens": BLOCK * self.kept_of(messages)}
             content["usage"]["prompt_tokens_details"] = cached
             return web.json_response(content)
+        if body.get("logprobs") and self.options.logprobs and GRADING in question_of(messages):
+            grade = grade_of(question_of(messages), self.options.words)
+            return web.json_response(one_digit(grade, self.options.logprobs))
         if body.get("logprobs") and self.options.logprobs:
             return web.json_response(one_letter(json.loads(said)["score"], self.options.logprobs))
         if self.options.words:  # with the tokens that it would have counted
@@ -131,6 +135,9 @@ class Endpoint:
             documents, worth = documents_shown(shown, self.options.words)
             question = " ".join(f"{worth[label]}" for label in documents)
             said = ordered(worth, self.options.spoil) if block[1] else best_of(worth)
+        elif GRADING in shown:
+            question = re.split(r"\]\]\n|\n\[\[end", shown)[3]
+            said = str(round(grade_of(shown, self.options.words)))
         elif REALISTIC in shown:
             question = re.split(r"\]\]\n|\n\[\[end", shown)[1]
             said = f'{{"reasons": "so it is", "score": {realism_of(question)}}}'
@@ -499,6 +506,30 @@ def queries_of(prompt: str, kinds: list[str]) -> str:
         {"kind": kind, "text": " ".join(words[3 * i : 3 * i + 5])} for i, kind in enumerate(kinds)
     ]
     return json.dumps({"queries": queries})
+
+
+def question_of(messages: list[dict[str, str]]) -> str:
+    """What the user says first."""
+    return next(said["content"] for said in messages if said["role"] == "user")
+
+
+def grade_of(prompt: str, words: bool) -> float:
+    """A grade from 0 to 3 of the document in a prompt: as it says, or by shared words."""
+    query, text = re.findall(r"\]\]\n(.*?)\n\[\[end of", prompt, re.DOTALL)[:2]
+    worth = worth_by_words(query, text) if words else float(WORTH.findall(text)[0])
+    return max(0.0, min(3.0, worth))
+
+
+def one_digit(grade: float, how: str) -> dict[str, Any]:
+    """A reply of one digit with log-probabilities whose mean is the grade; `none` without one."""
+    low = min(int(grade), 2)
+    p = {str(low): 1 - (grade - low), str(low + 1): grade - low}
+    listed = [{"token": d, "logprob": math.log(0.8 * q)} for d, q in p.items() if q > 0]
+    rest = [{"token": "The", "logprob": math.log(0.01)}]
+    listed = rest if how == "none" else [*listed, *rest]
+    content = completion(str(listed[0]["token"]), 900, 1, "length")
+    content["choices"][0]["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
+    return content
 
 
 def realism_of(query: str) -> float:

@@ -6,7 +6,7 @@ posted by aiohttp: the SDK's own way to send one costs ten times its CPU time
 
     again, later     rate_limited  server_error  timeout  connection  truncated  invalid_json
     asked once more  empty  thoughts_only  unparsable  not_a_number  out_of_range  cut_off
-    not again        refused  too_long  no_logprobs  no_letter
+    not again        refused  too_long  no_logprobs  no_letter  no_grade
     the judge        unauthorised  rejected
 """
 
@@ -63,6 +63,11 @@ ADVICE = {  # by the commonest problem
     "no_logprobs": (
         "the endpoint gives no log-probabilities of tokens: ask for reasons (judge=vllm), or take "
         "one that does"
+    ),
+    "no_grade": (
+        "none of 0, 1, 2, 3 is among the likeliest tokens that an answer begins with: switch "
+        "thinking off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM), "
+        "or take a model that was trained on instructions"
     ),
     "no_letter": (
         "neither A nor B is among the likeliest tokens that an answer begins with: switch thinking "

@@ -36,6 +36,9 @@ class JudgeSession(ABC):
     logit_scale: float | None = None
     """Factor of the difference of two scores that is its log-odds; None: it has no scores."""
 
+    grades_documents: ClassVar[bool] = False
+    """Whether it is asked about one document at a time, and compares two by its grades."""
+
     can_be_asked: ClassVar[bool] = True
     """Whether there is anybody to ask: again what failed, and what is missing."""
 
@@ -47,6 +50,10 @@ class JudgeSession(ABC):
         """Whether an answer depends on `Question.instruction` too. Of one that does not, answers
         are the same with and without it."""
         return False
+
+    def compared(self, first: Answer, second: Answer) -> Answer:
+        """What the answers about two documents say of them, of one that `grades_documents`."""
+        raise NotImplementedError
 
     def in_its_order(self, question: Question) -> Question:
         """The comparison in the order in which this judge is to be shown it; here as it stands."""

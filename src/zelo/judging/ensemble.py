@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -128,10 +129,12 @@ class Ensemble(Component):
         ledger: Path,
         today: date,
         blocks: BlockWorkload | None = None,
+        documents: float = math.inf,
     ) -> Iterator[JudgeEstimate]:
         """What each judge that is paid, or may be, would be asked and cost.
 
-        `comparisons` is how many each is asked about, `blocks` what is ordered in place of some.
+        `comparisons` is how many each is asked about, `blocks` what is ordered in place of some,
+        `documents` how many there are to be graded.
         """
         for name, judge in self.judges.items():
             orders = blocks if judge.orders_lists else None
@@ -139,7 +142,10 @@ class Ensemble(Component):
             least, most = (n * number / len(self.judges) for n in (self.least, self.most))
             probed = self.probed(number) and not self.both_orders
             probe_calls = float(self.probe) if probed else 0.0
-            workload = JudgeWorkload((least, most), probe_calls, lengths, ledger, today)
+            calls = (least, most)
+            workload = JudgeWorkload(
+                calls, probe_calls, lengths, ledger, today, documents=documents
+            )
             asked = [workload] if number > 0 or not orders else []
             if orders:
                 calls = (orders.number, orders.number)

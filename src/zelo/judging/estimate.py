@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -44,6 +45,7 @@ class JudgeWorkload:
     ledger: Path  # where answers of earlier runs lie, which tell the tokens of one
     today: date  # prices are doubted as of this day
     blocks: BlockWorkload | None = None  # that are ordered, where the judge can
+    documents: float = math.inf  # of all queries together, at most
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,9 @@ class VoteCollector:
         Raises `UserError` where the budget is reached, where a judge guesses, or where all judges
         are given up.
         """
+        for name, session in self.sessions.items():
+            if session.grades_documents:
+                self._grade(name, comparisons)
         if self.ensemble.judges:
             self._collect(comparisons)
         if len(self.given_up) == len(self.sessions):
@@ -72,8 +75,25 @@ class VoteCollector:
 
         Raises `UserError` where the budget is reached.
         """
-        names = [name for name in self.sessions if name not in self.ensemble.judges]
+        names = [
+            name
+            for name, session in self.sessions.items()
+            if name not in self.ensemble.judges and not session.grades_documents
+        ]
         return self._ask(dict.fromkeys(names, blocks)) if names and blocks else {}
+
+    def _grade(self, name: str, comparisons: Sequence[ComparisonVotes]) -> None:
+        """Ask a judge about each document once, and compare by what it says."""
+        pairs = [documents_of(comparison.question) for comparison in comparisons]
+        wanted = list(dict.fromkeys(question for pair in pairs for question in pair))
+        given = {} if name in self.given_up else self._ask({name: wanted})
+        answers = dict(zip(wanted, given.get(name, [None] * len(wanted)), strict=True))
+        for comparison, (a, b) in zip(comparisons, pairs, strict=True):
+            first, second = answers[a], answers[b]
+            answer = None
+            if first is not None and second is not None:
+                answer = self.sessions[name].compared(first, second)
+            comparison.answers.append((name, comparison.question, answer))
 
     def _collect(self, comparisons: Sequence[ComparisonVotes]) -> None:
         self._refuse_guesses(comparisons)
@@ -183,7 +203,11 @@ def vote_collector(
     Where documents stand `in_blocks`, those that can order a block are asked to.
     """
     sessions = prepare_sessions(ensemble, data, pairs, seed, in_blocks)
-    compares = {n: j for n, j in ensemble.judges.items() if not (in_blocks and j.orders_lists)}
+    compares = {
+        name: judge
+        for name, judge in ensemble.judges.items()
+        if not (in_blocks and judge.orders_lists) and not sessions[name].grades_documents
+    }
     with Ledger(ledger) as opened:
         spending = Spending(budget or Budget(), *opened.spent(run))
         of_two = ensemble.model_copy(update={"judges": compares})
@@ -228,6 +252,16 @@ def prepare_sessions(
                 f"judge.max_stderr, or give one of the two another temperature"
             )
     return sessions
+
+
+def documents_of(q: Question) -> tuple[Question, Question]:
+    """The questions about each document of a comparison by itself."""
+    told = q.instructions
+    first, second = (
+        Question(query_id, doc_id, "", 0, query, text, "", instruction=told[side])
+        for side, ((query_id, doc_id), (query, text)) in enumerate(zip(q.ids, q.pairs, strict=True))
+    )
+    return first, second
 
 
 def presented(q: Question, repeat: int, place: int, both_orders: bool) -> list[Question]:

@@ -92,7 +92,14 @@ def plan(run: Run, today: date | None = None) -> Plan:
         {title: chosen[title] for title in TITLES.values() if title in chosen},
         [
             *writing_estimate(run, size, ledger, today),
-            *run.judge.estimates(asked_pairs, size.lengths, ledger, today, blocks_of(run, size)),
+            *run.judge.estimates(
+                asked_pairs,
+                size.lengths,
+                ledger,
+                today,
+                blocks_of(run, size),
+                float(size.queries * min(run.depth, run.top_k, size.documents)),
+            ),
         ],
         list(work_of(run, stages, pairs, asked_pairs, size)),
     )
