@@ -128,9 +128,12 @@ class Run(Component):
         rounds = 1 if self.distil is not None else self.sampler.max_rounds
         for name, number in self.judge.from_round.items():
             if number > rounds:
+                more = "choose one with more (sampler=informative)"
+                if self.distil is not None:
+                    more = "with distil=on there is one alone: leave from_round out"
                 raise ValueError(
-                    f"judge.from_round.{name}={number}: it is never asked, as pairs are drawn in "
-                    f"{rounds} rounds; choose a sampler with more (sampler=informative)"
+                    f"judge.from_round.{name}={number}: it is never asked: the sampler has "
+                    f"{rounds} round{'s' * (rounds > 1)}; {more}"
                 )
         return self
 

@@ -271,7 +271,7 @@ def test_a_dear_judge_is_asked_where_a_cheap_one_is_unsure(
         assert counts["judgments"] == expected * asked
     never = cli("run", "experiment=quickstart", *toy, "+judge.from_round.meaning=2")
     assert never.returncode == 2
-    assert "it is never asked, as pairs are drawn in 1 rounds" in never.stderr
+    assert "it is never asked: the sampler has 1 round; choose one" in never.stderr
     nobody = cli("run", "judge=graded", "+judge.from_round.first=2", "+judge.from_round.none=2")
     assert "from_round: no judge is called 'none'" in nobody.stderr
 

@@ -343,6 +343,7 @@ class Endpoint:
                 "body": self.body,
                 "kept": self.found / max(self.read, 1),
                 "batches": len(self.batches.made),
+                "billed_in_batches": self.batches.billed,
                 "batch_states": [batch["status"] for batch in self.batches.made.values()],
                 "times": self.times,
             }
@@ -357,6 +358,7 @@ class Batches:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.files: dict[str, bytes] = {}
+        self.billed = 0  # requests
         self.made: dict[str, dict[str, Any]] = {}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -379,10 +381,12 @@ class Batches:
         if path == "/batches":
             listed = list(self.made.values())[::-1]
             return web.json_response({"data": listed[:100], "has_more": len(listed) > 100})
+        if path.startswith("/files/") and options.batch_gone == "file":
+            return error(404, "not_found", "No such file")
         if path.startswith("/files/"):
             return web.Response(body=self.files[path.split("/")[2]])
         batch = self.made.get(path.split("/")[2])
-        if batch is None:
+        if batch is None or options.batch_gone == "batch":
             return error(404, "not_found", "No such batch")
         self.go_on(batch)
         return web.json_response(batch)
@@ -411,6 +415,12 @@ class Batches:
         if batch["status"] != "in_progress" or late:
             return
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+        others = [one for one in self.made.values() if one["status"] == "in_progress"]
+        if options.batch_fails == "invalid" or (options.batch_fails == "full" and len(others) > 1):
+            code = {"full": "token_limit_exceeded"}.get(options.batch_fails, "invalid_request")
+            said = {"code": code, "message": f"as {code} says", "line": None, "param": None}
+            batch |= {"status": "failed", "errors": {"object": "list", "data": [said]}}
+            return
         good, bad = [], []
         expires, errors = options.batch_expires, options.batch_errors
         for n, line in enumerate(lines):
@@ -437,6 +447,7 @@ class Batches:
                     "response": {"status_code": status, "request_id": f"x{n}", "body": body},
                 }
             )  # fmt: skip
+        self.billed += sum(line["response"]["status_code"] == 200 for line in good)
         for which, found in (("output_file_id", good), ("error_file_id", bad)):
             if found:
                 file = f"file-out-{len(self.files)}"
@@ -624,6 +635,8 @@ def main() -> None:
     parser.add_argument("--batch-delay", type=float, default=0.0, help="seconds")
     parser.add_argument("--batch-errors", type=float, default=0.0, help="share of requests")
     parser.add_argument("--batch-expires", type=int, default=0, help="every so many are late")
+    parser.add_argument("--batch-fails", default="", help="invalid, or full while others run")
+    parser.add_argument("--batch-gone", default="", help="batch, or file")
     parser.add_argument("--batch-faults", type=float, default=0.0, help="of requests about them")
     parser.add_argument("--batch-lost", type=float, default=0.0, help="created without a reply")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")

@@ -561,7 +561,7 @@ def test_who_waits_looks_whether_there_is_still_a_reason_to() -> None:
     async def waiting() -> float:
         stop = asyncio.Event()
         wait = asyncio.Event().wait
-        context = RequestContext(print, print, Spending(Budget()), {}, stop, wait, Path(), RUN)
+        context = RequestContext(print, print, Spending(Budget()), {}, stop, wait, Path(), RUN, str)
         start = time.monotonic()
         rest = asyncio.create_task(context.sleep(60))
         await asyncio.sleep(0.1)

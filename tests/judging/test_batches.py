@@ -93,6 +93,80 @@ def test_a_provider_without_batches_is_given_up(tmp_path: Path) -> None:
     assert sum(answer is not None for answer in found.answers["judge"]) == TRIAL
 
 
+def test_a_batch_that_fails_ends_the_asking_with_its_reason(tmp_path: Path) -> None:
+    with running(batch_fails="invalid") as endpoint:
+        found, spending = ask(in_batches(endpoint), questions(60), tmp_path)
+    assert "failed: as invalid_request says" in found.given_up["judge"]
+    assert (spending.open, spending.batched, under_way(tmp_path)) == (0, 0, 0)
+    assert spending.usd == pytest.approx(TRIAL * 0.0015)  # nothing stays reserved
+
+
+def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:
+    asked = questions(TRIAL + 120)
+    with running(batch_fails="full") as endpoint:
+        found, _ = ask(in_batches(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
+    assert counts["batch_states"].count("failed") >= 2
+    assert counts["requests"] == TRIAL
+
+
+@pytest.mark.parametrize(("gone", "requests"), [("batch", TRIAL), ("file", TRIAL + 40)])
+def test_what_is_not_there_any_more_is_said(gone: str, requests: int, tmp_path: Path) -> None:
+    asked = questions(TRIAL + 40)
+    with running(batch_gone=gone) as endpoint:
+        found, spending = ask(in_batches(endpoint), asked, tmp_path)
+        counts = endpoint.counts()
+    if gone == "batch":
+        assert "DELETE FROM batches" in found.given_up["judge"]
+        assert under_way(tmp_path) == 1
+    else:  # sent twice, and then one by one
+        assert all(found.answers["judge"])
+        assert counts["batches"] == 2
+    assert counts["requests"] == requests
+    assert spending.open == 0
+
+
+def test_two_judges_share_a_budget_without_waiting_for_ever(tmp_path: Path) -> None:
+    with running(batch_delay=0.3, latency=0.02) as endpoint:
+        both = {
+            "batched": judge(endpoint, provider=BATCH),
+            "live": judge(endpoint, model="n", provider={"timeout": 5.0}),
+        }
+        found, spending = ask(both, questions(150), tmp_path, usd=0.25)
+        counts = endpoint.counts()
+    assert spending.exhausted
+    billed = counts["requests"] * 0.0015 + counts["billed_in_batches"] * 0.00075
+    assert spending.usd == pytest.approx(billed)
+    assert spending.usd <= 0.25
+    assert any(found.answers["live"])
+
+
+def test_what_failed_is_asked_again_in_a_batch_of_its_own(tmp_path: Path) -> None:
+    asked = questions(100)
+    with running(batch_errors=0.9, seed=1) as endpoint:
+        first, _ = ask(in_batches(endpoint), asked, tmp_path)
+    failed = [a for a in first.answers["judge"] if a and a.score is None]
+    assert len(failed) > 10
+    with running(batch_delay=0.1) as endpoint:
+        again, _ = ask(in_batches(endpoint), asked, tmp_path, retry=1)
+        counts = endpoint.counts()
+    assert [a.score for a in again.answers["judge"] if a] == [expected(q) for q in asked]
+    assert (counts["requests"], counts["batches"]) == (0, 1)
+    assert counts["billed_in_batches"] == len(failed)
+
+
+def test_results_that_are_fetched_twice_cost_once(tmp_path: Path) -> None:
+    """The budget ends before what a batch left can be asked: the batch is looked at again."""
+    asked = questions(TRIAL + 40)
+    with running(batch_errors=0.5, seed=3) as endpoint:
+        found, before = ask(in_batches(endpoint), asked, tmp_path, calls=TRIAL + 41)
+        assert None in found.answers["judge"]
+        assert under_way(tmp_path) == 1
+        _, after = ask(in_batches(endpoint), asked, tmp_path, calls=TRIAL + 41)
+    assert after.usd == before.usd
+
+
 def test_the_budget_holds(tmp_path: Path) -> None:
     with running() as endpoint:
         found, spending = ask(in_batches(endpoint), questions(200), tmp_path, calls=75)
@@ -179,9 +253,10 @@ def test_ten_kills_buy_nothing_twice(tmp_path: Path) -> None:
     assert kills >= 5
     scores, usd, still_open = json.loads(said.splitlines()[-1])
     assert scores == [expected(q) for q in questions(220)]
-    batched = [n for q, n in counts["answered"].items()]
-    live = counts["requests"]
-    assert sum(batched) <= 220 + (live - TRIAL)  # what was asked twice was asked one by one
+    # Nothing is bought twice in batches; only what was asked one by one, at a kill, may be.
+    assert counts["billed_in_batches"] <= 220 - TRIAL
+    assert counts["billed_in_batches"] + counts["requests"] >= 220
+    assert usd >= counts["billed_in_batches"] * 0.00075 + TRIAL * 0.0015 - 1e-9
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert ledger.spent("run")[1] == pytest.approx(usd)
     assert still_open == 0

@@ -408,7 +408,6 @@ class ApiSession(RemoteSession):
                 context.given_up = in_words(error)
                 return
             if answer is not None:
-                self._in_a_row, self._answered = 0, self._answered + 1
                 self.take(question, answer, context)
             elif not context.stopping:
                 self._in_a_row += 1
@@ -420,6 +419,7 @@ class ApiSession(RemoteSession):
     def take(self, question: Question, answer: Answer, context: RequestContext) -> None:
         """Hand an answer on; failures only after one that is of use, and the judge is given up
         where none comes: they then stay missing, and are asked again when it is mended."""
+        self._in_a_row, self._answered = 0, self._answered + 1
         if answer.score is not None and not self._usable:
             self._usable = True
             self._proved.set()
@@ -446,17 +446,28 @@ class ApiSession(RemoteSession):
         shown = f" ({' '.join(said.split())[:120]!r})" if said else ""
         return f"of {len(self._failed)} answers none is usable, {n} {problem}{shown}; {advice}"
 
-    def answer_from(self, outcome: RequestOutcome, question: Question) -> Answer | None:
-        """The answer that a reply holds, a refusal included; None where it cannot be read."""
+    def taken(self, outcome: RequestOutcome, question: Question, context: RequestContext) -> bool:
+        """Hand on the answer that an outcome of a batch holds; False where it has to be asked for
+        again, since it cannot be read."""
         tally = Tally(outcome.tokens_in, outcome.tokens_out, outcome.usd)
         self.read_tokens += outcome.tokens_in
         self.cached_tokens += outcome.tokens_cached
+        if outcome.kind == "rejected":
+            self._rejected.append((question, tally.answer(None, outcome.kind, outcome.text)))
+            return True
         if outcome.kind in NOT_AGAIN:
-            return tally.answer(None, outcome.kind, outcome.text)
+            self.take(question, tally.answer(None, outcome.kind, outcome.text), context)
+            return True
         reply = self.read(outcome, question)
-        if reply.score is None:
-            return None
-        return tally.answer(reply.score, "answered", self.kept(reply, outcome.thoughts))
+        if reply.score is not None:
+            reasons = self.kept(reply, outcome.thoughts)
+            self.take(question, tally.answer(reply.score, "answered", reasons), context)
+            return True
+        context.count_failure(reply.problem)
+        if self.corrects:
+            return False
+        self.take(question, tally.answer(None, reply.problem, outcome.text), context)
+        return True
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
         """The answer to one question, asked again as often as that may help; None: none now."""

@@ -262,7 +262,7 @@ class AskingRound:
                 raise KeyboardInterrupt
             self.interrupted = True
             self._call(self.stop.set)
-            flying = self.spending.open
+            flying = self.spending.open - self.spending.batched
             what = f"{flying} requests in flight" if flying else "what is being computed"
             print(f"\n  finishing {what}; Ctrl-C again abandons it", file=sys.stderr, flush=True)
 
@@ -399,6 +399,7 @@ class AskingRound:
             spending_recorded=self._spending_recorded,
             ledger=self.ledger.path,
             run=self.run,
+            kept_under=lambda q: self.fingerprints[name][text_key(self._as_known(name, q))],
             has_usable_answer=name in self.usable,
         )
         await session.answer_each(questions, context)

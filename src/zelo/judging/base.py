@@ -157,6 +157,7 @@ class RequestContext:
     spending_recorded: Callable[[], Awaitable[None]]  # waits for the ledger to hold reservations
     ledger: Path  # where batches under way are written down
     run: str  # what is spent counts for it
+    kept_under: Callable[[Question], str]  # the fingerprint that the answer to a question gets
     has_usable_answer: bool = False  # whether the ledger has one of this judge that is no failure
     given_up: str = ""  # why the judge is not asked any more, in words
 

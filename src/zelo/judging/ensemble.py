@@ -35,7 +35,8 @@ class Ensemble(Component):
     from_round: dict[str, int] = option(
         {},
         "judges that are asked from this round of a run's sampler on alone: a dear one, where the "
-        "Elos by cheaper ones are still unsure; who is not named: from the first",
+        "Elos by cheaper ones are still unsure; who is not named: from the first. About pairs "
+        "across queries, and by other commands than `zelo run`, all are asked",
         exclude=True,
     )
     both_orders: bool = option(

@@ -57,6 +57,7 @@ class Spending:
     calls: int = 0  # also the number of the latest reservation
     usd: float = 0.0  # spent, and reserved for what is in flight
     open: int = 0  # requests in flight
+    batched: int = 0  # of these, in batches, which nobody waits for
     reached: str = ""  # the limit that a request would have passed
     exhausted: bool = False  # nothing is in flight and no request fits any more
 

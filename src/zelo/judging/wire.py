@@ -120,9 +120,10 @@ class Wire:
             return RequestOutcome("connection", redact(str(error), self.key)), None
         return self.read(status, headers, raw)
 
-    def outcome(self, status: int, body: Any) -> RequestOutcome:
-        """What a request of a batch came to, of which status and body are known."""
-        return self.read(status, {}, json.dumps(body).encode())[0]
+    def outcome(self, status: int, body: Any) -> tuple[RequestOutcome, bool | None]:
+        """What a request of a batch came to, of which status and body are known, and whether it was
+        billed."""
+        return self.read(status, {}, json.dumps(body).encode())
 
     def read(self, status: int, headers: Any, raw: bytes) -> tuple[RequestOutcome, bool | None]:
         """What a response says, and whether the request was billed."""
