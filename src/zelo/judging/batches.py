@@ -439,7 +439,8 @@ class BatchRound:
             batch.keys[n], batch.reserved[n] = key, most
             lines.append(line)
             size += len(line)
-        if len(lines) < min(len(self.fresh), wire.provider.batch_least):
+        enough = min(wire.provider.batch_least, wire.provider.batch_size)
+        if len(lines) < min(len(self.fresh), enough):
             # Too few to wait a day for: nothing was reserved, nobody else had a turn meanwhile.
             spending.usd, spending.calls, spending.open = before
             return False
