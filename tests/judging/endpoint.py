@@ -70,6 +70,9 @@ class Endpoint:
         """One request: a question, or how it went so far."""
         if request.path == "/counts":
             return await self.counts()
+        if request.path == "/release":  # batches that are under way
+            self.options.batch_delay = 0.0
+            return web.Response()
         if request.path.startswith(("/v1/files", "/v1/batches")):
             return await self.batches.handle(request)
         if request.path != "/v1/chat/completions":
@@ -674,6 +677,10 @@ class Running:
         with urllib.request.urlopen(f"{self.address}/counts", timeout=60) as response:
             content: dict[str, Any] = json.load(response)
         return content
+
+    def release(self) -> None:
+        """Let batches be answered that were held back."""
+        urllib.request.urlopen(f"{self.address}/release", timeout=60).close()
 
 
 @contextmanager

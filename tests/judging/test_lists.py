@@ -108,7 +108,7 @@ def test_a_reply_that_is_cut_off_is_a_partial_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lists", ["order", "best"])
 def test_faults_are_tried_again(lists: str, tmp_path: Path) -> None:
-    asked = [question([3, 1, 2], n) for n in range(30)]
+    asked = [question([3, 1, 2], n) for n in range(20)]
     kinds = "rate_limited,server_error,connection,truncated,invalid_json,empty,unparsable"
     with running(faults=0.4, kinds=kinds, seed=4, retry_after=0.01) as endpoint:
         session = judge(endpoint, lists)
@@ -116,8 +116,8 @@ def test_faults_are_tried_again(lists: str, tmp_path: Path) -> None:
         session.judge = session.judge.model_copy(update={"provider": provider})
         found, _ = ask(session, asked, tmp_path)
         counts = endpoint.counts()
-    assert places(found.answers["judge"]) == [[0, 2, 1] if lists == "order" else [0, -1, -1]] * 30
-    assert set(counts["answered"].values()) == {30}  # all blocks are worth the same
+    assert places(found.answers["judge"]) == [[0, 2, 1] if lists == "order" else [0, -1, -1]] * 20
+    assert set(counts["answered"].values()) == {20}  # all blocks are worth the same
     assert counts["corrected"] > 0
 
 

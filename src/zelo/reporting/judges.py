@@ -41,7 +41,8 @@ class Panel:
     cut: dict[str, int]  # judge → documents of which it saw only the beginning
     repeated: dict[str, dict[str, int]]  # judge → failed attempts by kind, asked again
     given_up: dict[str, str]  # judge → why
-    ordering: set[str]  # judges that ordered blocks: nothing was shown first
+    # Judges that ordered blocks: of their pairs nothing was shown first
+    ordering: frozenset[str] = frozenset()
 
 
 def panel(title: str, folders: Sequence[Path], said: Table, data: Path) -> Panel:
@@ -63,7 +64,7 @@ def panel(title: str, folders: Sequence[Path], said: Table, data: Path) -> Panel
         counts[-1]["documents_cut"],  # of all rounds up to the last
         {judge: dict(kinds.most_common()) for judge, kinds in repeated.items()},
         {judge: why for one in counts for judge, why in one["given_up"].items()},
-        {name for folder in folders for name in who_ordered(folder)},
+        frozenset(name for folder in folders for name in who_ordered(folder)),
     )
 
 
