@@ -127,7 +127,6 @@ def test_what_is_not_there_any_more_is_said(gone: str, requests: int, tmp_path: 
     assert spending.open == 0
 
 
-@pytest.mark.slow  # now and then it does not end: two judges under one budget, see the changelog
 def test_two_judges_share_a_budget_without_waiting_for_ever(tmp_path: Path) -> None:
     with running(batch_delay=0.3, latency=0.02) as endpoint:
         both = {

@@ -299,8 +299,8 @@ class AskingRound:
                 spent,
             )
             self.spent = spent
-            if self.unrecorded:
-                self._call(self._release, spent[1])
+        if self.unrecorded:  # also where it was written before somebody began to wait for it
+            self._call(self._release, spent[1])
         self.unwritten = []
         for name, q, answer in rows:  # in the ledger, so that they may be used
             self.given[name][text_key(q)] = answer
