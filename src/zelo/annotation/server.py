@@ -140,7 +140,7 @@ async def serving(desk: Desk, host: str, port: int, name: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with suppress(ValueError, NotImplementedError, RuntimeError):
+        with suppress(NotImplementedError):  # Windows has none: Ctrl-C ends it there at once
             loop.add_signal_handler(number, stop.set)
     server = AnnotationServer(desk, name)
     runner = web.AppRunner(server.application(), access_log=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,13 @@ def compare(
     """
     recorded = checked_pairs(sampler.recorded_pairs(), data) if sampler.recorded else None
     ranked = candidates_from(read_table(candidates, "candidates"))
-    before = answers_so_far(judgments.values(), vote)
+    rounds = [answers_of_round(folder, vote) for folder in judgments.values()]
     # A query that the last round did not ask about needs no more.
-    going_on = set(answers_so_far([*judgments.values()][-1:], vote))
+    going_on = set(rounds[-1]) if rounds else set()
+    before: dict[str, list[tuple[str, str, float]]] = {}
+    for answers in rounds:
+        for query_id, answered in answers.items():
+            before.setdefault(query_id, []).extend(answered)
     query_ids: list[str] = []
     pairs: list[tuple[str, str]] = []  # of documents, the one shown first in front
     shown: list[Block] = []
@@ -144,17 +148,15 @@ def checked_pairs(
     return pairs
 
 
-def answers_so_far(folders: Iterable[Path], vote: str) -> dict[str, list[tuple[str, str, float]]]:
+def answers_of_round(folder: Path, vote: str) -> dict[str, list[tuple[str, str, float]]]:
     """Query → `doc_a`, `doc_b` and P(a ≻ b) of each comparison that judges were asked about; NaN
     where no judge answered."""
     found: dict[str, list[tuple[str, str, float]]] = {}
-    for folder in folders:
-        mean = average(read_table(folder, "judgments"), vote)
-        rows = zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True)
-        for query_id, a, b, p in [*rows, *((*key, np.nan) for key in mean.unanswered)]:
-            found.setdefault(query_id, []).append((a, b, p))
-        for query_id, a, b, p in pairs_of_orders(folder):
-            found.setdefault(query_id, []).append((a, b, p))
+    mean = average(read_table(folder, "judgments"), vote)
+    rows = zip(mean.query_ids, mean.doc_a, mean.doc_b, mean.p.tolist(), strict=True)
+    unanswered = ((*key, np.nan) for key in mean.unanswered)
+    for query_id, a, b, p in [*rows, *unanswered, *pairs_of_orders(folder)]:
+        found.setdefault(query_id, []).append((a, b, p))
     return found
 
 

@@ -58,13 +58,16 @@ class Ensemble(Component):
         exclude=True,
     )
 
+    def _refuse_unknown(self, option: str, name: str) -> None:
+        if name not in self.judges:
+            raise ValueError(
+                f"{option}: no judge is called {name!r}; there are {', '.join(self.judges)}"
+            )
+
     @model_validator(mode="after")
     def _weights_of_judges(self) -> Ensemble:
         for name, weight in self.weights.items():
-            if name not in self.judges:
-                raise ValueError(
-                    f"weights: no judge is called {name!r}; there are {', '.join(self.judges)}"
-                )
+            self._refuse_unknown("weights", name)
             if weight <= 0:
                 raise ValueError(
                     f"weights.{name}={weight:g}: it must be above 0; to have a judge not count, "
@@ -75,10 +78,7 @@ class Ensemble(Component):
     @model_validator(mode="after")
     def _somebody_first(self) -> Ensemble:
         for name, number in self.from_round.items():
-            if name not in self.judges:
-                raise ValueError(
-                    f"from_round: no judge is called {name!r}; there are {', '.join(self.judges)}"
-                )
+            self._refuse_unknown("from_round", name)
             if number < 1:
                 raise ValueError(f"from_round.{name}={number}: rounds are counted from 1")
         if all(self.from_round.get(name, 1) > 1 for name in self.judges):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,11 +54,9 @@ class Grader(ApiJudge):
         self, name: str, workload: JudgeWorkload, asked_by: str = PROMPT, documents: float = 1
     ) -> JudgeEstimate:
         """One question for each document of each query."""
-        calls = tuple(min(most, workload.documents) for most in workload.calls)
-        workload = JudgeWorkload(
-            (calls[0], calls[1]), 0.0, workload.lengths, workload.ledger, workload.today
-        )
-        return super().estimate(name, workload, asked_by, documents)
+        least, most = (min(calls, workload.documents) for calls in workload.calls)
+        asked = replace(workload, calls=(least, most), probe_calls=0.0)
+        return super().estimate(name, asked, asked_by, documents)
 
     def body(
         self, messages: prompt.Messages, formats: Mapping[str, Any] | None = None
@@ -74,6 +72,7 @@ class GradeSession(ApiSession):
 
     may_guess: ClassVar[bool] = False
     grades_documents: ClassVar[bool] = True
+    judge: Grader
 
     def prompt_for(self, question: Question) -> str:
         """The prompt that wants a digit."""
@@ -82,7 +81,7 @@ class GradeSession(ApiSession):
     def read(self, outcome: RequestOutcome, question: Question) -> Reply:
         """The grade, from −1 for 0 to 1 for 3; of log-probabilities the mean of the four, weighted
         by how likely each is."""
-        if isinstance(self.judge, Grader) and self.judge.whole:
+        if self.judge.whole:
             answer, _, ended = answer_and_thoughts(outcome.text)
             written = WRITTEN.fullmatch(answer) if ended else None
             if written is None:
@@ -104,7 +103,6 @@ class GradeSession(ApiSession):
         """What grades of two documents say of them."""
         if first.score is None or second.score is None:
             return first if first.score is None else second
-        assert isinstance(self.judge, Grader)
         gap = (first.score - second.score) * GRADES[-1] / 2
         return Answer(-math.tanh(self.judge.logit_scale * gap / 2), ANSWERED)
 

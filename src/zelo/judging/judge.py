@@ -73,7 +73,12 @@ def judge(
         orders = collector.order(list_questions(blocks, data, shown_before))
         collector.collect(votes)
     answers = [entry for comparison in votes for entry in comparison.answers]
-    given = [answer for _, _, answer in answers if answer is not None]
+    # Of a judge that grades, what it said of documents is what was paid for.
+    given = collector.of_documents + [
+        answer
+        for name, _, answer in answers
+        if answer is not None and not collector.sessions[name].grades_documents
+    ]
     unreached = Counter(name for name, _, answer in answers if answer is None)
     for name, of_blocks in orders.items():
         said = implied(questions, blocks, of_blocks)

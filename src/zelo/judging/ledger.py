@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -242,8 +242,7 @@ class Ledger:
         return shutil.disk_usage(self.path.parent).free
 
     def _key(self, fingerprint: str, q: Question) -> Key:
-        a, b = self._hash(q.text_a), self._hash(q.text_b)
-        return (fingerprint, self._hash(q.query), a, b, q.repeat)
+        return key_of(fingerprint, q, self._hash)
 
     def _hash(self, text: str) -> bytes:
         if text not in self._hashes:
@@ -256,6 +255,6 @@ def hash_of(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def key_of(fingerprint: str, q: Question) -> Key:
+def key_of(fingerprint: str, q: Question, hashed: Callable[[str], bytes] = hash_of) -> Key:
     """The key of the answer to a `ledger_question`."""
-    return (fingerprint, hash_of(q.query), hash_of(q.text_a), hash_of(q.text_b), q.repeat)
+    return (fingerprint, hashed(q.query), hashed(q.text_a), hashed(q.text_b), q.repeat)

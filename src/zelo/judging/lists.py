@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -123,17 +124,16 @@ def implied(
     wanted = {(q.query_id, *sorted((q.doc_a, q.doc_b))) for q in comparisons}
     for block, answer in zip(blocks, answers, strict=True):
         reply = reply_in(answer)
-        for i, first in enumerate(block.doc_ids):
-            for j, second in enumerate(block.doc_ids):
-                key = (block.query_id, first, second)
-                if first < second and key in wanted:
-                    if answer is not None and status.get(key) != UNTOLD:
-                        status[key] = UNTOLD if reply else FAILED
-                    if (
-                        reply
-                        and (score := which_is_above(reply.places[i], reply.places[j])) is not None
-                    ):
-                        said.setdefault(key, []).append(score)
+        places = reply.places if reply else [None] * len(block.doc_ids)
+        for shown in combinations(zip(block.doc_ids, places, strict=True), 2):
+            (first, higher), (second, lower) = sorted(shown, key=lambda one: one[0])
+            key = (block.query_id, first, second)
+            if key not in wanted:
+                continue
+            if answer is not None and status.get(key) != UNTOLD:
+                status[key] = UNTOLD if reply else FAILED
+            if (score := which_is_above(higher, lower)) is not None:
+                said.setdefault(key, []).append(score)
     for q in comparisons:
         first, second = sorted((q.doc_a, q.doc_b))
         key = (q.query_id, first, second)

@@ -51,6 +51,7 @@ class VoteCollector:
     failed_attempts: dict[str, Counter[str]] = field(default_factory=dict)  # by judge and kind
     given_up: dict[str, str] = field(default_factory=dict)  # judges, and why
     consistencies: dict[str, Consistency] = field(default_factory=dict)  # of judges probed
+    of_documents: list[Answer] = field(default_factory=list)  # of judges that grade
 
     def collect(self, comparisons: Sequence[ComparisonVotes]) -> None:
         """Ask until every comparison has answers enough.
@@ -88,6 +89,7 @@ class VoteCollector:
         wanted = list(dict.fromkeys(question for pair in pairs for question in pair))
         given = {} if name in self.given_up else self._ask({name: wanted})
         answers = dict(zip(wanted, given.get(name, [None] * len(wanted)), strict=True))
+        self.of_documents += [answer for answer in answers.values() if answer is not None]
         for comparison, (a, b) in zip(comparisons, pairs, strict=True):
             first, second = answers[a], answers[b]
             answer = None
