@@ -5,7 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,19 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     assert [p.wait(timeout=deadline - time.monotonic()) for p in processes] == [0, 0, 0]
     assert sqlite3.connect(path).execute("SELECT count(*) FROM answers").fetchone() == (300,)
+
+
+def test_a_new_ledger_is_opened_by_several_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(4, timeout=60)
+
+    def open_all(_: int) -> None:
+        for n in range(50):
+            together.wait()
+            with Ledger(tmp_path / f"{n}.sqlite"):
+                pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(open_all, range(4)))
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:

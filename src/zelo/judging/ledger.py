@@ -62,6 +62,7 @@ KEEP = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 
 INSTRUCTION = "instruction"  # begins what stands for a query under one
 CHECKED = 2**27  # bytes of a ledger that is read through when it is opened
+WAIT = 60  # seconds, at most, for another process that writes
 PAGES = 200  # of 4 KiB that wait in the file beside the ledger, at most
 
 
@@ -107,6 +108,24 @@ def damaged(path: Path, what: object) -> str:
     )
 
 
+def use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Set WAL mode, waiting at most `WAIT` seconds for others that open the same file.
+
+    SQLite's own timeout does not hold for this change: it fails at once where two processes open
+    a new file together.
+    """
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
 class Ledger:
     """A durable map from questions to answers; a context manager."""
 
@@ -116,8 +135,8 @@ class Ledger:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             new = not path.exists() or not path.stat().st_size
-            self._connection = sqlite3.connect(path, timeout=60)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection = sqlite3.connect(path, timeout=WAIT)
+            use_write_ahead_log(self._connection)
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {PAGES}")
             self._connection.execute(TABLE)
