@@ -33,6 +33,11 @@ settings.load_profile("fixed")
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no process waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_documents.py")
+
+
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
     """What draws from a global generator draws the same, whichever tests ran before."""

@@ -294,18 +294,22 @@ def parsed(words: Sequence[str]) -> Namespace:
     publish.add_argument("place", type=Path, metavar="RUN|MODEL")
     publish.add_setting("repo", required=True, metavar="OWNER/NAME")
     publish.add_setting("private", choices=("true", "false"), default="true", help="%(default)s")
-    for name, call, place, summary in (
-        (
-            "import",
-            commands.import_zbench,
-            "FILE|FOLDER",
-            "zbench's data or annotation, as BEIR",
-        ),
-        ("export", commands.export_zbench, "RUN", "what a run annotated, as zbench's files"),
-    ):
-        zbench = command(name, call, summary)
-        zbench.add_argument("place", type=Path, metavar=place)
-        zbench.add_setting("out", type=Path, required=True, metavar="FOLDER")
+    zbench = command("import", commands.import_zbench, "zbench's data or annotation, as BEIR")
+    zbench.add_argument("place", type=Path, metavar="FILE|FOLDER")
+    zbench.add_setting("out", type=Path, required=True, metavar="FOLDER")
+    export = command(
+        "export", commands.export, "what a run rated, as other trainers' files, or as zbench's"
+    )
+    export.add_argument("place", type=Path, metavar="RUN")
+    export.add_setting("out", type=Path, required=True, metavar="FOLDER")
+    export.add_setting(
+        "as", choices=("sentence-transformers", "flagembedding", "tevatron", "zbench"),
+        default="zbench", help="%(default)s",
+    )  # fmt: skip
+    export.add_setting(
+        "negatives", type=int, choices=range(1, 1001), default=15, metavar="N",
+        help="of a query, of documents surely less relevant than its best, at most (%(default)s)",
+    )  # fmt: skip
     if words and not words[0].startswith("-") and words[0] not in group.choices:
         raise UserError(f"{words[0]}: no such command; see zelo --help")
     return parser.parse_args(words)

@@ -157,14 +157,19 @@ def import_zbench(given: Namespace) -> None:
             )
 
 
-def export_zbench(given: Namespace) -> None:
-    """Write what a run annotated as zbench's files."""
-    from zelo.data import zbench
+def export(given: Namespace) -> None:
+    """Write what a run annotated as the files of another tool."""
+    from zelo.data import training_files, zbench
     from zelo.finished_run import FinishedRun
 
-    run = FinishedRun.at(given.place)
-    folders = run.collection_folder(), run.judgments_folders(), run.ratings_folder()
-    print_counts(zbench.export_zbench(*folders, given.out))
+    run = FinishedRun.at(given.place.expanduser())
+    data, ratings, out = run.collection_folder(), run.ratings_folder(), given.out.expanduser()
+    form = getattr(given, "as")
+    if form == "zbench":
+        counts = zbench.export_zbench(data, run.judgments_folders(), ratings, out)
+    else:
+        counts = training_files.export_training(data, ratings, out, form, given.negatives)
+    print_counts(counts)
 
 
 def reproduce(given: Namespace) -> int:

@@ -33,6 +33,7 @@ def test_faults_change_nothing(calm: Storm, data: Path, tmp_path: Path) -> None:
     assert found.elos == calm.elos
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(calm: Storm, data: Path, tmp_path: Path) -> None:
     found = storm(tmp_path, data, COMPARISONS, kills=2, faults=0.2, latency=0.2)
     assert found.in_ledger == found.questions == ASKED
