@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import kendalltau
 
 from zelo.artifacts import read_table, write_json
 from zelo.evaluation.significance import bootstrap_interval
@@ -45,6 +44,8 @@ def assess(
       centred on the same documents (figure 9);
     - `elo_tau`: Kendall's τ between the two.
     """
+    from scipy.stats import kendalltau  # takes most of a second, which runs without `assess` save
+
     judgments = read_table(ensemble, "judgments")
     trained_on = preferences_of(
         pa.concat_tables([read_table(folder, "judgments") for folder in learned.values()])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from zelo.judging.question import Answer
 
@@ -38,7 +38,7 @@ class Consistency:
     @property
     def chance(self) -> float:
         """Probability that a coin names the same document as often as that or more often."""
-        return float(binom.sf(self.same - 1, self.decided, 0.5))
+        return float(bdtrc(self.same - 1, self.decided, 0.5))
 
     @property
     def guesses(self) -> bool:
