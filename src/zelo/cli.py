@@ -258,8 +258,23 @@ def parsed(words: Sequence[str]) -> Namespace:
         "annotate", commands.annotate, "people compare documents of a run in a browser",
         "every answer is in the ledger",
     )  # fmt: skip
-    annotate.add_argument("run", type=Path, metavar="RUN", help="a run folder (outputs/runs/...)")
-    annotate.add_argument("--report", action="store_true", help="how judges agree with people")
+    annotate.add_argument(
+        "place", type=Path, metavar="RUN|FOLDER",
+        help="a run folder (outputs/runs/...), or with between=A,B a collection in BEIR layout",
+    )  # fmt: skip
+    annotate.add_argument(
+        "--report", action="store_true",
+        help="how judges agree with people; with between=A,B, which of the two people find better",
+    )  # fmt: skip
+    annotate.add_setting(
+        "between", metavar="A,B",
+        help="ask about what two systems of the results (start-search,zelo-search), or two TREC "
+        "runs (files), order otherwise",
+    )  # fmt: skip
+    annotate.add_setting(
+        "home", type=Path, default="outputs", metavar="FOLDER",
+        help="of the ledger, where FOLDER has no run: %(default)s",
+    )  # fmt: skip
     annotate.add_setting("name", default="", metavar="NAME", help="who answers; else the page asks")
     annotate.add_setting("host", default="127.0.0.1", help="%(default)s: this machine alone")
     annotate.add_setting("port", type=int, default=0, help="0: any free one")

@@ -199,20 +199,25 @@ def inspect(given: Namespace) -> None:
 
 def annotate(given: Namespace) -> None:
     """Have people compare documents, or use what they answered."""
-    from zelo.annotation.annotate import export_answers, import_answers, open_page, report
-    from zelo.finished_run import FinishedRun
+    from zelo.annotation import annotate as people
+    from zelo.annotation.source import AnnotationSource
 
-    run, source = FinishedRun.at(given.run.expanduser()), getattr(given, "import")
-    if sum(map(bool, (given.report, given.export, source))) > 1:
+    answers = getattr(given, "import")
+    if sum(map(bool, (given.report, given.export, answers))) > 1:
         raise UserError("annotate: one of --report, export=FILE and import=FILE at a time")
+    systems = [name.strip() for name in given.between.split(",")] if given.between else []
+    if systems and len(set(systems)) != 2:
+        raise UserError(f"between={given.between}: two systems are needed, A,B")
+    home = given.home.expanduser()
+    source = AnnotationSource.at(given.place.expanduser(), systems, home)
     if given.report:
-        report(run)
+        (people.report_between if systems else people.report)(source)
     elif given.export is not None:
-        export_answers(run, given.export.expanduser())
-    elif source is not None:
-        import_answers(run, source.expanduser())
+        people.export_answers(source, given.export.expanduser())
+    elif answers is not None:
+        people.import_answers(source, answers.expanduser())
     else:
-        open_page(run, given.host, given.port, given.name)
+        people.open_page(source, given.host, given.port, given.name)
 
 
 def clean(given: Namespace) -> None:

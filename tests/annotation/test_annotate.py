@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
-from tests.conftest import Cli
+from tests.conftest import Cli, write_beir
 
 from zelo.annotation.agreement import (
     judgments_of_people,
@@ -21,13 +21,16 @@ from zelo.annotation.agreement import (
 from zelo.annotation.desk import Desk
 from zelo.annotation.exchange import read_answers, write_answers
 from zelo.annotation.pairs import Ids, boundary_values, in_order, is_random
-from zelo.artifacts import read_table, table
+from zelo.annotation.source import AnnotationSource
+from zelo.annotation.two_systems import answers_to_settle, pairs_between, preference, ranks_in_table
+from zelo.artifacts import Table, read_table, table
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import load
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
 from zelo.judging.ledger import Ledger
 from zelo.judging.person import Person, checked_name
+from zelo.judging.question import Answer, Question
 
 NAMES = ["Ann", "Jürgen / 2"]
 
@@ -99,6 +102,98 @@ def test_the_latest_answer_is_taken_back(desk: Desk) -> None:
     assert desk.undo("Ann") is None
     assert desk.progress("Ann")["answered"] == 0
     assert desk.answer("Ann", first.number, "left")
+
+
+def rankings_of(**systems: dict[str, str]) -> Table:
+    """Documents of one letter by system and query, the best first."""
+    rows = [
+        (system, query_id, doc_id, rank)
+        for system, queries in systems.items()
+        for query_id, ranked in queries.items()
+        for rank, doc_id in enumerate(ranked, 1)
+    ]
+    system, query_id, doc_id, rank = zip(*rows, strict=True)
+    return table("rankings", system=system, query_id=query_id, doc_id=doc_id, rank=rank,
+                 score=[-float(r) for r in rank])  # fmt: skip
+
+
+def test_pairs_between_two_systems_are_those_that_they_order_otherwise() -> None:
+    rankings = rankings_of(
+        old={"q": "abcd", "same": "ab", "only": "ab", "r": "xyz"},
+        new={"q": "bacx", "same": "ab", "r": "zyx"},
+    )
+    found = pairs_between(ranks_in_table(rankings, "old"), ranks_in_table(rankings, "new"))
+    # Of r: y stands second in both. Of q: a before b and b before a, then c in both, then d or x.
+    assert found == {("q", "a", "b"): True, ("q", "d", "x"): True, ("r", "x", "z"): True}
+    assert [ids[0] for ids in found][-1] == "q"  # second pairs come last
+    with pytest.raises(UserError, match=r"'mine' is no file, and no system .* have new, old"):
+        ranks_in_table(rankings, "mine")
+
+
+def test_answers_between_two_systems_are_counted_by_side() -> None:
+    between = {("q", "a", "b"): True, ("q", "c", "d"): False, ("r", "a", "b"): True}
+
+    def said(query_id: str, a: str, b: str, score: float | None) -> tuple[Question, str, Answer]:
+        question = Question(query_id, a, b, 0, "query", "text", "other text")
+        return question, "Ann", Answer(score, "answered" if score is not None else "cannot_say")
+
+    found = preference(
+        [
+            said("q", "b", "a", 1.0),  # a is better, which the first system says
+            said("q", "c", "d", -1.0),  # c, which the second says
+            said("r", "a", "b", -1.0),
+            said("r", "a", "b", 0.0),
+            said("r", "a", "b", None),
+        ],
+        between,
+    )
+    assert (found.answers, found.decided) == (4, 3)
+    assert found.share[0] == pytest.approx(2 / 3)
+    assert not found.settled
+    assert preference([], between).more is None
+
+
+@pytest.mark.parametrize("share", [0.55, 0.6, 0.7, 0.35])
+def test_so_many_answers_settle_it_in_four_of_five_cases(share: float) -> None:
+    needed = answers_to_settle(share, 1)
+    assert needed is not None
+    n = needed + 1
+    right = np.random.default_rng(0).binomial(n, share, 20_000) / n
+    settled = np.abs(right - 0.5) > 1.96 * 0.5 / np.sqrt(n)
+    assert settled.mean() == pytest.approx(0.8, abs=0.06)
+    assert answers_to_settle(share, n) == 0
+    assert answers_to_settle(0.5, 10) is None
+    assert answers_to_settle(0.501, 10) is None
+
+
+def test_two_trec_runs_on_a_collection_without_a_run(cli: Cli, tmp_path: Path) -> None:
+    documents = {f"d{i}": f"text {i}" for i in range(4)}
+    write_beir(tmp_path / "data", documents, {"q1": "one", "q2": "two"}, {})
+    (tmp_path / "old.trec").write_text("q1 Q0 d0 1 2 x\nq1 Q0 d1 2 1 x\nq2 Q0 d3 1 1 x\n")
+    (tmp_path / "new.trec").write_text("q1 Q0 d1 1 2 x\nq1 Q0 d0 2 1 x\nq2 Q0 d2 1 1 x\n")
+    (tmp_path / "other.trec").write_text("q1 Q0 d9 1 2 x\n")
+    words = ("annotate", str(tmp_path / "data"), f"home={tmp_path / 'home'}")
+    between = f"between={tmp_path / 'old.trec'},{tmp_path / 'new.trec'}"
+    answers = tmp_path / "answers.csv"
+    answers.write_text("query_id,doc_a,doc_b,person,choice\nq1,d0,d1,Ann,b\nq2,d2,d3,Ann,equal\n")
+    done = cli(*words, between, f"import={answers}")
+    assert done.returncode == 0, done.stderr
+    assert "2 new answers" in done.stderr
+    report = cli(*words, between, "--report")
+    assert report.returncode == 0, report.stderr
+    assert "2 answers of 1 people" in report.stderr
+    assert "in 1 one document was better" in report.stderr
+    assert "0.0% [0.0%, " in report.stderr
+    assert "further decided answers" in report.stderr
+    for wrong, why in (
+        ([f"between={tmp_path / 'old.trec'},{tmp_path / 'other.trec'}"], "the first 'd9'"),
+        ([f"between={tmp_path / 'old.trec'},new"], "'new' is no file"),
+        (["between=a,a"], "two systems are needed"),
+        ([], "a collection alone has no pairs"),
+    ):
+        refused = cli(*words, *wrong, "--report")
+        assert refused.returncode == 2
+        assert why in refused.stderr
 
 
 def test_what_is_no_answer(desk: Desk) -> None:
@@ -288,6 +383,25 @@ def test_a_run_uses_what_people_answered(cli: Cli, toy: list[str], tmp_path: Pat
     assert report.returncode == 0, report.stderr
     assert "Ann" in report.stdout
     assert "κ" in report.stdout
+    between = ("annotate", str(tmp_path / "one"), "between=bm25,zelo")
+    done = cli(*between, f"export={tmp_path / 'between.csv'}")
+    assert done.returncode == 0, done.stderr
+    desk_pairs = AnnotationSource.at(tmp_path / "one", ["bm25", "zelo"], tmp_path).between()
+    with answers.open("w") as file:  # all but the last side with what was trained
+        out = csv.writer(file)
+        out.writerow(["query_id", "doc_a", "doc_b", "person", "choice"])
+        for n, ((query_id, low, high), bm25_first) in enumerate(desk_pairs.items()):
+            last = n == len(desk_pairs) - 1
+            out.writerow([query_id, low, high, "Ben", "b" if bm25_first != last else "a"])
+    done = cli(*between, f"import={answers}")
+    assert done.returncode == 0, done.stderr
+    report = cli(*between, "--report")
+    assert report.returncode == 0, report.stderr
+    assert f"{len(desk_pairs)} answers of 1 people where bm25 and zelo disagree" in report.stderr
+    assert "people find zelo better" in report.stderr
+    unknown = cli("annotate", str(tmp_path / "one"), "between=bm25,best", "--report")
+    assert unknown.returncode == 2
+    assert "'best' is no file, and no system of a run; the results have bm25, " in unknown.stderr
     person = ["judge=[simulated,person]", "judge.judges.person.name=Ann"]
     done = cli(*words, *person, f"hydra.run.dir={tmp_path}/two")
     assert done.returncode == 0, done.stderr

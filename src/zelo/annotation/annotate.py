@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,23 +14,13 @@ from rich.table import Table as Rows
 from zelo.annotation.agreement import as_judge, judgments_of_people, sharpness, with_people
 from zelo.annotation.desk import Desk
 from zelo.annotation.exchange import read_answers, write_answers
-from zelo.annotation.pairs import pairs_of
+from zelo.annotation.source import AnnotationSource
+from zelo.annotation.two_systems import MOST, preference
 from zelo.artifacts import read_table
 from zelo.errors import UserError
-from zelo.finished_run import FinishedRun
-from zelo.judging.ledger import Ledger
 from zelo.judging.person import PREFIX, Person
 from zelo.progress import say
 from zelo.reporting.results import new_console
-
-
-@contextmanager
-def desk_of(run: FinishedRun) -> Iterator[Desk]:
-    """The pairs of a run, with the ledger of its home."""
-    config = run.manifest["config"]
-    pairs = pairs_of(run)
-    with Ledger(Path(config["home"]) / "ledger.sqlite") as ledger:
-        yield Desk.of_collection(run.collection_folder(), pairs, ledger)
 
 
 def people_in(desk: Desk) -> list[str]:
@@ -40,7 +29,7 @@ def people_in(desk: Desk) -> list[str]:
     return [name for name in names if desk.of(name)]
 
 
-def open_page(run: FinishedRun, host: str, port: int, name: str) -> None:
+def open_page(source: AnnotationSource, host: str, port: int, name: str) -> None:
     """Serve the page until Ctrl-C."""
     try:
         from zelo.annotation.server import serve
@@ -48,36 +37,35 @@ def open_page(run: FinishedRun, host: str, port: int, name: str) -> None:
         raise UserError(
             f"annotate: package {error.name} is missing; pip install 'zelo[annotate]'"
         ) from None
-    with desk_of(run) as desk:
+    with source.desk() as desk:
         if not desk.pairs:
-            raise UserError(f"{run.folder}: its judges compared nothing")
+            alike = f"{' and '.join(source.systems)} order alike"
+            why = alike if source.systems else "its judges compared nothing"
+            raise UserError(f"{source.place}: {why}")
         serve(desk, host, port, name)
 
 
-def export_answers(run: FinishedRun, path: Path) -> None:
+def export_answers(source: AnnotationSource, path: Path) -> None:
     """Write everybody's answers to a file."""
-    with desk_of(run) as desk:
+    with source.desk() as desk:
         people = people_in(desk)
         say(f"{path}: {write_answers(desk, people, path):,} answers of {len(people)} people")
 
 
-def import_answers(run: FinishedRun, path: Path) -> None:
+def import_answers(source: AnnotationSource, path: Path) -> None:
     """Keep the answers of a file."""
-    with desk_of(run) as desk:
+    with source.desk() as desk:
         new, unknown = read_answers(desk, path)
     say(f"{path}: {new:,} new answers are kept")
     if unknown:
-        say(f"! {unknown:,} answers are about pairs that this run did not compare: left out")
+        say(f"! {unknown:,} answers are about pairs that are not asked about here: left out")
 
 
-def report(run: FinishedRun) -> None:
+def report(source: AnnotationSource) -> None:
     """Print how judges agree with people."""
-    with desk_of(run) as desk:
-        people = people_in(desk)
-        if not people:
-            raise UserError(
-                f"{run.folder}: nobody has compared its documents yet: zelo annotate {run.folder}"
-            )
+    run = source.of_run()
+    with source.desk() as desk:
+        people = people_who_answered(desk, source)
         of_people = judgments_of_people(desk, people)
     people = [as_judge(name) for name in people]
     folders = run.judgments_folders()
@@ -106,6 +94,33 @@ def report(run: FinishedRun) -> None:
         sharp.add_row(each.judge, f"{each.scale:.2f} × or ÷ {each.factor:.2f}")
     console.print(sharp)
     say("a judge far below 1 is one to weigh down: judge.weights.NAME, or rating.joint_judges=true")
+
+
+def people_who_answered(desk: Desk, source: AnnotationSource) -> list[str]:
+    """Everybody's names; `UserError` where there is nobody."""
+    if people := people_in(desk):
+        return people
+    raise UserError(
+        f"{source.place}: nobody has compared these documents yet: zelo annotate {source.place}"
+    )
+
+
+def report_between(source: AnnotationSource) -> None:
+    """Print which of two systems people find better."""
+    systems = source.systems
+    with source.desk() as desk:
+        people = people_who_answered(desk, source)
+        found = preference(desk.answered(people), source.between())
+    say(
+        f"{found.answers:,} answers of {len(people)} people where {' and '.join(systems)} "
+        f"disagree; in {found.decided:,} one document was better"
+    )
+    say(f"they side with {systems[0]} in {interval(found.share, '{:.1%}')}")
+    if found.settled:
+        say(f"people find {systems[found.share[0] < 0.5]} better")
+    elif found.decided:
+        more = f"more than {MOST:,}" if found.more is None else f"about {max(found.more, 1):,}"
+        say(f"not settled: {more} further decided answers would do, if the share stays as it is")
 
 
 def is_person(judge: Mapping[str, Any]) -> bool:

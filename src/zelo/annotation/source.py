@@ -1,0 +1,92 @@
+"""What people are asked about: pairs of a run, or what two systems order otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zelo.annotation.desk import Desk
+from zelo.annotation.pairs import Ids, pairs_of
+from zelo.annotation.two_systems import FirstOfPair, Ranks, pairs_between, ranks_in_table
+from zelo.artifacts import read_table
+from zelo.data.beir import BeirFolder, files_of
+from zelo.data.collection import load
+from zelo.data.texts import documents_there, query_texts
+from zelo.data.trec import read_run
+from zelo.errors import UserError
+from zelo.finished_run import MANIFEST, FinishedRun
+from zelo.judging.ledger import Ledger
+from zelo.progress import say
+from zelo.store import Store
+
+
+@dataclass(frozen=True)
+class AnnotationSource:
+    """A collection, the run that it belongs to where there is one, and the two `systems` that are
+    held against each other where that is asked for: names of the run's results, or files of TREC
+    runs."""
+
+    place: Path
+    data: Path
+    home: Path
+    run: FinishedRun | None
+    systems: Sequence[str] = ()
+
+    @classmethod
+    def at(cls, place: Path, systems: Sequence[str], home: Path) -> AnnotationSource:
+        """That of a run folder, or of a collection in BEIR layout, which is loaded below `home`;
+        `UserError` where `place` is neither."""
+        if place.is_dir() and not (place / MANIFEST).is_file() and files_of(place, "corpus"):
+            if not systems:
+                raise UserError(
+                    f"{place}: a collection alone has no pairs that judges compared: give a run "
+                    f"folder, or between=A.trec,B.trec, two systems that searched it"
+                )
+            store = Store(home / "store", frozenset({"load"}), say)
+            data = store.run(load, {}, {"source": BeirFolder(path=str(place))}).path
+            return cls(place, data, home, None, systems)
+        run = FinishedRun.at(place)
+        home = Path(run.manifest["config"]["home"])
+        return cls(run.folder, run.collection_folder(), home, run, systems)
+
+    @contextmanager
+    def desk(self) -> Iterator[Desk]:
+        """The pairs, with the ledger of the home."""
+        pairs: Sequence[Ids] = list(self.between()) if self.systems else pairs_of(self.of_run())
+        with Ledger(self.home / "ledger.sqlite") as ledger:
+            yield Desk.of_collection(self.data, pairs, ledger)
+
+    def of_run(self) -> FinishedRun:
+        """The run; `UserError` where there is none."""
+        if self.run is None:
+            raise UserError(f"{self.place}: a collection, where a run folder is needed")
+        return self.run
+
+    def between(self) -> FirstOfPair:
+        """What the two systems order otherwise."""
+        return pairs_between(*(self.ranks(system) for system in self.systems))
+
+    def ranks(self, system: str) -> Ranks:
+        """Query → document → rank by one system."""
+        path = Path(system).expanduser()
+        if not path.is_file():
+            rankings = read_table(self.of_run().last("evaluate"), "rankings") if self.run else None
+            return ranks_in_table(rankings, system)
+        ranked = read_run(path)
+        found = {
+            query_id: {doc_id: rank for rank, (doc_id, _) in enumerate(documents, 1)}
+            for query_id, documents in ranked.items()
+        }
+        queries = query_texts(self.data)
+        for query_id in found:
+            if query_id not in queries:
+                raise UserError(f"{path}: query {query_id!r} is not in the collection")
+        wanted = {doc_id for documents in found.values() for doc_id in documents}
+        if missing := wanted - documents_there(self.data, wanted):
+            raise UserError(
+                f"{path}: {len(missing):,} documents are not in the collection, the first "
+                f"{min(missing)!r}"
+            )
+        return found
