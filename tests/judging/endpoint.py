@@ -27,6 +27,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ class Endpoint:
         self.read = self.found = 0  # blocks of prompts, and of those that were kept
         self.closed_until = 0.0
         self.batches = Batches(self)
+        self.message_batches = MessageBatches(self)
         self.template = json.dumps(completion("@", 900, 60))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -75,6 +77,8 @@ class Endpoint:
             return web.Response()
         if request.path.startswith(("/v1/files", "/v1/batches")):
             return await self.batches.handle(request)
+        if request.path.startswith("/v1/messages/batches"):
+            return await self.message_batches.handle(request)
         if request.path != "/v1/chat/completions":
             return error(404, "not_found", f"no such path {request.path}")
         self.flying += 1
@@ -345,8 +349,8 @@ class Endpoint:
                 "corrected": self.corrected,
                 "body": self.body,
                 "kept": self.found / max(self.read, 1),
-                "batches": len(self.batches.made),
-                "billed_in_batches": self.batches.billed,
+                "batches": len(self.batches.made) + len(self.message_batches.made),
+                "billed_in_batches": self.batches.billed + self.message_batches.billed,
                 "batch_states": [batch["status"] for batch in self.batches.made.values()],
                 "times": self.times,
             }
@@ -457,6 +461,107 @@ class Batches:
                 self.files[file] = "\n".join(map(json.dumps, found)).encode()
                 batch[which] = file
         batch["status"] = "expired" if bad else "completed"
+
+
+class MessageBatches:
+    """Batches as Anthropic has them, under the same options."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.billed = 0  # requests
+        self.made: dict[str, dict[str, Any]] = {}
+        self.asked: dict[str, list[dict[str, Any]]] = {}
+        self.found: dict[str, list[dict[str, Any]]] = {}
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request about batches."""
+        options, path = self.endpoint.options, request.path.removeprefix("/v1/messages/batches")
+        roll = self.endpoint.random.random()
+        if roll < options.batch_faults:
+            return problem(529, "overloaded_error", "Overloaded")
+        if not request.headers.get("anthropic-version") or "Authorization" in request.headers:
+            return problem(401, "authentication_error", "x-api-key and a version are needed")
+        if request.method == "POST":
+            batch = self.create((await request.json())["requests"])
+            if roll < options.batch_faults + options.batch_lost:  # created, and nobody knows
+                assert request.transport is not None
+                request.transport.abort()
+            return web.json_response(batch)
+        if not path:
+            listed = list(self.made.values())[::-1]
+            after = request.query.get("after_id")
+            first = 1 + [batch["id"] for batch in listed].index(after) if after else 0
+            page = listed[first : first + 2]  # of whatever size is asked for
+            more = first + 2 < len(listed)
+            last = page[-1]["id"] if page else None
+            return web.json_response({"data": page, "has_more": more, "last_id": last})
+        _, name, *rest = path.split("/")
+        if name not in self.made or options.batch_gone == "batch":
+            return problem(404, "not_found_error", "Not found")
+        if rest == ["results"]:
+            return web.Response(body="\n".join(map(json.dumps, self.found[name])).encode())
+        self.go_on(name)
+        return web.json_response(self.made[name])
+
+    def create(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of requests."""
+        assert all(re.fullmatch("[a-zA-Z0-9_-]{1,64}", one["custom_id"]) for one in requests)
+        name = f"msgbatch_{len(self.made) + 1}"
+        self.asked[name] = requests
+        counts = {"processing": len(requests), "succeeded": 0, "errored": 0, "canceled": 0}
+        self.made[name] = {
+            "id": name, "type": "message_batch", "processing_status": "in_progress",
+            "request_counts": counts | {"expired": 0}, "results_url": None, "at": time.time(),
+            "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }  # fmt: skip
+        return self.made[name]
+
+    def go_on(self, name: str) -> None:
+        """Answer a batch whose time has come."""
+        options, batch = self.endpoint.options, self.made[name]
+        late = time.time() - batch["at"] < options.batch_delay
+        if batch["processing_status"] != "in_progress" or late:
+            return
+        self.found[name] = [
+            {"custom_id": one["custom_id"], "result": self.result(n, one["params"])}
+            for n, one in enumerate(self.asked[name])
+        ]
+        counts = Counter(one["result"]["type"] for one in self.found[name])
+        batch |= {"processing_status": "ended", "results_url": "https://elsewhere.invalid/"}
+        batch["request_counts"] = dict.fromkeys(batch["request_counts"], 0) | counts
+        self.billed += counts["succeeded"]
+        random.Random(0).shuffle(self.found[name])  # in any order
+
+    def result(self, n: int, params: dict[str, Any]) -> dict[str, Any]:
+        """What one request came to."""
+        options = self.endpoint.options
+        assert set(params) <= {"model", "max_tokens", "system", "messages", "temperature"}
+        if options.batch_expires and n % options.batch_expires == options.batch_expires - 1:
+            return {"type": "expired"}
+        system = [{"role": "system", "content": params["system"]}] if "system" in params else []
+        question, said = self.endpoint.said_to([*system, *params["messages"]])
+        reason = "end_turn"
+        if self.endpoint.random.random() < options.batch_errors:
+            kind = self.endpoint.random.choice(["refusal", "unparsable", "api_error"])
+            if kind == "api_error":
+                error = {"type": "api_error", "message": "oops"}
+                return {"type": "errored", "error": {"type": "error", "error": error}}
+            said, reason = ("", kind) if kind == "refusal" else ("Both are fine.", reason)
+        else:
+            self.endpoint.answered.setdefault(question, []).append(time.time())
+        blocks = [{"type": "thinking", "thinking": "hm", "signature": "x"}]
+        blocks += [{"type": "text", "text": said}] if said else []
+        usage = {"input_tokens": 700, "output_tokens": 60, "cache_read_input_tokens": 150,
+                 "cache_creation_input_tokens": 50}  # fmt: skip
+        message = {"type": "message", "role": "assistant", "content": blocks,
+                   "stop_reason": reason, "usage": usage}  # fmt: skip
+        return {"type": "succeeded", "message": message}
+
+
+def problem(status: int, kind: str, message: str) -> web.Response:
+    """An error as Anthropic says it."""
+    said = {"type": "error", "error": {"type": kind, "message": message}}
+    return web.json_response(said, status=status)
 
 
 BLOCK = 16  # tokens, of four characters, that a server keeps together

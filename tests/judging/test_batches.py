@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.judging.test_lists import places
 from tests.judging.test_lists import question as block
 
 from zelo.judging import prompt
+from zelo.judging.anthropic_batches import as_message
 from zelo.judging.api import TRIAL, ApiJudge, ApiSession
 from zelo.judging.estimate import JudgeWorkload, TextLengths
 from zelo.judging.ledger import Ledger
@@ -31,6 +33,9 @@ from zelo.judging.provider import Provider
 from zelo.judging.spending import Price
 
 BATCH = {"batch": True, "batch_least": 10, "batch_size": 40, "batch_poll": 0.05, "timeout": 5.0}
+
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["openai", "anthropic"])
 
 
 def in_batches(endpoint: Running, **more: Any) -> ApiSession:
@@ -43,11 +48,12 @@ def under_way(folder: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM batches").fetchone()[0])
 
 
-def test_questions_go_out_in_batches_at_half_the_price(tmp_path: Path) -> None:
+@PROTOCOLS
+def test_questions_go_out_in_batches_at_half_the_price(tmp_path: Path, protocol: str) -> None:
     asked = questions(120)
     with running(batch_delay=0.2) as endpoint:
-        found, spending = ask(in_batches(endpoint), asked, tmp_path)
-        again, _ = ask(in_batches(endpoint), asked, tmp_path)
+        found, spending = ask(in_batches(endpoint, batch_protocol=protocol), asked, tmp_path)
+        again, _ = ask(in_batches(endpoint, batch_protocol=protocol), asked, tmp_path)
         counts = endpoint.counts()
     answers = found.answers["judge"]
     assert [answer.score for answer in answers if answer] == [expected(q) for q in asked]
@@ -59,10 +65,11 @@ def test_questions_go_out_in_batches_at_half_the_price(tmp_path: Path) -> None:
     assert (again.new_answers, again.answers) == (0, found.answers)
 
 
-def test_what_fails_in_a_batch_is_asked_one_by_one(tmp_path: Path) -> None:
+@PROTOCOLS
+def test_what_fails_in_a_batch_is_asked_one_by_one(tmp_path: Path, protocol: str) -> None:
     asked = questions(140)
     with running(batch_errors=0.3, batch_expires=7, seed=2) as endpoint:
-        found, spending = ask(in_batches(endpoint), asked, tmp_path)
+        found, spending = ask(in_batches(endpoint, batch_protocol=protocol), asked, tmp_path)
         counts = endpoint.counts()
     answers = [answer for answer in found.answers["judge"] if answer]
     assert len(answers) == 140
@@ -76,10 +83,13 @@ def test_what_fails_in_a_batch_is_asked_one_by_one(tmp_path: Path) -> None:
     assert spending.open == 0
 
 
-def test_faults_about_a_batch_are_tried_again_and_none_is_made_twice(tmp_path: Path) -> None:
+@PROTOCOLS
+def test_faults_about_a_batch_are_tried_again_and_none_is_made_twice(
+    tmp_path: Path, protocol: str
+) -> None:
     asked = questions(220)
     with running(batch_faults=0.2, batch_lost=0.4, seed=5) as endpoint:
-        found, _ = ask(in_batches(endpoint), asked, tmp_path)
+        found, _ = ask(in_batches(endpoint, batch_protocol=protocol), asked, tmp_path)
         counts = endpoint.counts()
     assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
     assert set(counts["answered"].values()) == {1}
@@ -201,6 +211,35 @@ def test_blocks_are_ordered_in_batches_of_another_process(
     assert spending.open == 0
 
 
+def test_a_batch_of_another_program_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Anthropic's batches carry no name: of two of one size on nobody's record the nearer in time
+    is looked at first, here theirs, and then the other one."""
+    asked = questions(TRIAL + 40)
+    with running(batch_delay=1e6) as endpoint:
+        session = in_batches(endpoint, batch_protocol="anthropic", batch_poll=30.0)
+        first, second = slow_and_quick(session)
+        ask(first, asked[:TRIAL], tmp_path)
+        stop_soon(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            ask(first, asked, tmp_path)
+        theirs = [as_message(session.body(q)) for q in questions(40, 5000)]
+        lines = [{"custom_id": f"theirs-{n}", "params": one} for n, one in enumerate(theirs)]
+        headers = {"anthropic-version": "2023-06-01", "Content-Type": "application/json"}
+        sent = json.dumps({"requests": lines}).encode()
+        address = f"{endpoint.base_url}/messages/batches"
+        urllib.request.urlopen(urllib.request.Request(address, sent, headers), timeout=60).close()
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute("UPDATE batches SET remote = NULL, time = time + 60")
+        endpoint.release()
+        found, spending = ask(second, asked, tmp_path)
+        counts = endpoint.counts()
+    assert [a.score for a in found.answers["judge"] if a] == [expected(q) for q in asked]
+    assert counts["batches"] == 2
+    assert counts["billed_in_batches"] == 80
+    assert (spending.open, spending.batched) == (0, 0)
+    assert spending.usd == pytest.approx(TRIAL * 0.0015 + 40 * 0.00075)
+
+
 def slow_and_quick(session: ApiSession) -> tuple[ApiSession, ApiSession]:
     """The same judge with a long and with a short time between two looks."""
     quick = session.judge.provider.model_copy(update={"batch_poll": 0.05})
@@ -222,17 +261,25 @@ from tests.judging.test_batches import BATCH, in_batches
 class At:
     base_url = sys.argv[1]
 
-found, spending = ask(in_batches(At()), questions(220), Path(sys.argv[2]))
+session = in_batches(At(), batch_protocol=sys.argv[3])
+found, spending = ask(session, questions(220), Path(sys.argv[2]))
 scores = [answer and answer.score for answer in found.answers["judge"]]
 print(json.dumps([scores, spending.usd, spending.open]))
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_kills_buy_nothing_twice(kills: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kills", "protocol"),
+    [
+        (3, "openai"),
+        pytest.param(10, "openai", marks=pytest.mark.slow),
+        pytest.param(10, "anthropic", marks=pytest.mark.slow),
+    ],
+)
+def test_kills_buy_nothing_twice(kills: int, protocol: str, tmp_path: Path) -> None:
     rng = random.Random(0)
     with running(batch_delay=1e6) as endpoint:
-        command = [sys.executable, "-c", PROGRAM, endpoint.base_url, str(tmp_path)]
+        command = [sys.executable, "-c", PROGRAM, endpoint.base_url, str(tmp_path), protocol]
         where = Path(__file__).parents[2]
 
         def start() -> subprocess.Popen[str]:

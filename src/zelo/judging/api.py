@@ -29,7 +29,8 @@ from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError, in_words
 from zelo.judging import list_form, prompt
 from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
-from zelo.judging.batches import BatchTroubleError, answer_in_batches
+from zelo.judging.batch_client import BatchTroubleError
+from zelo.judging.batches import answer_in_batches
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.ledger import Ledger

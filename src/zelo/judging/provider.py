@@ -71,7 +71,13 @@ class Provider(Component):
 
     batch: bool = option(
         False,
-        "ask in batches, at half the price, within a day: OpenAI's protocol",
+        "ask in batches, at half the price, within a day",
+        exclude=True,
+    )
+    batch_protocol: str = option(
+        "openai",
+        "whose batches they are: openai, or anthropic (message batches)",
+        pattern="^(openai|anthropic)$",
         exclude=True,
     )
     batch_least: int = option(
