@@ -12,7 +12,7 @@ demo: $(VENV)/.installed  ## the whole method on built-in data, in minutes
 	$(BIN)/zelo run experiment=quickstart
 
 test: $(VENV)/.installed-dev  ## the test suite
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 slow: $(VENV)/.installed-dev  ## the tests that take long
 	$(BIN)/pytest -m slow

@@ -228,7 +228,15 @@ def test_no_answer_is_bought_that_may_not_fit_on_the_disk(tmp_path: Path, small_
         assert server.counts()["requests"] == 0
 
 
-@pytest.mark.parametrize("room", [8, 200, 4500, 7000])  # KiB
+@pytest.mark.parametrize(  # KiB
+    "room",
+    [
+        8,
+        pytest.param(200, marks=pytest.mark.slow),
+        4500,
+        pytest.param(7000, marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk(cli: Cli, tmp_path: Path, toy: list[str], small_disk: Path, room: int) -> None:
     filler = small_disk / "filler"
     free = shutil.disk_usage(small_disk).free // 1024
