@@ -272,6 +272,11 @@ def parsed(words: Sequence[str]) -> Namespace:
         "runs (files), order otherwise",
     )  # fmt: skip
     annotate.add_setting(
+        "order",
+        choices=("rank", "score"),
+        help="what TREC runs are ordered by, where it is unclear",
+    )
+    annotate.add_setting(
         "home", type=Path, default="outputs", metavar="FOLDER",
         help="of the ledger, where FOLDER has no run: %(default)s",
     )  # fmt: skip
@@ -322,7 +327,7 @@ def parsed(words: Sequence[str]) -> Namespace:
         default="zbench", help="%(default)s",
     )  # fmt: skip
     export.add_setting(
-        "negatives", type=int, choices=range(1, 1001), default=15, metavar="N",
+        "negatives", type=int, default=15, metavar="N",
         help="of a query, of documents surely less relevant than its best, at most (%(default)s)",
     )  # fmt: skip
     if words and not words[0].startswith("-") and words[0] not in group.choices:

@@ -206,10 +206,10 @@ def annotate(given: Namespace) -> None:
     if sum(map(bool, (given.report, given.export, answers))) > 1:
         raise UserError("annotate: one of --report, export=FILE and import=FILE at a time")
     systems = [name.strip() for name in given.between.split(",")] if given.between else []
-    if systems and len(set(systems)) != 2:
+    if systems and not (len(systems) == len(set(systems)) == 2 and all(systems)):
         raise UserError(f"between={given.between}: two systems are needed, A,B")
     home = given.home.expanduser()
-    source = AnnotationSource.at(given.place.expanduser(), systems, home)
+    source = AnnotationSource.at(given.place.expanduser(), systems, home, given.order)
     if given.report:
         (people.report_between if systems else people.report)(source)
     elif given.export is not None:

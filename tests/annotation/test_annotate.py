@@ -186,7 +186,7 @@ def test_two_trec_runs_on_a_collection_without_a_run(cli: Cli, tmp_path: Path) -
     assert "0.0% [0.0%, " in report.stderr
     assert "further decided answers" in report.stderr
     for wrong, why in (
-        ([f"between={tmp_path / 'old.trec'},{tmp_path / 'other.trec'}"], "the first 'd9'"),
+        ([f"between={tmp_path / 'old.trec'},{tmp_path / 'other.trec'}"], "document 'd9' is not in"),
         ([f"between={tmp_path / 'old.trec'},new"], "'new' is no file"),
         (["between=a,a"], "two systems are needed"),
         ([], "a collection alone has no pairs"),

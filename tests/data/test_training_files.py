@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,16 @@ def test_each_form(folders: tuple[Path, Path], tmp_path: Path) -> None:
         "false negatives": 2,
     }  # fmt: skip
     for form in FORMS:
-        unsure = rows_of(tmp_path / form / "false_negatives.jsonl")
+        with (tmp_path / form / "false_negatives.csv").open() as file:
+            unsure = list(csv.DictReader(file))
         assert [(row["query_id"], row["doc_id"]) for row in unsure] == [("q0", "d1"), ("q1", "d5")]
         assert unsure[0]["positive_id"] == "d0"
+        # The trainers read every file of JSON lines in a folder
+        columns = {
+            name for path in (tmp_path / form).glob("train*.jsonl") for name in rows_of(path)[0]
+        }
+        assert columns <= {"query", "pos", "neg", "pos_scores", "neg_scores", "query_id",
+                           "positive_passages", "negative_passages"}  # fmt: skip
     first, negative = f"title {DOCUMENTS['d0']}", DOCUMENTS["d2"]
     ours = tmp_path / "sentence-transformers"
     assert len(rows_of(ours / "scored.jsonl")) == 6
@@ -70,22 +78,26 @@ def test_each_form(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert lists[0]["documents"] == [first, *(DOCUMENTS[f"d{n}"] for n in (1, 2, 3))]
     assert lists[0]["scores"] == [0.2, 0.19, 0.05, -0.1]
     assert rows_of(ours / "triplets.jsonl") == [
-        {"query": "one?", "positive": first, "negative": negative, "score": pytest.approx(0.15)}
+        {
+            "query": "be exact\none?",
+            "positive": first,
+            "negative": negative,
+            "score": pytest.approx(0.15),
+        }
     ]
     assert rows_of(tmp_path / "flagembedding" / "train.jsonl") == [
         {
-            "query": "one?",
+            "query": "be exact\none?",
             "pos": [first],
             "neg": [negative],
             "pos_scores": [0.2],
             "neg_scores": [0.05],
-            "prompt": "be exact",
         }
     ]
     assert rows_of(tmp_path / "tevatron" / "train.jsonl") == [
         {
             "query_id": "q0",
-            "query": "one?",
+            "query": "be exact\none?",
             "positive_passages": [{"docid": "d0", "text": first, "score": 0.2}],
             "negative_passages": [{"docid": "d2", "text": negative, "score": 0.05}],
         }
@@ -96,6 +108,8 @@ def test_a_folder_that_cannot_be_written(folders: tuple[Path, Path], tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be written"):
         export_training(*folders, tmp_path / "file", "tevatron", 15)
+    with pytest.raises(UserError, match="negatives=0: at least 1"):
+        export_training(*folders, tmp_path / "out", "tevatron", 0)
 
 
 def test_sentence_transformers_trains_on_them(

@@ -482,6 +482,11 @@ class MessageBatches:
         if not request.headers.get("anthropic-version") or "Authorization" in request.headers:
             return problem(401, "authentication_error", "x-api-key and a version are needed")
         if request.method == "POST":
+            running = [b for b in self.made.values() if b["processing_status"] == "in_progress"]
+            if options.batch_fails == "invalid":
+                return problem(400, "invalid_request_error", "as invalid_request says")
+            if options.batch_fails == "full" and running:
+                return problem(429, "rate_limit_error", "too many requests in the queue")
             batch = self.create((await request.json())["requests"])
             if roll < options.batch_faults + options.batch_lost:  # created, and nobody knows
                 assert request.transport is not None
@@ -499,6 +504,8 @@ class MessageBatches:
         if name not in self.made or options.batch_gone == "batch":
             return problem(404, "not_found_error", "Not found")
         if rest == ["results"]:
+            if options.batch_gone == "file":
+                return problem(404, "not_found_error", "Not found")
             return web.Response(body="\n".join(map(json.dumps, self.found[name])).encode())
         self.go_on(name)
         return web.json_response(self.made[name])
@@ -549,6 +556,8 @@ class MessageBatches:
             said, reason = ("", kind) if kind == "refusal" else ("Both are fine.", reason)
         else:
             self.endpoint.answered.setdefault(question, []).append(time.time())
+        if options.batch_odd and n % options.batch_odd == 0:
+            return {"type": "succeeded", "message": {"content": None, "usage": None}}
         blocks = [{"type": "thinking", "thinking": "hm", "signature": "x"}]
         blocks += [{"type": "text", "text": said}] if said else []
         usage = {"input_tokens": 700, "output_tokens": 60, "cache_read_input_tokens": 150,
@@ -746,6 +755,7 @@ def main() -> None:
     parser.add_argument("--batch-fails", default="", help="invalid, or full while others run")
     parser.add_argument("--batch-gone", default="", help="batch, or file")
     parser.add_argument("--batch-faults", type=float, default=0.0, help="of requests about them")
+    parser.add_argument("--batch-odd", type=int, default=0, help="every so many are no messages")
     parser.add_argument("--batch-lost", type=float, default=0.0, help="created without a reply")
     parser.add_argument("--rpm", action="store_true", help="note the time of each request")
     parser.add_argument("--seed", type=int, default=0)

@@ -107,10 +107,10 @@ def people_who_answered(desk: Desk, source: AnnotationSource) -> list[str]:
 
 def report_between(source: AnnotationSource) -> None:
     """Print which of two systems people find better."""
-    systems = source.systems
-    with source.desk() as desk:
+    systems, pairs = source.systems, source.between()
+    with source.desk(pairs) as desk:
         people = people_who_answered(desk, source)
-        found = preference(desk.answered(people), source.between())
+        found = preference(desk.answered(people), pairs)
     say(
         f"{found.answers:,} answers of {len(people)} people where {' and '.join(systems)} "
         f"disagree; in {found.decided:,} one document was better"

@@ -13,8 +13,8 @@ from zelo.annotation.two_systems import FirstOfPair, Ranks, pairs_between, ranks
 from zelo.artifacts import read_table
 from zelo.data.beir import BeirFolder, files_of
 from zelo.data.collection import load
-from zelo.data.texts import documents_there, query_texts
-from zelo.data.trec import read_run
+from zelo.data.texts import Corpus, query_texts
+from zelo.data.trec import encoded, read_run
 from zelo.errors import UserError
 from zelo.finished_run import MANIFEST, FinishedRun
 from zelo.judging.ledger import Ledger
@@ -33,9 +33,12 @@ class AnnotationSource:
     home: Path
     run: FinishedRun | None
     systems: Sequence[str] = ()
+    order: str | None = None  # what TREC runs are ordered by (see `read_run`)
 
     @classmethod
-    def at(cls, place: Path, systems: Sequence[str], home: Path) -> AnnotationSource:
+    def at(
+        cls, place: Path, systems: Sequence[str], home: Path, order: str | None = None
+    ) -> AnnotationSource:
         """That of a run folder, or of a collection in BEIR layout, which is loaded below `home`;
         `UserError` where `place` is neither."""
         if place.is_dir() and not (place / MANIFEST).is_file() and files_of(place, "corpus"):
@@ -46,15 +49,19 @@ class AnnotationSource:
                 )
             store = Store(home / "store", frozenset({"load"}), say)
             data = store.run(load, {}, {"source": BeirFolder(path=str(place))}).path
-            return cls(place, data, home, None, systems)
+            return cls(place, data, home, None, systems, order)
         run = FinishedRun.at(place)
         home = Path(run.manifest["config"]["home"])
-        return cls(run.folder, run.collection_folder(), home, run, systems)
+        return cls(run.folder, run.collection_folder(), home, run, systems, order)
 
     @contextmanager
-    def desk(self) -> Iterator[Desk]:
-        """The pairs, with the ledger of the home."""
-        pairs: Sequence[Ids] = list(self.between()) if self.systems else pairs_of(self.of_run())
+    def desk(self, between: FirstOfPair | None = None) -> Iterator[Desk]:
+        """The pairs, those `between` the two systems where they are known, with the ledger of the
+        home."""
+        if self.systems:
+            pairs: Sequence[Ids] = list(self.between() if between is None else between)
+        else:
+            pairs = pairs_of(self.of_run())
         with Ledger(self.home / "ledger.sqlite") as ledger:
             yield Desk.of_collection(self.data, pairs, ledger)
 
@@ -66,7 +73,13 @@ class AnnotationSource:
 
     def between(self) -> FirstOfPair:
         """What the two systems order otherwise."""
-        return pairs_between(*(self.ranks(system) for system in self.systems))
+        one, other = (self.ranks(system) for system in self.systems)
+        both = one.keys() & other.keys()
+        if not both:
+            raise UserError(f"{' and '.join(self.systems)}: have no query in common")
+        if left_out := len(one.keys() | other.keys()) - len(both):
+            say(f"! {left_out:,} queries are left out, which one of the two lacks")
+        return pairs_between(one, other)
 
     def ranks(self, system: str) -> Ranks:
         """Query → document → rank by one system."""
@@ -74,19 +87,19 @@ class AnnotationSource:
         if not path.is_file():
             rankings = read_table(self.of_run().last("evaluate"), "rankings") if self.run else None
             return ranks_in_table(rankings, system)
-        ranked = read_run(path)
-        found = {
-            query_id: {doc_id: rank for rank, (doc_id, _) in enumerate(documents, 1)}
-            for query_id, documents in ranked.items()
-        }
-        queries = query_texts(self.data)
-        for query_id in found:
+        ranked = read_run(path, self.order)
+        # Ids in runs have their white space encoded
+        queries = {encoded(query_id): query_id for query_id in query_texts(self.data)}
+        documents = {encoded(doc_id): doc_id for doc_id in Corpus.at(self.data).ids.to_pylist()}
+        found: dict[str, dict[str, int]] = {}
+        for query_id, row in ranked.items():
             if query_id not in queries:
                 raise UserError(f"{path}: query {query_id!r} is not in the collection")
-        wanted = {doc_id for documents in found.values() for doc_id in documents}
-        if missing := wanted - documents_there(self.data, wanted):
-            raise UserError(
-                f"{path}: {len(missing):,} documents are not in the collection, the first "
-                f"{min(missing)!r}"
-            )
+            if missing := [doc_id for doc_id, _ in row if doc_id not in documents]:
+                raise UserError(
+                    f"{path}: query {query_id!r}: document {missing[0]!r} is not in the collection"
+                )
+            found[queries[query_id]] = {
+                documents[doc_id]: rank for rank, (doc_id, _) in enumerate(row, 1)
+            }
         return found

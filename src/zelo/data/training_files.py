@@ -7,19 +7,20 @@ are trained as negatives: they are named in a file of their own, and in no list 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from zelo.artifacts import read_table, replacing
+from zelo.artifacts import read_table, write_csv
 from zelo.data.texts import document_texts, query_instructions, query_texts
+from zelo.data.zbench import write_lines
 from zelo.errors import UserError
 
 Form = Literal["sentence-transformers", "flagembedding", "tevatron"]
 FORMS: tuple[Form, ...] = ("sentence-transformers", "flagembedding", "tevatron")
+FALSE_NEGATIVES = ["query_id", "doc_id", "elo", "stderr", "positive_id", "positive_elo"]
 SURE = 1.96  # standard errors of a difference of Elos, for 95 %
 
 
@@ -74,8 +75,7 @@ def training_examples(ratings: Path) -> list[TrainingExample]:
 class TrainingTexts:
     """The texts of a collection that was rated."""
 
-    queries: dict[str, str]
-    instructions: dict[str, str]
+    queries: dict[str, str]  # behind their instructions
     documents: dict[str, str]  # with their titles, as models read them
 
 
@@ -87,17 +87,25 @@ def export_training(
     `data` and `ratings` are the folders of a run's collection and Elos. Of each query at most
     `most_negatives` are written; a query that has none surely worse is left out of what needs
     negatives, and counted. Scores are the targets that the Elos became. Raises `UserError` where
-    `out` cannot be written.
+    `out` cannot be written, or fewer than one is asked for.
     """
+    if most_negatives < 1:
+        raise UserError(f"negatives={most_negatives}: at least 1 is needed")
     examples = training_examples(ratings)
     wanted = {one.doc_id for example in examples for one in example.documents}
     documents = document_texts(data, wanted)
-    texts = TrainingTexts(query_texts(data), query_instructions(data), documents)
+    told = query_instructions(data)
+    queries = {
+        query_id: f"{told[query_id]}\n{text}" if query_id in told else text
+        for query_id, text in query_texts(data).items()
+    }
+    texts = TrainingTexts(queries, documents)
     cut = [
         TrainingExample(e.query_id, e.positive, e.negatives[:most_negatives], e.false_negatives)
         for e in examples
     ]
-    files: dict[str, list[dict[str, Any]]] = {"false_negatives": list(false_negatives(examples))}
+    files: dict[str, list[dict[str, Any]]] = {}
+    unsure = list(false_negatives(examples))
     with_negatives = [example for example in cut if example.negatives]
     match form:
         case "sentence-transformers":
@@ -111,15 +119,16 @@ def export_training(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, rows in files.items():
-            with replacing(out / f"{name}.jsonl") as temporary, temporary.open("w") as file:
-                file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+            write_lines(out / f"{name}.jsonl", rows)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+    # Not as JSON lines: FlagEmbedding reads every such file of a folder
+    write_csv(out / "false_negatives.csv", FALSE_NEGATIVES, unsure)
     return {
         "queries": len(examples),
         "queries without a sure negative": len(examples) - len(with_negatives),
         "negatives": sum(len(example.negatives) for example in cut),
-        "false negatives": len(files["false_negatives"]),
+        "false negatives": len(unsure),
     }
 
 
@@ -165,15 +174,13 @@ def triplet_rows(
 
 def flagembedding_row(example: TrainingExample, texts: TrainingTexts) -> dict[str, Any]:
     """A line of FlagEmbedding's training files; scores are for `knowledge_distillation`."""
-    row: dict[str, Any] = {
+    return {
         "query": texts.queries[example.query_id],
         "pos": [texts.documents[example.positive.doc_id]],
         "neg": [texts.documents[one.doc_id] for one in example.negatives],
         "pos_scores": [example.positive.target],
         "neg_scores": [one.target for one in example.negatives],
     }
-    instruction = texts.instructions.get(example.query_id)
-    return row | ({"prompt": instruction} if instruction else {})
 
 
 def tevatron_row(example: TrainingExample, texts: TrainingTexts) -> dict[str, Any]:
@@ -190,15 +197,9 @@ def tevatron_row(example: TrainingExample, texts: TrainingTexts) -> dict[str, An
     }
 
 
-def false_negatives(examples: Sequence[TrainingExample]) -> Iterator[dict[str, Any]]:
+def false_negatives(examples: Sequence[TrainingExample]) -> Iterator[Sequence[Any]]:
     """A row of each document that may be as relevant as the positive."""
     for example in examples:
+        best = example.positive
         for one in example.false_negatives:
-            yield {
-                "query_id": example.query_id,
-                "doc_id": one.doc_id,
-                "elo": one.elo,
-                "stderr": one.stderr,
-                "positive_id": example.positive.doc_id,
-                "positive_elo": example.positive.elo,
-            }
+            yield example.query_id, one.doc_id, one.elo, one.stderr, best.doc_id, best.elo

@@ -2,27 +2,38 @@
 one another's words.
 
 A batch carries no name of ours, but its requests do. Where it is not known what a batch is called
-at the provider, it is the one of as many requests, and on nobody's record, that was created next to
-it in time; whether that is ours its results say.
+at the provider, it is taken to be the one of as many requests, surely nobody else's, that was
+created next to it in time; whether it is ours its results say, and only then is it recorded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from zelo.judging.batch_client import AnotherProgramError, BatchClient, Creating
+from zelo.judging.batch_client import (
+    AnotherProgramError,
+    BatchClient,
+    BatchTroubleError,
+    Creating,
+)
 from zelo.judging.batch_ledger import Batch
 from zelo.judging.wire import Wire
 
 VERSION = "2023-06-01"
 CLOCKS = 120.0  # seconds that two machines' clocks may differ
+UPLOAD = 3600.0  # seconds from when a batch is recorded to when it is created, at most
 # Fields of a chat request that the Messages API has too, under the same name
-SHARED = ("model", "temperature", "top_p", "top_k", "thinking", "metadata", "service_tier")
-FINISHED = {"max_tokens": "length", "refusal": "content_filter"}
+SHARED = ("model", "top_p", "top_k", "thinking")
+FINISHED = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
 STATUS_OF = {  # of an error's type; else 500
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -38,6 +49,9 @@ NOT_THERE = {"expired", "canceled"}  # results of requests that were not made
 class AnthropicBatchClient(BatchClient):
     """The provider's endpoint for message batches; `remotes` are the batches that are on record."""
 
+    looks: ClassVar[int] = 8  # a minute: the whole batch is in the request that creates it
+    guesses: ClassVar[bool] = True
+
     remotes: Callable[[], Set[str]]
     of_others: set[str] = field(default_factory=set)  # batches that are not ours
 
@@ -51,7 +65,7 @@ class AnthropicBatchClient(BatchClient):
         request = {"custom_id": f"{batch.name}-{number}", "params": as_message(body)}
         return json.dumps(request).encode()
 
-    async def sent(self, batch: Batch, lines: Sequence[bytes]) -> Creating:
+    async def creating(self, batch: Batch, lines: Sequence[bytes]) -> Creating:
         """What creates a batch of such lines."""
         whole = b'{"requests": [%s]}' % b", ".join(lines)
 
@@ -76,29 +90,39 @@ class AnthropicBatchClient(BatchClient):
         after = ""
         while True:
             page = await self.json("GET", f"/messages/batches?limit=100{after}")
-            for one in page.get("data", []):
-                made = datetime.fromisoformat(one["created_at"]).timestamp()
-                size = sum((one.get("request_counts") or {}).values())
-                fits = size == len(batch.keys) and made > batch.time - CLOCKS
-                if fits and one["id"] not in taken:
-                    found.append((abs(made - batch.time), str(one["id"])))
-            if not page.get("has_more") or not page.get("data"):
+            late = 0.0
+            try:
+                for one in page.get("data", []):
+                    late = datetime.fromisoformat(one["created_at"]).timestamp() - batch.time
+                    size = sum((one.get("request_counts") or {}).values())
+                    fits = size == len(batch.keys) and -CLOCKS < late < UPLOAD
+                    if fits and one["id"] not in taken:
+                        found.append((abs(late), str(one["id"])))
+                last = page.get("last_id")
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise BatchTroubleError("the list of message batches cannot be read") from None
+            # The latest come first
+            if not page.get("has_more") or not last or late < -CLOCKS:
                 return min(found)[1] if found else None
-            after = f"&after_id={page['last_id']}"
+            after = f"&after_id={last}"
 
     async def results(
         self, batch: Batch, state: Mapping[str, Any]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line and result of every request of a batch that is over."""
-        raw = await self.call("GET", f"/messages/batches/{state['id']}/results")
-        rows = [json.loads(line) for line in raw.splitlines() if line]
-        ours = [row for row in rows if row["custom_id"].startswith(f"{batch.name}-")]
+        raw = await self.call("GET", f"/messages/batches/{batch.remote}/results")
+        ours: list[tuple[int, dict[str, Any]]] = []
+        for line in filter(None, raw.splitlines()):
+            # What has no id of ours is not ours; a question without a result is asked again
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
+                row = json.loads(line)
+                name, _, number = row["custom_id"].rpartition("-")
+                if name == batch.name:
+                    ours.append((int(number), as_result(row.get("result"))))
         if not ours:
-            self.of_others.add(state["id"])
-            raise AnotherProgramError(f"batch {state['id']} is another program's", gone=True)
-        return (
-            (int(row["custom_id"].rpartition("-")[2]), as_result(row["result"])) for row in ours
-        )
+            self.of_others.add(str(batch.remote))
+            raise AnotherProgramError(f"batch {batch.remote} is another program's")
+        return iter(ours)
 
 
 def message_headers(key: str) -> dict[str, str]:
@@ -111,37 +135,51 @@ def as_message(body: Mapping[str, Any]) -> dict[str, Any]:
     messages = body["messages"]
     system = "\n\n".join(one["content"] for one in messages if one["role"] == "system")
     limit = body.get("max_tokens") or body["max_completion_tokens"]
+    more: dict[str, Any] = {name: body[name] for name in SHARED if name in body}
+    if (temperature := body.get("temperature")) is not None:
+        more["temperature"] = min(temperature, 1.0)  # as their chat endpoint does
+    if stop := body.get("stop"):
+        more["stop_sequences"] = [stop] if isinstance(stop, str) else stop
     return {
-        **{name: body[name] for name in SHARED if name in body},
+        **more,
         "max_tokens": limit,
         **({"system": system} if system else {}),
         "messages": [one for one in messages if one["role"] != "system"],
     }
 
 
-def as_result(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a message as that of a chat request in a batch."""
+def as_result(result: Any) -> dict[str, Any]:
+    """The result of a message as that of a chat request in a batch; where it cannot be read, as one
+    without an answer, of which nobody knows what it cost."""
+    try:
+        return {"response": as_response(result)}
+    except (KeyError, TypeError, AttributeError):
+        return {"response": {"status_code": 200, "body": {}}}
+
+
+def as_response(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Status and body of the chat completion that a result is; None where no request was made."""
     if result["type"] in NOT_THERE:
-        return {"response": None}
+        return None
     if result["type"] == "errored":
         error = result["error"].get("error") or result["error"]
-        status = STATUS_OF.get(str(error.get("type")), 500)
-        return {"response": {"status_code": status, "body": {"error": error}}}
+        return {"status_code": STATUS_OF.get(str(error.get("type")), 500), "body": {"error": error}}
     message = result["message"]
-    blocks = message.get("content") or []
-    text = "".join(block["text"] for block in blocks if block["type"] == "text")
-    thoughts = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
-    usage = message.get("usage") or {}
-    cached = usage.get("cache_read_input_tokens") or 0
-    made = usage.get("cache_creation_input_tokens") or 0
-    said = {"content": text, "reasoning_content": thoughts}
-    finish = FINISHED.get(str(message.get("stop_reason")), "stop")
-    body = {
-        "choices": [{"message": said, "finish_reason": finish}],
-        "usage": {
-            "prompt_tokens": usage.get("input_tokens", 0) + cached + made,
-            "completion_tokens": usage.get("output_tokens", 0),
-            "prompt_tokens_details": {"cached_tokens": cached},
-        },
+    blocks = message["content"] or []
+    said = {
+        "content": "".join(block["text"] for block in blocks if block["type"] == "text"),
+        "reasoning_content": "".join(
+            block["thinking"] for block in blocks if block["type"] == "thinking"
+        ),
     }
-    return {"response": {"status_code": 200, "body": body}}
+    finish = FINISHED.get(str(message.get("stop_reason")), "stop")
+    body: dict[str, Any] = {"choices": [{"message": said, "finish_reason": finish}]}
+    if usage := message.get("usage"):
+        cached = usage.get("cache_read_input_tokens") or 0
+        made = usage.get("cache_creation_input_tokens") or 0
+        body["usage"] = {
+            "prompt_tokens": usage["input_tokens"] + cached + made,
+            "completion_tokens": usage["output_tokens"],
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+    return {"status_code": 200, "body": body}

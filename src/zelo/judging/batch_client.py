@@ -6,25 +6,27 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from zelo.judging.batch_ledger import Batch
 from zelo.judging.endpoint import redact
 from zelo.judging.wire import Wire
 
 ATTEMPTS = 5  # of a request about a batch
-LOOKS = 4  # at the provider's list, over some seconds
+OVERLOADED = 529  # Anthropic's status where nothing was done
 MARK = "zelo"  # under which a batch carries the name that it has here
 ENDPOINT = "/v1/chat/completions"
 
 
 class BatchTroubleError(Exception):
     """What the provider said that ends the asking by batches; `passing` where it may pass, `gone`
-    where what was asked for is not there."""
+    where what was asked for is not there, `refused` where it surely did nothing."""
 
-    def __init__(self, what: str, passing: bool = False, gone: bool = False) -> None:
+    def __init__(
+        self, what: str, passing: bool = False, gone: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(what)
-        self.passing, self.gone = passing, gone
+        self.passing, self.gone, self.refused = passing, gone, refused
 
 
 class AnotherProgramError(BatchTroubleError):
@@ -37,6 +39,9 @@ Creating = Callable[[], Awaitable[dict[str, Any]]]
 @dataclass
 class BatchClient:
     """The provider's endpoints for files and batches."""
+
+    looks: ClassVar[int] = 4  # for a batch, over some seconds
+    guesses: ClassVar[bool] = False  # whether a batch that is found by a look may be another's
 
     wire: Wire
 
@@ -53,16 +58,17 @@ class BatchClient:
         again where that may help; raises `BatchTroubleError`."""
         import aiohttp
 
-        trouble, passing, gone = "stopped", True, False
+        trouble, passing, gone, refused = "stopped", True, False, False
         for attempt in range(attempts):
             sent: dict[str, Any] = {"json": content} if content else {"data": data} if data else {}
             if form:
                 made = form()()
                 # The account's own headers say that all is JSON.
                 sent = {"data": made, "headers": {"Content-Type": made.headers["Content-Type"]}}
-            if "/files" in path or "/messages" in path:  # may be large: as long as something comes
+            if sent or path.endswith(("/content", "/results")):  # as long as something comes
+                longest = self.wire.provider.timeout
                 sent["timeout"] = aiohttp.ClientTimeout(
-                    total=None, sock_read=self.wire.provider.timeout
+                    total=None, sock_connect=longest, sock_read=longest
                 )
             try:
                 async with self.wire.http.request(
@@ -74,14 +80,15 @@ class BatchClient:
                     trouble = f"{response.status} {raw.decode('utf-8', 'replace')[:300]}"
                     passing = response.status in (408, 409, 429) or response.status >= 500
                     gone = response.status == 404
+                    refused = response.status in (429, OVERLOADED) or not passing
                     if not passing:
                         break
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                trouble, passing = f"{type(error).__name__} {error}", True
+                trouble, passing, refused = f"{type(error).__name__} {error}", True, False
             if attempt + 1 < attempts and await self.wire.context.sleep(0.2 * 2**attempt):
                 break
         what = redact(f"{method} {path}: {trouble}", self.wire.key)
-        raise BatchTroubleError(what, passing, gone)
+        raise BatchTroubleError(what, passing, gone, refused)
 
     async def json(self, method: str, path: str, **sent: Any) -> dict[str, Any]:
         """The same as an object."""
@@ -98,8 +105,8 @@ class BatchClient:
         request = {"custom_id": str(number), "method": "POST", "url": ENDPOINT, "body": body}
         return json.dumps(request).encode()
 
-    async def sent(self, batch: Batch, lines: Sequence[bytes]) -> Creating:
-        """What creates a batch of such lines, whose file is uploaded."""
+    async def creating(self, batch: Batch, lines: Sequence[bytes]) -> Creating:
+        """What creates a batch of such lines, whose file is uploaded here."""
         import aiohttp
 
         def form() -> aiohttp.FormData:
@@ -120,18 +127,21 @@ class BatchClient:
 
         return create
 
-    async def create(self, batch: Batch, lines: Sequence[bytes]) -> str:
-        """Create a batch of requests; its name at the provider.
+    async def create(self, batch: Batch, lines: Sequence[bytes]) -> tuple[str, bool]:
+        """Create a batch of requests; its name at the provider, and whether that is sure.
 
-        Where it is not known whether it was created, it is looked for, and not created twice.
+        Where it is not known whether it was created, it is looked for before it is tried again.
         """
-        create = await self.sent(batch, lines)
+        create = await self.creating(batch, lines)
         for attempt in range(ATTEMPTS):
             try:
-                return str((await create())["id"])
+                return str((await create())["id"]), True
+            except KeyError:
+                raise BatchTroubleError("a batch was created without an id") from None
             except BatchTroubleError as trouble:
-                if trouble.passing and (found := await self.named(batch, LOOKS)) is not None:
-                    return found
+                unknown = trouble.passing and not trouble.refused
+                if unknown and (found := await self.named(batch)) is not None:
+                    return found, not self.guesses
                 if (
                     not trouble.passing
                     or attempt + 1 == ATTEMPTS
@@ -144,13 +154,13 @@ class BatchClient:
         """How far a batch is."""
         return await self.json("GET", f"/batches/{remote}", attempts=1)
 
-    async def named(self, batch: Batch, looks: int) -> str | None:
-        """What the provider calls a batch; None where it has none, at so many looks: it may list a
+    async def named(self, batch: Batch) -> str | None:
+        """What the provider calls a batch; None where it has none, at several looks: it may list a
         batch a moment after it was created."""
-        for look in range(looks):
+        for look in range(self.looks):
             if (found := await self._listed(batch)) is not None:
                 return found
-            if look + 1 < looks and await self.wire.context.sleep(0.5 * 2**look):
+            if look + 1 < self.looks and await self.wire.context.sleep(0.5 * 2**look):
                 break
         return None
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 from zelo.judging import prompt
 from zelo.judging.anthropic_batches import AnthropicBatchClient, message_headers
 from zelo.judging.base import RequestContext
-from zelo.judging.batch_client import LOOKS, AnotherProgramError, BatchClient, BatchTroubleError
+from zelo.judging.batch_client import AnotherProgramError, BatchClient, BatchTroubleError
 from zelo.judging.batch_ledger import Batch, BatchLedger
 from zelo.judging.ledger import Key, key_of, ledger_question
 from zelo.judging.question import Question
@@ -110,12 +110,14 @@ class BatchRound:
             if self.known.keys().isdisjoint(batch.keys.values()):
                 continue
             if batch.remote is None:
-                remote = await self.client.named(batch, LOOKS)
+                remote = await self.client.named(batch)
+                if remote is None and self.context.stopping:  # before it was looked for enough
+                    continue
                 if remote is None:  # it never left
                     self.cost(batch, dict.fromkeys(batch.keys, 0.0), counted=False)
                     self.book.forget(batch)
                     continue
-                self.book.has_left(batch, remote)
+                self.is_called(batch, remote, not self.client.guesses)
             self.wait_for(batch)
             self.context.spending.open += len(batch.keys) * (batch.run == self.context.run)
         if self.waiting:
@@ -132,6 +134,12 @@ class BatchRound:
                 self.one_by_one.append(question)
             else:
                 self.fresh[key] = question
+
+    def is_called(self, batch: Batch, remote: str, sure: bool) -> None:
+        """Note what the provider calls a batch, in the ledger too where that is sure."""
+        batch.remote = remote
+        if sure:
+            self.book.has_left(batch, remote)
 
     def wait_for(self, batch: Batch) -> None:
         """Count a batch as in flight."""
@@ -191,14 +199,27 @@ class BatchRound:
         self.wait_for(batch)
         await self.context.spending_recorded()
         try:
-            self.book.has_left(batch, await self.client.create(batch, lines))
-        except BatchTroubleError:
+            self.is_called(batch, *await self.client.create(batch, lines))
+        except BatchTroubleError as trouble:
             self.waiting.remove(batch)
-            raise  # where it is not known whether it left, the next run looks for it
+            if not trouble.refused:
+                raise  # where it is not known whether it left, the next run looks for it
+            self.cost(batch, dict.fromkeys(batch.keys, 0.0))
+            self.book.forget(batch)
+            self.times.subtract(batch.keys.values())
+            if trouble.passing and self.waiting:  # until some of those under way are done
+                return False
+            raise
         for key in batch.keys.values():
             del self.fresh[key]
         say(f"  {self.name}: batch {batch.remote}: {len(batch.keys):,} questions")
         return True
+
+    def drop(self, batch: Batch, costs: dict[int, float]) -> None:
+        """Forget a batch without results, and have its questions asked again."""
+        self.cost(batch, costs)
+        self.book.forget(batch)
+        self.again({k: self.known[k] for k in batch.keys.values() if k in self.known})
 
     async def take(self, batch: Batch, state: Mapping[str, Any]) -> None:
         """Hand on the answers of a batch that is over, and have the rest asked again.
@@ -210,19 +231,20 @@ class BatchRound:
         wire, context = self.client.wire, self.context
         try:
             results = dict(await self.client.results(batch, state))
+        except AnotherProgramError:
+            if (remote := await self.client.named(batch)) is not None:
+                self.is_called(batch, remote, not self.client.guesses)
+                self.waiting.append(batch)
+            elif not context.stopping:
+                say(f"  {self.name}: a batch never left; its questions are sent now")
+                self.times.subtract(batch.keys.values())
+                self.drop(batch, dict.fromkeys(batch.keys, 0.0))
+            return
         except BatchTroubleError as trouble:
             if not trouble.gone:
                 raise
-            not_ours = isinstance(trouble, AnotherProgramError)
-            if not_ours and (remote := await self.client.named(batch, 1)) is not None:
-                self.book.has_left(batch, remote)
-                self.waiting.append(batch)
-                return
-            if not not_ours:
-                say(f"  ! {self.name}: the results of batch {batch.remote} are not there any more")
-            self.cost(batch, dict.fromkeys(batch.keys, 0.0) if not_ours else dict(batch.reserved))
-            self.book.forget(batch)
-            self.again({k: self.known[k] for k in batch.keys.values() if k in self.known})
+            say(f"  ! {self.name}: the results of batch {batch.remote} are not there any more")
+            self.drop(batch, dict(batch.reserved))
             return
         outcomes = {n: outcome_of(result, wire) for n, result in results.items()}
         costs = {}
