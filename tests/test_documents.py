@@ -49,6 +49,7 @@ def test_from_a_folder_to_a_search_engine(tmp_path: Path, tiny_model: Path) -> N
     assert all(re.match(r"\S+\.md(#\d+)? \| ", line) for line in lines)
 
 
+@pytest.mark.slow  # test_own_parts.py has most of it
 def test_parts_of_ones_own(tmp_path: Path) -> None:
     said = follow("extending.md", tmp_path)
     assert "anchors: 2" in said[-1]

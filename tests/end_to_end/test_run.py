@@ -188,7 +188,9 @@ def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
 LONG = ["experiment=quickstart", "training.max_epochs=20", "training.checkpoint_minutes=0.001"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_stopped_in_training_goes_on_from_there(
     cli: Cli, tmp_path: Path, toy: list[str], undisturbed: Path, sent: signal.Signals
 ) -> None:

@@ -22,6 +22,7 @@ def calm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Storm:
     return storm(tmp_path_factory.mktemp("calm"), data, COMPARISONS)
 
 
+@pytest.mark.slow
 def test_faults_change_nothing(calm: Storm, data: Path, tmp_path: Path) -> None:
     assert calm.requests == calm.in_ledger == ASKED
     assert len(calm.judgments) == COMPARISONS

@@ -87,7 +87,9 @@ class BatchRound:
                     state = await self.client.state(str(batch.remote))
                 except BatchTroubleError as trouble:
                     if trouble.gone:
-                        raise self.lost(batch) from None
+                        raise self.without_end(
+                            batch, "is not there: is it another account's?"
+                        ) from None
                     if not trouble.passing or time.monotonic() - since > provider.patience:
                         raise
                     continue  # until the next look
@@ -164,12 +166,12 @@ class BatchRound:
         self.context.spending.open -= number
         self.context.spending.batched -= number
 
-    def lost(self, batch: Batch) -> BatchTroubleError:
-        """What to say of a batch that the provider does not know."""
+    def without_end(self, batch: Batch, what: str) -> BatchTroubleError:
+        """What to say of a batch that stays on record until somebody decides what becomes of it."""
         drop = f"DELETE FROM batches WHERE name = '{batch.name}'"
         return BatchTroubleError(
-            f"batch {batch.remote} is not there: is it another account's? To ask its "
-            f'{len(batch.keys):,} questions anew: sqlite3 {self.context.ledger} "{drop}"'
+            f"batch {batch.remote} {what}. To ask what it did not answer anew: sqlite3 "
+            f'{self.context.ledger} "{drop}"'
         )
 
     async def submit(self) -> bool:
@@ -273,7 +275,7 @@ class BatchRound:
                 raise BatchTroubleError(f"batch {batch.remote} failed: {said}")
             self.times.subtract(left.keys())
         if status == "cancelled" and left:
-            raise BatchTroubleError(f"batch {batch.remote} was cancelled there")
+            raise self.without_end(batch, "was cancelled there")
         self.again(left)
 
 
