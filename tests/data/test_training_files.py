@@ -156,20 +156,18 @@ def test_sentence_transformers_trains_on_them(
         "disable_tqdm": True,
         "use_cpu": True,
     }
+
+    def train(trainer: Any, arguments: Any, model: Any, name: str, loss: Any) -> None:
+        trained = trainer(model, arguments(**settings), rows(name), loss=loss(model)).train()
+        assert trained.global_step == 2
+        assert 0 < trained.training_loss < 100
+
+    of_embedders = SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     embedder = SentenceTransformer(str(tiny_model))
-    for name, loss in (("triplets", MarginMSELoss), ("triplets", MultipleNegativesRankingLoss),
-                       ("scored", CosineSimilarityLoss)):  # fmt: skip
-        trained = SentenceTransformerTrainer(
-            embedder, SentenceTransformerTrainingArguments(**settings), rows(name),
-            loss=loss(embedder),
-        ).train()  # fmt: skip
-        assert trained.global_step == 2
-        assert 0 < trained.training_loss < 100
+    train(*of_embedders, embedder, "triplets", MarginMSELoss)
+    train(*of_embedders, embedder, "triplets", MultipleNegativesRankingLoss)
+    train(*of_embedders, embedder, "scored", CosineSimilarityLoss)
+    of_rerankers = CrossEncoderTrainer, CrossEncoderTrainingArguments
     reranker = CrossEncoder(str(tiny_model), num_labels=1)
-    for name, of_pairs in (("scored", MSELoss), ("lists", ListNetLoss)):
-        trained = CrossEncoderTrainer(
-            reranker, CrossEncoderTrainingArguments(**settings), rows(name),
-            loss=of_pairs(reranker),
-        ).train()  # fmt: skip
-        assert trained.global_step == 2
-        assert 0 < trained.training_loss < 100
+    train(*of_rerankers, reranker, "scored", MSELoss)
+    train(*of_rerankers, reranker, "lists", ListNetLoss)

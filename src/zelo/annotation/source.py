@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from zelo.annotation.desk import Desk
 from zelo.annotation.pairs import Ids, pairs_of
 from zelo.annotation.two_systems import FirstOfPair, Ranks, pairs_between, ranks_in_table
-from zelo.artifacts import read_table
+from zelo.artifacts import Table, read_table
 from zelo.data.beir import BeirFolder, files_of
 from zelo.data.collection import load
 from zelo.data.texts import Corpus, query_texts
@@ -71,6 +72,11 @@ class AnnotationSource:
             raise UserError(f"{self.place}: a collection, where a run folder is needed")
         return self.run
 
+    @cached_property
+    def rankings(self) -> Table | None:
+        """Those of the run's evaluation; None without a run."""
+        return self.run and read_table(self.run.last("evaluate"), "rankings")
+
     def between(self) -> FirstOfPair:
         """What the two systems order otherwise."""
         one, other = (self.ranks(system) for system in self.systems)
@@ -85,8 +91,7 @@ class AnnotationSource:
         """Query → document → rank by one system."""
         path = Path(system).expanduser()
         if not path.is_file():
-            rankings = read_table(self.of_run().last("evaluate"), "rankings") if self.run else None
-            return ranks_in_table(rankings, system)
+            return ranks_in_table(self.rankings, system)
         ranked = read_run(path, self.order)
         # Ids in runs have their white space encoded
         queries = {encoded(query_id): query_id for query_id in query_texts(self.data)}

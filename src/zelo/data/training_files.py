@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,10 +100,7 @@ def export_training(
         for query_id, text in query_texts(data).items()
     }
     texts = TrainingTexts(queries, documents)
-    cut = [
-        TrainingExample(e.query_id, e.positive, e.negatives[:most_negatives], e.false_negatives)
-        for e in examples
-    ]
+    cut = [replace(one, negatives=one.negatives[:most_negatives]) for one in examples]
     files: dict[str, list[dict[str, Any]]] = {}
     unsure = list(false_negatives(examples))
     with_negatives = [example for example in cut if example.negatives]

@@ -9,7 +9,7 @@ created next to it in time; whether it is ours its results say, and only then is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -87,42 +87,33 @@ class AnthropicBatchClient(BatchClient):
     async def _listed(self, batch: Batch) -> str | None:
         taken = self.remotes() | self.of_others
         found: list[tuple[float, str]] = []
-        after = ""
-        while True:
-            page = await self.json("GET", f"/messages/batches?limit=100{after}")
-            late = 0.0
-            try:
-                for one in page.get("data", []):
-                    late = datetime.fromisoformat(one["created_at"]).timestamp() - batch.time
-                    size = sum((one.get("request_counts") or {}).values())
-                    fits = size == len(batch.keys) and -CLOCKS < late < UPLOAD
-                    if fits and one["id"] not in taken:
-                        found.append((abs(late), str(one["id"])))
-                last = page.get("last_id")
-            except (KeyError, TypeError, ValueError, AttributeError):
-                raise BatchTroubleError("the list of message batches cannot be read") from None
-            # The latest come first
-            if not page.get("has_more") or not last or late < -CLOCKS:
-                return min(found)[1] if found else None
-            after = f"&after_id={last}"
+        try:
+            async for one in self.listed("/messages/batches", "after_id"):
+                late = datetime.fromisoformat(one["created_at"]).timestamp() - batch.time
+                if late < -CLOCKS:  # and so are all that follow
+                    break
+                size = sum((one.get("request_counts") or {}).values())
+                if size == len(batch.keys) and late < UPLOAD and one["id"] not in taken:
+                    found.append((abs(late), str(one["id"])))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BatchTroubleError("the list of message batches cannot be read") from None
+        return min(found)[1] if found else None
 
-    async def results(
-        self, batch: Batch, state: Mapping[str, Any]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    async def results(self, batch: Batch, state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         """Line and result of every request of a batch that is over."""
         raw = await self.call("GET", f"/messages/batches/{batch.remote}/results")
-        ours: list[tuple[int, dict[str, Any]]] = []
+        ours: dict[int, dict[str, Any]] = {}
         for line in filter(None, raw.splitlines()):
             # What has no id of ours is not ours; a question without a result is asked again
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 row = json.loads(line)
                 name, _, number = row["custom_id"].rpartition("-")
                 if name == batch.name:
-                    ours.append((int(number), as_result(row.get("result"))))
+                    ours[int(number)] = as_result(row.get("result"))
         if not ours:
             self.of_others.add(str(batch.remote))
             raise AnotherProgramError(f"batch {batch.remote} is another program's")
-        return iter(ours)
+        return ours
 
 
 def message_headers(key: str) -> dict[str, str]:

@@ -331,7 +331,6 @@ class ApiSession(RemoteSession):
     async def answer_each(self, questions: Sequence[Question], context: RequestContext) -> None:
         """Ask all of `questions`, as many at once as the provider allows, in their order: those of
         one query come together, and begin alike."""
-        import aiohttp
 
         provider = self.judge.provider
         limiter = context.limiters.get(provider.name)
@@ -340,13 +339,7 @@ class ApiSession(RemoteSession):
                 provider.in_flight, provider.requests_per_minute, provider.tokens_per_minute
             )
         key = provider.key()
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=provider.timeout),
-            headers=provider.account_headers(key),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            proxy=provider.proxy(),
-        ) as http:
+        async with provider.connect(provider.account_headers(key)) as http:
             judge = self.judge
             price, shown = judge.price_or_none(), judge.max_document_tokens
             wire = Wire(provider, price, judge.max_tokens, shown, http, limiter, context, key)

@@ -4,7 +4,7 @@ uploaded, a batch of it is created and polled, and its results are fetched as fi
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -165,24 +165,29 @@ class BatchClient:
         return None
 
     async def _listed(self, batch: Batch) -> str | None:
+        async for one in self.listed("/batches", "after"):
+            if (one.get("metadata") or {}).get(MARK) == batch.name:
+                return str(one["id"])
+        return None
+
+    async def listed(self, path: str, cursor: str) -> AsyncIterator[dict[str, Any]]:
+        """The batches that the provider lists, the latest first; `cursor` is what it calls the
+        last of a page."""
         after = ""
         while True:
-            page = await self.json("GET", f"/batches?limit=100{after}")
-            for one in page.get("data", []):
-                if (one.get("metadata") or {}).get(MARK) == batch.name:
-                    return str(one["id"])
-            if not page.get("has_more") or not page.get("data"):
-                return None
-            after = f"&after={page['data'][-1]['id']}"
+            page = await self.json("GET", f"{path}?limit=100{after}")
+            batches = page.get("data") or []
+            for one in batches:
+                yield one
+            if not page.get("has_more") or not batches:
+                return
+            after = f"&{cursor}={batches[-1]['id']}"
 
-    async def results(
-        self, batch: Batch, state: Mapping[str, Any]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    async def results(self, batch: Batch, state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         """Line and result of every request of a batch that is over."""
         lines: list[bytes] = []
         for which in ("output_file_id", "error_file_id"):
             if file := state.get(which):
                 lines += (await self.call("GET", f"/files/{file}/content")).splitlines()
-        return (
-            (int(result["custom_id"]), result) for result in map(json.loads, filter(None, lines))
-        )
+        rows = map(json.loads, filter(None, lines))
+        return {int(result["custom_id"]): result for result in rows}

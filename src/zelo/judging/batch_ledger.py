@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zelo.judging.ledger import Key
+from zelo.judging.ledger import WAIT, Key
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS batches (
@@ -62,7 +62,7 @@ class BatchLedger:
 
     def __init__(self, path: Path, judge: str) -> None:
         self.judge = judge
-        self.connection = sqlite3.connect(path, timeout=60)
+        self.connection = sqlite3.connect(path, timeout=WAIT)
         self.connection.execute("PRAGMA synchronous = FULL")
         self.connection.executescript(TABLES)
 

@@ -232,7 +232,7 @@ class BatchRound:
         status = state.get("status")
         wire, context = self.client.wire, self.context
         try:
-            results = dict(await self.client.results(batch, state))
+            results = await self.client.results(batch, state)
         except AnotherProgramError:
             if (remote := await self.client.named(batch)) is not None:
                 self.is_called(batch, remote, not self.client.guesses)
@@ -309,15 +309,8 @@ async def client_of(wire: Wire, book: BatchLedger) -> AsyncIterator[BatchClient]
     if wire.provider.batch_protocol == "openai":
         yield BatchClient(wire)
         return
-    import aiohttp
-
-    provider = wire.provider
-    async with aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=provider.timeout),
-        headers={**message_headers(wire.key), **provider.more_headers()},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=provider.proxy(),
-    ) as http:
+    headers = {**message_headers(wire.key), **wire.provider.more_headers()}
+    async with wire.provider.connect(headers) as http:
         yield AnthropicBatchClient.of(wire, http, book.remotes)
 
 

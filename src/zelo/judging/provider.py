@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from pydantic import field_validator
 
 from zelo.config import Component, option
 from zelo.judging.endpoint import secret
+
+if TYPE_CHECKING:
+    import aiohttp
 
 AUTHORIZATION = "Authorization"
 NO_KEY = "none"  # what an endpoint that needs no key is sent as one, since the SDK sends some
@@ -159,6 +164,18 @@ class Provider(Component):
             for name, value in {**headers, **self.more_headers()}.items()
             if isinstance(value, str) and not name.startswith("X-Stainless")  # where the SDK runs
         }
+
+    def connect(self, headers: Mapping[str, str]) -> aiohttp.ClientSession:
+        """A connection with as many requests at once as are sent, which keeps no cookie."""
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=self.timeout),
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=self.proxy(),
+        )
 
     def proxy(self) -> str | None:
         """The proxy that the environment names for the address."""
