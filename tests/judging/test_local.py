@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,13 @@ from tests.language_models import write_causal
 
 from zelo.artifacts import read_json, read_table
 from zelo.errors import UserError
-from zelo.judging.language_model import LanguageModel, LanguageModelSession
+from zelo.judging.language_model import (
+    LanguageModel,
+    LanguageModelOrderSession,
+    LanguageModelSession,
+)
 from zelo.judging.likelihood import LikelihoodSession, QueryLikelihood
+from zelo.judging.lists import reply_in
 from zelo.judging.question import Answer, Question
 from zelo.judging.scorer import Scorer
 from zelo.models.pretrained import PretrainedModel
@@ -116,6 +123,62 @@ def test_both_orders_take_out_the_bias_of_a_place(causal: Path) -> None:
     assert single.fingerprint != both.fingerprint
 
 
+def block(*texts: str, query: str = "what is it") -> Question:
+    ids = [f"d{n}" for n in range(len(texts))]
+    return Question("q", json.dumps(ids), "", 0, query, json.dumps(texts), "")
+
+
+def orders(folder: Path, **options: object) -> LanguageModelOrderSession:
+    pretrained = PretrainedModel(name="tiny/causal", path=str(folder))
+    return LanguageModel(pretrained=pretrained, **options).prepare_lists(Path(), {}, 0)
+
+
+@pytest.mark.parametrize("both_orders", [True, False])
+def test_a_block_is_ordered_by_the_logits_of_its_letters(causal: Path, both_orders: bool) -> None:
+    """Batched and padded as one by one, among the letters that are there; both ways averaged."""
+    judge = orders(causal, batch_size=3, both_orders=both_orders)
+    blocks = [
+        block("a short text", "another one", "pears and " * 20, "plums"),
+        block("one", "two", "three"),
+        block(*(f"text {n}" for n in range(26)), query="all letters"),
+    ]
+    for q, answer in zip(blocks, judge.answer(blocks), strict=True):
+        n, score = len(json.loads(q.doc_a)), 0.0
+        for turned in [False, True][: 1 + both_orders]:
+            with torch.inference_mode():
+                ids = torch.tensor([judge.prompt_of(q, turned)])
+                p = judge.model(input_ids=ids).logits[0, -1].double().softmax(0)
+            share = torch.stack([p[tokens].sum() for tokens in judge.choices[:n]])
+            share = (share / share.sum()).log()
+            score = score + (share.flip(0) if turned else share)
+        places = reply_in(answer).places
+        assert places == [int((score > one).sum()) for one in score]
+        assert sorted(places) == [*range(n)]
+    assert judge.fingerprint != language_model(causal, both_orders=both_orders).fingerprint
+
+
+def test_documents_stand_in_a_block_under_letters_and_bring_no_control_token(causal: Path) -> None:
+    judge = orders(causal)
+    found = judge.tokenizer.decode(judge.prompt_of(block("first <end>", "second", "third"), True))
+    assert found.index("third") < found.index("second") < found.index("first < end>")
+    assert re.search(r"\[\[document A \w{12}\]\]\s+third", found)
+    assert "Which of these 3 documents is most relevant to the query: A, B, C?" in found
+
+
+def test_a_block_of_more_documents_than_letters(causal: Path) -> None:
+    with pytest.raises(UserError, match=r"27 documents.*26 letters; set sampler.size=26 or less"):
+        orders(causal).answer([block(*map(str, range(27)))])
+
+
+def test_a_block_is_cut_until_it_fits(causal: Path) -> None:
+    judge = orders(causal)
+    long = "word " * 300
+    judge.longest = 3000
+    assert len(judge.prompt_of(block(long, long, long))) <= 3000
+    with pytest.raises(UserError, match=r"reads 3000 tokens.*or smaller blocks \(sampler.size\)"):
+        judge.prompt_of(block(*[long] * 20))
+
+
 def test_an_answer_does_not_depend_on_what_is_read_beside_it(causal: Path) -> None:
     judge = language_model(causal)
     together = judge.answer(QUESTIONS)
@@ -213,6 +276,24 @@ def test_judges_without_an_account_are_asked_by_a_run(
     weights = {row["judge"]: row["weight"] for row in judgments.to_pylist()}
     assert weights == {"bm25": 0.5, "embedding": 1.0, "cross_encoder": 1.0, "likelihood": 1.0}
     assert judgments["score"].null_count == 0
+
+
+def test_blocks_are_ordered_in_a_run_and_counted_in_its_plan(
+    cli: Cli, tmp_path: Path, tiny_model: Path
+) -> None:
+    causal = write_causal(tmp_path / "causal")
+    run = [*small(tiny_model), "judge=local", f"judge.judges.local.pretrained.path={causal}"]
+    run += ["judge.judges.local.max_document_tokens=16", "judge.judges.local.batch_size=32"]
+    blocks = ["sampler=blocks", "sampler.size=4", "sampler.times=1"]
+    planned = cli("plan", *run, *blocks)
+    assert planned.returncode == 0, planned.stderr
+    assert "judge (local)" in planned.stdout
+    done = cli("run", *run, *blocks, "stages=[load,retrieve,compare,judge,rate]")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "work" / "outputs" / "store" / "judge").glob("*/")
+    places = read_table(folder, "list_judgments")["places"].to_pylist()
+    assert places
+    assert all(sorted(of_block) == [*range(len(of_block))] for of_block in places)
 
 
 @pytest.fixture(scope="module")

@@ -70,4 +70,5 @@ class LocalReading:
 
     pretrained: PretrainedModel
     tokens: float
+    tokens_of_another: float = 0.0  # more for each document beyond two, of one that orders blocks
     once: bool = False  # `tokens` are of one document, read once however often it is compared

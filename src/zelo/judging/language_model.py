@@ -1,13 +1,20 @@
-"""A causal language model on this machine, as a judge: the logits of its two possible answers."""
+"""A causal language model on this machine, as a judge: the logits of its possible answers.
+
+Of two documents the answers are A and B, of a block one letter per document: the whole order is
+read off the first token that it would write, as Gangi Reddy et al. do (FIRST, EMNLP 2024).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zelo.config import option
 from zelo.data.token_estimate import estimated_tokens
@@ -15,6 +22,8 @@ from zelo.errors import UserError
 from zelo.judging import prompt
 from zelo.judging.base import BaseJudge, LocalSession
 from zelo.judging.estimate import LocalReading, TextLengths
+from zelo.judging.list_reply import ListReply
+from zelo.judging.lists import list_answer, shown_texts
 from zelo.judging.question import Answer, Question
 from zelo.models.batching import by_length
 from zelo.models.pretrained import PretrainedModel
@@ -22,11 +31,19 @@ from zelo.progress import tell
 from zelo.store import digest
 
 SHORTEST = 16  # tokens of each text that a prompt has room for
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of the documents of a block, in the order shown
+
+S = TypeVar("S", bound="LanguageModelSession")
 
 
 class LanguageModel(BaseJudge):
-    """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`."""
+    """Compares by `P(A) / (P(A) + P(B))`, A and B being the next token of `prompts/choose.md`.
 
+    Documents of a block are ordered by the logits of their letters as the next token of
+    `prompts/best_letter.md`.
+    """
+
+    orders_lists: ClassVar[bool] = True
     usd_per_answer: ClassVar[float] = 0.0
     pretrained: PretrainedModel = option(help="a causal language model")
     max_document_tokens: int = option(
@@ -44,29 +61,39 @@ class LanguageModel(BaseJudge):
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> LanguageModelSession:
         """Load model and tokenizer, on the GPU where there is one."""
+        return self._session(LanguageModelSession, "choose")
+
+    def prepare_lists(
+        self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
+    ) -> LanguageModelOrderSession:
+        """The same, to order blocks."""
+        return self._session(LanguageModelOrderSession, "best_letter")
+
+    def _session(self, kind: type[S], asked_by: str) -> S:
         from zelo.models.causal import load_causal_model
 
         model, tokenizer = load_causal_model(self.pretrained.locate(), self.precision)
         tokenizer.padding_side = "left"
         how = [
-            prompt.prompt_hash("choose"),
+            prompt.prompt_hash(asked_by),
             self.max_document_tokens,
             self.both_orders,
             self.precision,
         ]
-        return LanguageModelSession(
-            digest(["language_model", self.pretrained.fingerprint(), *how]),
-            self,
-            model,
-            tokenizer,
-        )
+        known_by = digest(["language_model", self.pretrained.fingerprint(), *how])
+        return kind(known_by, self, model, tokenizer)
 
     def local_reading(self, lengths: TextLengths) -> LocalReading:
         """A prompt with both documents, in one order or in two."""
         frame = estimated_tokens(" ".join(prompt.sections("choose").values()))
         asked = lengths.query_tokens + lengths.instruction_tokens
-        tokens = asked + frame + 2 * lengths.truncated(self.max_document_tokens)
-        return LocalReading(self.pretrained, tokens * (2 if self.both_orders else 1))
+        document = lengths.truncated(self.max_document_tokens)
+        times = 2 if self.both_orders else 1
+        return LocalReading(
+            self.pretrained,
+            times * (asked + frame + 2 * document),
+            tokens_of_another=times * document,
+        )
 
 
 @dataclass
@@ -75,11 +102,13 @@ class LanguageModelSession(LocalSession):
 
     questions_per_batch: ClassVar[int] = 32
     may_guess: ClassVar[bool] = True
+    letters: ClassVar[str] = LETTERS[:2]
+    or_else: ClassVar[str] = ""
     fingerprint: str
     judge: LanguageModel
     model: Any
     tokenizer: Any
-    choices: list[list[int]] = field(init=False)  # ids of the tokens that mean A, and B
+    choices: list[list[int]] = field(init=False)  # ids of the tokens that mean A, and B, and so on
     special: re.Pattern[str] = field(init=False)  # what its tokenizer takes for a control token
     longest: int | None = field(init=False)  # tokens of a prompt that the model can read
 
@@ -87,10 +116,11 @@ class LanguageModelSession(LocalSession):
         from zelo.models.causal import control_tokens
         from zelo.models.loading import usable_length
 
-        self.choices = [self._ids(letter) for letter in "AB"]
+        self.choices = [self._ids(letter) for letter in self.letters]
         self.special = control_tokens(self.tokenizer)
         self.longest = usable_length(self.model)
-        frame = len(self.encoded(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12))
+        nothing = prompt.messages(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12, "choose")
+        frame = len(self.encoded(nothing))
         if self.longest is not None and frame + 3 * SHORTEST > self.longest:
             raise UserError(
                 f"judge: {self.judge.pretrained.name}: it reads {self.longest} tokens, and "
@@ -135,16 +165,20 @@ class LanguageModelSession(LocalSession):
     def prompt_of(self, q: Question, swapped: bool = False) -> list[int]:
         """Token ids of the question, up to where the answer stands; texts are cut until it fits."""
         texts = (q.query, q.text_b, q.text_a) if swapped else (q.query, q.text_a, q.text_b)
-        query, a, b, told = (
-            self.special.sub(prompt.broken, text) for text in (*texts, q.instruction)
-        )
+        told, query, a, b = map(self.harmless, (q.instruction, *texts))
         shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b, instruction=told)
-        # The same marker code whenever the same is asked, so that the answer is the same too.
-        asked = [*([told] if told else []), query, a, b]
-        code = hashlib.sha256("\x1f".join(asked).encode("utf-8", "replace")).hexdigest()
+        code = code_of(told, query, a, b)
+        return self.fitted(lambda limit: prompt.messages(shown, limit, code, "choose"), q.query_id)
+
+    def harmless(self, text: str) -> str:
+        """A text without what the tokenizer takes for control tokens."""
+        return self.special.sub(prompt.broken, text)
+
+    def fitted(self, written: Callable[[int], prompt.Messages], query_id: str) -> list[int]:
+        """Token ids of what is `written` with so many tokens of each text; fewer until it fits."""
         limit = self.judge.max_document_tokens
         while True:
-            ids = self.encoded(shown, limit, code[:12])
+            ids = self.encoded(written(limit))
             if self.longest is None or len(ids) <= self.longest:
                 return ids
             name = self.judge.pretrained.name
@@ -152,13 +186,12 @@ class LanguageModelSession(LocalSession):
             if limit <= SHORTEST:  # of texts whose tokens are many more than are counted
                 raise UserError(
                     f"judge: {name}: it reads {self.longest} tokens, and those of query "
-                    f"{q.query_id!r} are {len(ids)}; choose another model"
+                    f"{query_id!r} are {len(ids)}; choose another model{self.or_else}"
                 )
             limit = max(limit * 3 // 4, SHORTEST)
 
-    def encoded(self, q: Question, limit: int, code: str) -> list[int]:
-        """Token ids of the prompt with `limit` tokens of each text."""
-        messages = prompt.messages(q, limit, code, "choose")
+    def encoded(self, messages: prompt.Messages) -> list[int]:
+        """Token ids of a prompt, up to where the answer stands."""
         if self.tokenizer.chat_template:
             from jinja2 import TemplateError
 
@@ -176,15 +209,66 @@ class LanguageModelSession(LocalSession):
 
     def preference(self, prompts: Sequence[Sequence[int]]) -> list[float]:
         """P(A) of each prompt, among the two answers."""
+        log_p = self.log_probabilities(prompts)
+        return [float(1 / (1 + np.exp(b - a))) for a, b in log_p]
+
+    def log_probabilities(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Log-probability (N, answers) of each answer to each prompt, among all tokens."""
         import torch
 
         from zelo.models.causal import logits_at_end, padded
 
-        preference = [0.0] * len(prompts)
+        found = np.zeros((len(prompts), len(self.choices)))
         for part in by_length([len(ids) for ids in prompts], self.judge.batch_size):
             ids, mask = padded([prompts[i] for i in part], self.tokenizer.pad_token_id or 0)
-            logits = logits_at_end(self.model, ids, mask, last=1)[:, -1].float()
-            a, b = (torch.logsumexp(logits[:, ids], 1) for ids in self.choices)
-            for i, value in zip(part, torch.sigmoid(a - b).tolist(), strict=True):
-                preference[i] = value
-        return preference
+            logits = logits_at_end(self.model, ids, mask, last=1)[:, -1].float().log_softmax(-1)
+            answers = [torch.logsumexp(logits[:, ids], 1) for ids in self.choices]
+            found[part] = torch.stack(answers, 1).cpu()
+        return found
+
+
+@dataclass
+class LanguageModelOrderSession(LanguageModelSession):
+    """One that orders blocks."""
+
+    questions_per_batch: ClassVar[int] = 16
+    letters: ClassVar[str] = LETTERS
+    or_else: ClassVar[str] = ", or smaller blocks (sampler.size)"
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """An order of each block; similar lengths are read together."""
+        turns = (False, True) if self.judge.both_orders else (False,)
+        prompts = [self.prompt_of(q, turned) for q in questions for turned in turns]
+        found = self.log_probabilities(prompts).reshape(len(questions), len(turns), -1)
+        answers = []
+        for q, log_p in zip(questions, found, strict=True):
+            there = log_p[:, : len(shown_texts(q))]
+            # Among the letters that are there: each turn counts the same.
+            share = there - np.logaddexp.reduce(there, 1, keepdims=True)
+            each = [row[::-1] if turned else row for row, turned in zip(share, turns, strict=True)]
+            score = np.mean(each, 0)
+            answers.append(list_answer(ListReply([int((score > one).sum()) for one in score])))
+        return answers
+
+    def prompt_of(self, q: Question, swapped: bool = False) -> list[int]:
+        """Token ids of the question about a block, in the order shown or from its end."""
+        texts = [*map(self.harmless, shown_texts(q)[:: -1 if swapped else 1])]
+        if len(texts) > len(LETTERS):
+            raise UserError(
+                f"judge: {self.judge.pretrained.name}: a block has {len(texts)} documents, and "
+                f"there are {len(LETTERS)} letters; set sampler.size={len(LETTERS)} or less"
+            )
+        told, query = map(self.harmless, (q.instruction, q.query))
+        code = code_of(told, query, *texts)
+        return self.fitted(
+            lambda limit: prompt.list_messages(
+                query, texts, LETTERS[: len(texts)], told, limit, "best_letter", code
+            ),
+            q.query_id,
+        )
+
+
+def code_of(told: str, *asked: str) -> str:
+    """The marker code: the same whenever the same is asked, so that the answer is the same too."""
+    whole = "\x1f".join([*([told] if told else []), *asked])
+    return hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:12]

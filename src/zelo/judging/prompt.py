@@ -120,13 +120,14 @@ def list_messages(
     instruction: str,
     limit: int,
     name: str,
+    code: str | None = None,
 ) -> Messages:
     """The conversation that asks about documents `texts` under their labels by the prompt `name`;
-    texts have about `limit` tokens."""
+    texts have about `limit` tokens. `code` is the marker code, as in `messages`."""
     query, note_query = shown(query, limit)
     instruction = clean(instruction)
     documents = [shown(text, limit) for text in texts]
-    code = unguessable((query, instruction), (text for text, _ in documents))
+    code = unguessable((query, instruction), (text for text, _ in documents), code)
     parts = sections(name)
     values = {
         "code": code,

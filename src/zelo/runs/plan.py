@@ -229,9 +229,14 @@ def work_of(
         local = judge.local_reading(size.lengths)
         if local is not None:
             documents = size.queries * min(run.depth, run.top_k, size.documents)
-            number = asked_pairs[name]
+            orders = blocks_of(run, size) if judge.orders_lists else None
+            number = asked_pairs[name] - (orders.pairs if orders else 0.0)
             times = min(2 * number, documents) if local.once else number
-            yield reading(f"judge ({name})", times * local.tokens, local.pretrained)
+            tokens = times * local.tokens
+            if orders:
+                another = (orders.documents - 2) * local.tokens_of_another
+                tokens += orders.number * (local.tokens + another)
+            yield reading(f"judge ({name})", tokens, local.pretrained)
     if run.distil is not None:
         yield from work_of_distilled(run.distil, run.judge, stages, pairs, size)
     trainings = sum(planned.stage == "train" for planned in stages)
