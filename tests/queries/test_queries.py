@@ -31,7 +31,7 @@ from zelo.retrieval.retrieve import retrieve
 from zelo.training.data_modules import ThurstoneDataModule
 from zelo.training.loader import ResumableLoader, steps_of
 from zelo.training.objectives import InfoNCE
-from zelo.training.rated_queries import RatedDataset
+from zelo.training.rated_queries import RatedDataset, RatedQuery, grouped
 
 SUBJECTS = {
     "valve": "The {0} valve opens when pressure in the boiler rises above {1} bar. A spring of "
@@ -157,9 +157,22 @@ def test_queries_of_a_neighbourhood_have_its_documents_as_candidates(
     assert sorted(group for batch in batches for group in batch) == sorted(groups)
     assert list(loader) != batches
     every = RatedDataset.read(tmp_path / "out", tmp_path, validation_fraction=0.0).train
-    alone = [one.group for one in every if one.query_id in without]
-    assert len(set(alone)) == len(alone) == len(without)  # each makes a step of its own
-    assert set(alone).isdisjoint(number.values())
+    assert {one.query_id: one.group for one in every}.items() >= number.items()
+
+
+@pytest.mark.parametrize(
+    ("own", "groups"),
+    [([3, 3, 3, 8, 9, 2], [-1, -1, -2, -3, -4, -5]), ([9, 1], [-1, -2]), ([4, 4], [-1, -1])],
+)
+def test_a_step_of_other_queries_reads_no_more_than_one_of_a_neighbourhood(
+    own: list[int], groups: list[int]
+) -> None:
+    """A query with more documents than that makes a step of its own."""
+    near = [RatedQuery(f"w{n}", ["d"] * size, [0.0] * size) for n, size in enumerate([8, 7])]
+    others = [RatedQuery(f"q{n}", ["d"] * size, [0.0] * size) for n, size in enumerate(own)]
+    found = grouped([near[0], *others, near[1]], {"w0": 0, "w1": 3})
+    assert [one.query_id for one in found] == ["w0", *(q.query_id for q in others), "w1"]
+    assert [one.group for one in found] == [0, *groups, 3]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

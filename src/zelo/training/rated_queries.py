@@ -65,11 +65,7 @@ class RatedDataset:
             )
         neighbourhood = neighbourhoods_of_written(collection)
         if neighbourhood:
-            # A query without a neighbourhood has as many documents as all of one together.
-            rated = [
-                replace(one, group=neighbourhood.get(one.query_id, -n))
-                for n, one in enumerate(rated, start=1)
-            ]
+            rated = grouped(rated, neighbourhood)
         sources = sources_of_written(collection)
         hashed = {
             one.query_id: hash_share(sources.get(one.query_id, texts[one.query_id]))
@@ -94,6 +90,26 @@ class RatedDataset:
                 f"queries none is left to {missing}"
             )
         return cls(rated, train, validation)
+
+
+def grouped(rated: Sequence[RatedQuery], neighbourhood: Mapping[str, int]) -> list[RatedQuery]:
+    """Queries, those of one neighbourhood in one group.
+
+    Those without one fill groups, so that a step reads about as many documents of theirs as it
+    reads of a neighbourhood's, of which there are as many as its query with the most has.
+    """
+    most = max((len(q.doc_ids) for q in rated if q.query_id in neighbourhood), default=0)
+    found: list[RatedQuery] = []
+    group, documents = -1, 0
+    for one in rated:
+        if one.query_id in neighbourhood:
+            found.append(replace(one, group=neighbourhood[one.query_id]))
+            continue
+        if documents and documents + len(one.doc_ids) > most:
+            group, documents = group - 1, 0
+        documents += len(one.doc_ids)
+        found.append(replace(one, group=group))
+    return found
 
 
 def with_positive(one: RatedQuery, doc_id: str) -> RatedQuery:

@@ -27,7 +27,7 @@ HELD_OUT = "held_out.json"
 SETTINGS = "settings.json"
 
 
-@stage(version=8)
+@stage(version=9)
 def train(
     *,
     out: Path,
