@@ -17,7 +17,9 @@ import aiohttp
 
 PROGRAM = shutil.which("chromium")
 PATIENCE = 60.0  # seconds for a page to become what is waited for
-KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "c": 67, "e": 69, "u": 85}
+KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "c": 67,
+        "e": 69, "u": 85}  # fmt: skip
+SHIFT = 8
 
 
 class Page:
@@ -44,7 +46,9 @@ class Page:
 
     async def value(self, expression: str) -> Any:
         """What an expression is in the page."""
-        found = await self.do("Runtime.evaluate", expression=expression, awaitPromise=True)
+        found = await self.do(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -56,11 +60,27 @@ class Page:
             await asyncio.sleep(0.05)
         return found
 
-    async def press(self, key: str) -> None:
+    async def press(self, key: str, shift: bool = False) -> None:
         """Press a key."""
         known = {"key": key, "windowsVirtualKeyCode": KEYS.get(key, 0)}
+        known["modifiers"] = SHIFT if shift else 0
         for kind in ("keyDown", "keyUp"):
             await self.do("Input.dispatchKeyEvent", type=kind, **known)
+
+    async def drag(self, start: tuple[float, float], end: tuple[float, float], touch: bool) -> None:
+        """Press at one place of the window, move to another in steps, and let go."""
+        steps = [[a + (b - a) * n / 10 for a, b in zip(start, end, strict=True)] for n in range(11)]
+        for n, (x, y) in enumerate([*steps, steps[-1]]):
+            last = n == len(steps)
+            if touch:
+                kind = "touchEnd" if last else "touchMove" if n else "touchStart"
+                points = [] if last else [{"x": x, "y": y}]
+                await self.do("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+            else:
+                kind = "mouseReleased" if last else "mouseMoved" if n else "mousePressed"
+                await self.do(
+                    "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+                )
 
     async def open(self, address: str) -> None:
         """Go to an address."""

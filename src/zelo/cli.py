@@ -280,6 +280,9 @@ def parsed(words: Sequence[str]) -> Namespace:
         "home", type=Path, default="outputs", metavar="FOLDER",
         help="of the ledger, where FOLDER has no run: %(default)s",
     )  # fmt: skip
+    annotate.add_setting(
+        "list", type=int, metavar="N", help="lists of N documents, to be ordered by dragging"
+    )
     annotate.add_setting("name", default="", metavar="NAME", help="who answers; else the page asks")
     annotate.add_setting("host", default="127.0.0.1", help="%(default)s: this machine alone")
     annotate.add_setting("port", type=int, default=0, help="0: any free one")

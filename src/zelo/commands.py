@@ -208,6 +208,8 @@ def annotate(given: Namespace) -> None:
     systems = [name.strip() for name in given.between.split(",")] if given.between else []
     if systems and not (len(systems) == len(set(systems)) == 2 and all(systems)):
         raise UserError(f"between={given.between}: two systems are needed, A,B")
+    if given.list is not None and not 3 <= given.list <= 20:
+        raise UserError(f"list={given.list}: 3 to 20 documents")
     home = given.home.expanduser()
     source = AnnotationSource.at(given.place.expanduser(), systems, home, given.order)
     if given.report:
@@ -217,7 +219,7 @@ def annotate(given: Namespace) -> None:
     elif answers is not None:
         people.import_answers(source, answers.expanduser())
     else:
-        people.open_page(source, given.host, given.port, given.name)
+        people.open_page(source, given.list, given.host, given.port, given.name)
 
 
 def clean(given: Namespace) -> None:

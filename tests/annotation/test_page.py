@@ -30,7 +30,7 @@ HOSTILE = [
     "</script><style>body { display: none }</style> apples {{ 7 * 7 }} [[end of document]]",
     "apples ' \" ` & &lt; \u202e \u0000 \ud83c\udf4e javascript:alert(1) " + "apples long " * 900,
 ]
-ASKED = "pair !== null && !document.querySelector('[data-choice][disabled]')"
+ASKED = "shown !== null && !document.querySelector('[data-answer][disabled]')"
 ANSWERED = "Number(document.getElementById('bar').value)"
 
 
@@ -127,16 +127,16 @@ def test_by_keyboard_with_undo_and_reload(run_folder: Path, tmp_path: Path) -> N
             for n, key in enumerate(["ArrowLeft", "ArrowRight", "e", "c"], start=1):
                 await press(page, key, n)
                 assert kept(run_folder, "Ann") == n  # on disk before the next is shown
-            before = await page.value("pair.number")
+            before = await page.value("shown.number")
             await press(page, "u", 3)
             assert kept(run_folder, "Ann") == 3
-            undone = await page.value("pair.number")
+            undone = await page.value("shown.number")
             assert undone != before
             await press(page, "ArrowLeft", 4)
             await page.open(running.address)  # a reload knows who one is, and how far
             await page.until(ASKED)
             assert await page.value(ANSWERED) == 4
-            assert await page.value("pair.number") == before
+            assert await page.value("shown.number") == before
             assert page.console == []
 
     driven(steps)
@@ -166,12 +166,12 @@ def test_on_a_phone_hostile_documents_are_text(run_folder: Path, tmp_path: Path)
                     assert await page.value("document.getElementById('more-left').hidden")
                 if n == 1:
                     await page.picture(tmp_path / "phone.png")
-                await page.value("document.querySelector('[data-choice=tie]').click()")
+                await page.value("document.querySelector('[data-answer=tie]').click()")
                 await page.until(f"{ANSWERED} === {n}")
-                if await page.value("pair === null"):
+                if await page.value("shown === null"):
                     break
             assert await page.value("document.getElementById('query').textContent") == (
-                "Every pair is answered. Thank you."
+                "Everything is answered. Thank you."
             )
             assert any(text.startswith("<script>document.title") for text in seen)
             assert folded
@@ -190,7 +190,7 @@ def test_two_people_and_two_tabs_lose_nothing(run_folder: Path) -> None:
             await two.open(running.address)  # the same browser, so the same person
             await two.until(ASKED)
             assert await two.value("person") == "Cleo"
-            shown = [await page.value("pair.number") for page in (one, two)]
+            shown = [await page.value("shown.number") for page in (one, two)]
             assert shown[0] == shown[1]
             await press(one, "ArrowLeft", 1)
             await press(two, "ArrowRight", 1)  # of a pair that is answered the first answer counts
@@ -227,11 +227,91 @@ def test_a_kill_loses_nothing(run_folder: Path) -> None:
     driven(steps)
 
 
+ORDER = "[...document.querySelectorAll('li')].map(item => Number(item.dataset.number))"
+GRIPS = (
+    "[...document.querySelectorAll('.grip')].map(grip => {"
+    " const box = grip.getBoundingClientRect();"
+    " return [box.left + box.width / 2, box.top + box.height / 2]; })"
+)
+
+
+def test_a_list_is_ordered_by_keyboard(run_folder: Path, tmp_path: Path) -> None:
+    async def steps(tab: Any) -> None:
+        with served(run_folder, "list=4") as running:
+            page = await tab()
+            await page.screen(1200, 800)
+            await begun(page, running.address, "Fay")
+            assert await page.value(ORDER) == [0, 1, 2, 3]
+            await page.press("ArrowDown", shift=True)
+            await page.press("ArrowDown", shift=True)
+            assert await page.value(ORDER) == [1, 2, 0, 3]
+            await page.press("ArrowUp")
+            await page.press("e")  # equal to the first
+            await page.press("ArrowDown")
+            await page.press("ArrowDown")
+            await page.press("c")
+            assert await page.value("places()") == [1, 0, 0, None]
+            await page.picture(tmp_path / "list.png")
+            number = await page.value("shown.number")
+            await press(page, "Enter", 1)
+            assert kept(run_folder, "Fay") == 6  # pairs, on disk before the next is shown
+            await page.until(f"shown.number !== {number}")
+            await press(page, "u", 0)
+            assert kept(run_folder, "Fay") == 0
+            assert await page.value("shown.number") == number
+            await press(page, "Enter", 1)
+            assert await page.value(ANSWERED) == 1
+            await page.open(running.address)
+            await page.until(f"{ASKED} && {ANSWERED} === 1 && shown.number !== {number}")
+            assert page.console == []
+
+    driven(steps)
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_a_list_is_ordered_by_dragging(run_folder: Path, tmp_path: Path, touch: bool) -> None:
+    async def steps(tab: Any) -> None:
+        with served(run_folder, "list=4", f"name=Gus {touch}") as running:
+            page = await tab()
+            width, height = (360, 1400) if touch else (1200, 900)
+            await page.screen(width, height, mobile=touch)
+            if touch:
+                await page.do("Emulation.setTouchEmulationEnabled", enabled=True)
+            await page.open(running.address)
+            await page.until(ASKED)
+            await page.value("document.querySelectorAll('.ways')[1].children[1].click()")
+            assert await page.value("places()") == [0, 0, 1, 2]
+            grips = await page.value(GRIPS)
+            await page.drag(grips[3], (grips[0][0], grips[0][1] - 15), touch)
+            assert await page.value(ORDER) == [3, 0, 1, 2]
+            assert await page.value("places()") == [1, 1, 2, 0]  # what was equal is so still
+            grips = await page.value(GRIPS)
+            await page.drag(grips[1], (grips[1][0], grips[3][1] + 80), touch)
+            assert await page.value(ORDER) == [3, 1, 2, 0]
+            assert await page.value("places()") == [3, 1, 2, 0]  # and is so no more
+            assert await page.value("document.querySelector('.held') === null")
+            assert await page.value("document.documentElement.scrollWidth") <= (
+                360 if touch else 1200
+            )
+            await page.picture(tmp_path / "dragged.png")
+            await page.value("document.getElementById('keep').click()")
+            await page.until(f"{ANSWERED} === 1")
+            assert kept(run_folder, f"Gus {touch}") == 6
+            while not await page.value("shown === null"):
+                before = await page.value(ANSWERED)
+                await page.value("document.getElementById('keep').click()")
+                await page.until(f"{ANSWERED} > {before}")
+            assert await page.value("document.querySelectorAll('li img').length") == 0
+            assert page.console == []
+
+    driven(steps)
+
+
 def test_other_sites_and_those_without_the_token_are_refused(run_folder: Path) -> None:
     async def go() -> None:
         with served(run_folder) as running:
             base, _, token = running.address.rstrip("/").rpartition("/")
-            own, body = {OWN: "1"}, json.dumps({"person": "Mallory", "pair": 0, "choice": "left"})
+            own, body = {OWN: "1"}, json.dumps({"person": "Mallory", "number": 0, "answer": "left"})
             async with aiohttp.ClientSession() as http:
 
                 async def status(path: str, headers: dict[str, str], data: str = body) -> int:
@@ -243,7 +323,11 @@ def test_other_sites_and_those_without_the_token_are_refused(run_folder: Path) -
                 assert await status(f"{token}/answer", {}) == 403
                 assert await status(f"{token}/answer", own | {"Origin": "http://evil"}) == 403
                 assert await status(f"{token}/answer", own | {"Host": "evil.example"}) == 403
-                for wrong in ("", "[]", "{}", '{"person": ""}', '{"person": "M", "pair": "x"}'):
+                for wrong in (
+                    "", "[]", "{}", '{"person": ""}', '{"person": "M", "number": "x"}',
+                    '{"person": "M", "number": 0, "answer": "best"}',
+                    '{"person": "M", "number": 0, "answer": [1, 0]}',
+                ):  # fmt: skip
                     assert await status(f"{token}/answer", own, wrong) == 400
                 assert await status(f"{token}/answer", own, "x" * 20_000) in (400, 413)
                 async with http.get(running.address) as found:

@@ -14,6 +14,7 @@ from rich.table import Table as Rows
 from zelo.annotation.agreement import as_judge, judgments_of_people, sharpness, with_people
 from zelo.annotation.desk import Desk
 from zelo.annotation.exchange import read_answers, write_answers
+from zelo.annotation.lists import ListDesk
 from zelo.annotation.source import AnnotationSource
 from zelo.annotation.two_systems import MOST, preference
 from zelo.artifacts import read_table
@@ -29,16 +30,18 @@ def people_in(desk: Desk) -> list[str]:
     return [name for name in names if desk.of(name)]
 
 
-def open_page(source: AnnotationSource, host: str, port: int, name: str) -> None:
-    """Serve the page until Ctrl-C."""
+def open_page(
+    source: AnnotationSource, list_size: int | None, host: str, port: int, name: str
+) -> None:
+    """Serve the page until Ctrl-C: two documents, or lists of `list_size` to be ordered."""
     try:
         from zelo.annotation.server import serve
     except ImportError as error:
         raise UserError(
             f"annotate: package {error.name} is missing; pip install 'zelo[annotate]'"
         ) from None
-    with source.desk() as desk:
-        if not desk.pairs:
+    with source.desk() if list_size is None else source.list_desk(list_size) as desk:
+        if not (desk.lists if isinstance(desk, ListDesk) else desk.pairs):
             alike = f"{' and '.join(source.systems)} order alike"
             why = alike if source.systems else "its judges compared nothing"
             raise UserError(f"{source.place}: {why}")

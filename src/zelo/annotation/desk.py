@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from zelo.annotation.pairs import Ids
 from zelo.data.collection import hash_share
@@ -24,6 +25,12 @@ class Shown:
     number: int  # of the pair
     question: Question  # `doc_a` on the left
 
+    def content(self) -> dict[str, Any]:
+        """What the page is told."""
+        q = self.question
+        texts = {"left": q.text_a, "right": q.text_b}
+        return {"number": self.number, "query": q.query, "instruction": q.instruction, **texts}
+
 
 @dataclass
 class Desk:
@@ -35,14 +42,20 @@ class Desk:
     documents: Mapping[str, str]
     instructions: Mapping[str, str]
     answers: dict[str, dict[int, Answer]] = field(default_factory=dict)  # of each, by pair
-    given_now: dict[str, list[int]] = field(default_factory=dict)  # to be undone, the latest last
+    given_now: dict[str, list[list[int]]] = field(default_factory=dict)
+    """Pairs that each answered at once since the server was started, the latest last."""
+
+    @staticmethod
+    def of_all(data: Path, pairs: Sequence[Ids], ledger: Ledger) -> Desk:
+        """Of these pairs, with the texts of a collection."""
+        wanted = {doc_id for ids in pairs for doc_id in ids[1:]}
+        documents = document_texts(data, wanted)
+        return Desk(pairs, ledger, query_texts(data), documents, query_instructions(data))
 
     @staticmethod
     def of_collection(data: Path, pairs: Sequence[Ids], ledger: Ledger) -> Desk:
-        """With the texts of a collection."""
-        wanted = {doc_id for ids in pairs for doc_id in ids[1:]}
-        documents = document_texts(data, wanted)
-        desk = Desk(pairs, ledger, query_texts(data), documents, query_instructions(data))
+        """The same, of pairs of equal texts one alone."""
+        desk = Desk.of_all(data, pairs, ledger)
         once = {desk.known(n): n for n in reversed(range(len(pairs)))}  # of equal texts the first
         return replace(desk, pairs=[pairs[n] for n in sorted(once.values())])
 
@@ -78,7 +91,7 @@ class Desk:
         other = hash_share("\0".join([person, *self.pairs[number]])) < 0.5
         return Shown(number, swapped(question) if other else question)
 
-    def answer(self, person: str, number: int, choice: str) -> bool:
+    def answer(self, person: str, number: int, choice: object) -> bool:
         """Keep an answer; False where the pair was answered before, which counts.
 
         On return it is on disk. Raises `UserError` where it cannot be kept, `ValueError` where
@@ -90,39 +103,54 @@ class Desk:
         if number in answered:
             return False
         left = self.shown(person, number).question.doc_a == self.question(number).doc_a
-        score = SCORES.get(choice)
-        if score is None:
-            answer = Answer(None, CANNOT_SAY)
-        else:
-            answer = Answer(score if left or not score else -score, ANSWERED)
-        if not self.keep(person, number, answer):
-            return False
-        self.given_now.setdefault(person, []).append(number)
-        return True
+        score = None if choice == CANNOT_SAY else SCORES[str(choice)]
+        kept = self.keep(person, {number: answer_of(score if left or not score else -score)})
+        if kept:
+            self.given_now.setdefault(person, []).append(kept)
+        return bool(kept)
 
-    def keep(self, person: str, number: int, answer: Answer) -> bool:
-        """Write an answer, in the order in which answers are kept; False where another process has
-        written one meanwhile, which counts."""
-        fingerprint, known = PersonSession(person).fingerprint, self.known(number)
-        (before,) = self.ledger.find(fingerprint, [known])
-        if before is None:
-            self.ledger.keep([(fingerprint, known, answer)])
-        self.of(person)[number] = before or answer
-        return before is None
+    def keep(self, person: str, answers: Mapping[int, Answer]) -> list[int]:
+        """Write answers by number of their pair, in the order in which answers are kept, all or
+        none; the pairs that had none: of others, which another process may have written meanwhile,
+        the first answer counts."""
+        fingerprint = PersonSession(person).fingerprint
+        known = {number: self.known(number) for number in answers}
+        before = dict(zip(known, self.ledger.find(fingerprint, [*known.values()]), strict=True))
+        new = [number for number in answers if before[number] is None]
+        if new:
+            self.ledger.keep([(fingerprint, known[number], answers[number]) for number in new])
+        # As they are on disk: pairs of equal texts have one answer.
+        there = self.ledger.find(fingerprint, [*known.values()])
+        self.of(person).update(
+            {n: answer for n, answer in zip(known, there, strict=True) if answer}
+        )
+        return new
 
     def undo(self, person: str) -> Shown | None:
         """Take the latest answer since the server was started back; None where there is none."""
+        taken_back = self.take_back(person)
+        return self.shown(person, taken_back[0]) if taken_back else None
+
+    def take_back(self, person: str) -> list[int]:
+        """The pairs whose answers were given last since the server was started, without these."""
         if not self.given_now.get(person):
-            return None
-        number = self.given_now[person][-1]
-        self.ledger.withdraw(PersonSession(person).fingerprint, self.known(number))
+            return []
+        numbers = self.given_now[person][-1]
+        for number in numbers:
+            self.ledger.withdraw(PersonSession(person).fingerprint, self.known(number))
         self.given_now[person].pop()
-        del self.answers[person][number]
-        return self.shown(person, number)
+        for number in numbers:
+            self.of(person).pop(number, None)
+        return numbers
 
     def progress(self, person: str) -> dict[str, int]:
-        """How far one is: pairs answered, of these at random, and pairs in all."""
-        return {"answered": len(self.of(person)), "pairs": len(self.pairs)}
+        """How far one is: pairs answered, and pairs in all."""
+        return {"answered": len(self.of(person)), "asked": len(self.pairs)}
+
+    @property
+    def asked(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self.pairs):,} pairs"
 
     def answered(self, people: Sequence[str]) -> list[tuple[Question, str, Answer]]:
         """All answers of people: the pair as its answers are kept, and whose it is."""
@@ -131,3 +159,8 @@ class Desk:
             for person in people
             for number, answer in sorted(self.of(person).items())
         ]
+
+
+def answer_of(score: float | None) -> Answer:
+    """A score in [−1, 1] as an answer; None: one cannot say."""
+    return Answer(score, CANNOT_SAY if score is None else ANSWERED)

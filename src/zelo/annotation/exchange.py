@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zelo.annotation.desk import SCORES, Desk
+from zelo.annotation.desk import SCORES, Desk, answer_of
 from zelo.annotation.pairs import Ids
 from zelo.artifacts import write_csv, write_text
 from zelo.errors import UserError
 from zelo.judging.person import CANNOT_SAY, checked_name
-from zelo.judging.question import ANSWERED, Answer
 
 HEADER = ["query_id", "doc_a", "doc_b", "person", "choice"]
 CHOSEN = {-1.0: "a", 0.0: "tie", 1.0: "b", None: CANNOT_SAY}
@@ -85,8 +84,7 @@ def read_answers(desk: Desk, path: Path) -> tuple[int, int]:
         score = row.score
         if score and desk.question(number).doc_a != row.doc_a:
             score = -score
-        answer = Answer(score, CANNOT_SAY if score is None else ANSWERED)
-        new += desk.keep(row.person, number, answer)
+        new += len(desk.keep(row.person, {number: answer_of(score)}))
     return new, unknown
 
 

@@ -1,4 +1,4 @@
-"""The page on which people compare documents, served on this machine.
+"""The page on which people compare or order documents, served on this machine.
 
 Loopback by default; a token in the address lets in who was given it. Requests of other sites are
 refused: on loopback the host that is asked for must be this one, and what changes anything carries
@@ -19,6 +19,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader
 
 from zelo.annotation.desk import Desk, Shown
+from zelo.annotation.lists import ListDesk, ShownList
 from zelo.errors import UserError
 from zelo.judging.person import checked_name
 from zelo.progress import say
@@ -36,7 +37,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class AnnotationServer:
     """Answers the requests of the page."""
 
-    def __init__(self, desk: Desk, name: str = "") -> None:
+    def __init__(self, desk: Desk | ListDesk, name: str = "") -> None:
         self.desk, self.name = desk, name
         self.token = secrets.token_urlsafe(24)
         self.hosts: set[str] = set()
@@ -79,27 +80,28 @@ class AnnotationServer:
     async def page(self, request: web.Request) -> web.Response:
         """The page itself, without any text of the collection."""
         nonce = secrets.token_urlsafe(16)
-        text = TEMPLATES.get_template("page.html.j2").render(nonce=nonce, own=OWN, name=self.name)
+        template = "list_page.html.j2" if isinstance(self.desk, ListDesk) else "pair_page.html.j2"
+        text = TEMPLATES.get_template(template).render(nonce=nonce, own=OWN, name=self.name)
         response = web.Response(text=text, content_type="text/html")
         response.headers["Content-Security-Policy"] = POLICY.format(nonce=nonce)
         return response
 
     async def next(self, request: web.Request) -> web.Response:
-        """The next pair of a person."""
+        """What a person is asked next."""
         person, _ = await self.said(request)
         return self.told(person, self.desk.next(person))
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Keep an answer, then the next pair."""
+        """Keep an answer, then what is asked next."""
         person, said = await self.said(request)
         try:
-            self.desk.answer(person, int(said["pair"]), str(said["choice"]))
+            self.desk.answer(person, int(said["number"]), said["answer"])
         except (KeyError, TypeError, ValueError) as error:
             raise web.HTTPBadRequest(text=f"not an answer: {error}") from None
         return self.told(person, self.desk.next(person))
 
     async def undo(self, request: web.Request) -> web.Response:
-        """Take the latest answer back, and show its pair again."""
+        """Take the latest answer back, and show again what it was about."""
         person, _ = await self.said(request)
         return self.told(person, self.desk.undo(person) or self.desk.next(person))
 
@@ -111,31 +113,24 @@ class AnnotationServer:
         except (KeyError, TypeError, ValueError) as error:  # what is no JSON, or no name
             raise web.HTTPBadRequest(text=f"not a request of this page: {error}") from None
 
-    def told(self, person: str, shown: Shown | None) -> web.Response:
-        """A pair, and how far a person is."""
+    def told(self, person: str, shown: Shown | ShownList | None) -> web.Response:
+        """What is asked, and how far a person is."""
         content: dict[str, Any] = {"progress": self.desk.progress(person)}
         if shown is not None:
-            q = shown.question
-            content["pair"] = {
-                "number": shown.number,
-                "query": q.query,
-                "instruction": q.instruction,
-                "left": q.text_a,
-                "right": q.text_b,
-            }
+            content["shown"] = shown.content()
         return web.json_response(content)
 
 
 TEMPLATES = Environment(loader=PackageLoader("zelo.annotation", "."), autoescape=True)
 
 
-def serve(desk: Desk, host: str, port: int, name: str) -> None:
+def serve(desk: Desk | ListDesk, host: str, port: int, name: str) -> None:
     """Serve the page until Ctrl-C; its address is said first. `UserError` where the port is taken
     or the host is not of this machine."""
     asyncio.run(serving(desk, host, port, name))
 
 
-async def serving(desk: Desk, host: str, port: int, name: str) -> None:
+async def serving(desk: Desk | ListDesk, host: str, port: int, name: str) -> None:
     """The same, in an event loop."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -157,8 +152,9 @@ async def serving(desk: Desk, host: str, port: int, name: str) -> None:
         names = (shown, "localhost", "127.0.0.1")
         server.hosts = {f"{of}:{bound}" for of in names} | (set(names) if bound == 80 else set())
     say(f"http://{shown}:{bound}/{server.token}/")
-    say(f"{len(desk.pairs):,} pairs; answers are in {desk.ledger.path}; Ctrl-C ends it")
+    pairs = desk.desk if isinstance(desk, ListDesk) else desk
+    say(f"{desk.asked}; answers are in {pairs.ledger.path}; Ctrl-C ends it")
     await stop.wait()
     await runner.cleanup()
-    for person, answers in sorted(desk.answers.items()):
+    for person, answers in sorted(pairs.answers.items()):
         say(f"{person}: {len(answers):,} answers; a run uses them with judge=person")

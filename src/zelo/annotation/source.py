@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from zelo.annotation.desk import Desk
+from zelo.annotation.lists import ListDesk, lists_of
 from zelo.annotation.pairs import Ids, pairs_of
 from zelo.annotation.two_systems import FirstOfPair, Ranks, pairs_between, ranks_in_table
 from zelo.artifacts import Table, read_table
@@ -65,6 +66,14 @@ class AnnotationSource:
             pairs = pairs_of(self.of_run())
         with Ledger(self.home / "ledger.sqlite") as ledger:
             yield Desk.of_collection(self.data, pairs, ledger)
+
+    @contextmanager
+    def list_desk(self, size: int) -> Iterator[ListDesk]:
+        """Lists of at most `size` documents that have these pairs among theirs."""
+        with self.desk() as desk:
+            lists = lists_of(desk.pairs, size)
+            pairs = [ids for one in lists for ids in one.pairs]
+            yield ListDesk(Desk.of_all(self.data, [*dict.fromkeys(pairs)], desk.ledger), lists)
 
     def of_run(self) -> FinishedRun:
         """The run; `UserError` where there is none."""
