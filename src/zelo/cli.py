@@ -321,13 +321,18 @@ def parsed(words: Sequence[str]) -> Namespace:
     zbench.add_argument("place", type=Path, metavar="FILE|FOLDER")
     zbench.add_setting("out", type=Path, required=True, metavar="FOLDER")
     export = command(
-        "export", commands.export, "what a run rated, as other trainers' files, or as zbench's"
-    )
-    export.add_argument("place", type=Path, metavar="RUN")
+        "export", commands.export,
+        "what a run rated, as other trainers' files or zbench's; a reranker for inference servers",
+    )  # fmt: skip
+    export.add_argument("place", type=Path, metavar="RUN|MODEL")
     export.add_setting("out", type=Path, required=True, metavar="FOLDER")
     export.add_setting(
         "as", choices=("sentence-transformers", "flagembedding", "tevatron", "zbench"),
         default="zbench", help="%(default)s",
+    )  # fmt: skip
+    export.add_setting(
+        "to", choices=("vllm",),
+        help="the model, as a sequence classifier whose scores are proven the same",
     )  # fmt: skip
     export.add_setting(
         "negatives", type=int, default=15, metavar="N",

@@ -158,7 +158,10 @@ def import_zbench(given: Namespace) -> None:
 
 
 def export(given: Namespace) -> None:
-    """Write what a run annotated as the files of another tool."""
+    """Write what a run annotated as the files of another tool, or its model for servers."""
+    if given.to is not None:
+        export_model(given.place.expanduser(), given.out.expanduser())
+        return
     from zelo.data import training_files, zbench
     from zelo.finished_run import FinishedRun
 
@@ -170,6 +173,18 @@ def export(given: Namespace) -> None:
     else:
         counts = training_files.export_training(data, ratings, out, form, given.negatives)
     print_counts(counts)
+
+
+def export_model(place: Path, out: Path) -> None:
+    """Write a run's reranker, or that of a model's folder, as inference servers load it."""
+    from zelo.models.sequence_classifier import export_classifier
+
+    folder = place / "model" if (place / "model").is_dir() else place
+    found = export_classifier(folder, out)
+    print(
+        f"{out}: the logits of {found.pairs} pairs differ by {found.difference:.1e} at most, where "
+        f"they spread by {found.spread:.2g}; README.md says how it is served"
+    )
 
 
 def reproduce(given: Namespace) -> int:
