@@ -137,6 +137,21 @@ class Run(Component):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _blocks_small_enough(self) -> Run:
+        sampler, depth = self.sampler, self.depth
+        if self.distil is not None:
+            sampler, depth = self.distil.sampler, self.top_k
+        sizes = sampler.blocks_at_most(min(depth, self.top_k)) if sampler.in_blocks else []
+        for name, judge in self.judge.judges.items():
+            most = judge.most_in_block
+            if judge.orders_lists and most is not None and max(sizes, default=0) > most:
+                raise ValueError(
+                    f"judge {name}: it orders {most} documents at most, and a block has "
+                    f"{max(sizes)}: set sampler.size={most} or less"
+                )
+        return self
+
     @field_validator("stages")
     @classmethod
     def _known(cls, stages: list[str] | None) -> list[str] | None:

@@ -579,13 +579,16 @@ def test_two_judges_of_a_provider_share_its_limits(tmp_path: Path) -> None:
         assert endpoint.counts()["most_in_flight"] <= 4
 
 
-def test_a_changed_prompt_is_another_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["compare", "cross", "order", "best"])
+def test_a_changed_prompt_is_another_stage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the store would go on serving what was said to the old one."""
     asked = judge("http://one/v1").judge
-    before = describe(asked)
-    assert before["content"] == prompt.prompt_hash()
-    monkeypatch.setattr(prompt, "prompt_hash", lambda name="compare": "another")
-    assert describe(asked) == {**before, "content": "another"}
+    before, hashed = describe(asked), prompt.prompt_hash
+    changed = lambda of="compare": "another" if of == name else hashed(of)  # noqa: E731
+    monkeypatch.setattr(prompt, "prompt_hash", changed)
+    now = describe(asked)
+    assert now["content"] != before["content"]
+    assert {**now, "content": ""} == {**before, "content": ""}
 
 
 def test_what_an_answer_is_known_by() -> None:

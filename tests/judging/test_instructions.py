@@ -137,7 +137,7 @@ def test_a_prompt_hash_of_old_answers_stays() -> None:
     """That of the judge: what was paid for without an instruction is found again."""
     session = api_judge("http://localhost:1/v1")
     assert session.reads_instructions
-    asked = ["fake", "m", "49c48b7327f7b5ba", 1000, 1024, None, {}, "none"]
+    asked = ["fake", "m", "55abfe3bdecdeb7f", 1000, 1024, None, {}, "none"]
     assert session.fingerprint == digest(["api", *asked])
 
 

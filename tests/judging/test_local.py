@@ -140,7 +140,7 @@ def test_a_block_is_ordered_by_the_logits_of_its_letters(causal: Path, both_orde
     blocks = [
         block("a short text", "another one", "pears and " * 20, "plums"),
         block("one", "two", "three"),
-        block(*(f"text {n}" for n in range(26)), query="all letters"),
+        block(*(f"text {n}" for n in range(25)), query="all letters"),
     ]
     for q, answer in zip(blocks, judge.answer(blocks), strict=True):
         n, score = len(json.loads(q.doc_a)), 0.0
@@ -166,8 +166,8 @@ def test_documents_stand_in_a_block_under_letters_and_bring_no_control_token(cau
 
 
 def test_a_block_of_more_documents_than_letters(causal: Path) -> None:
-    with pytest.raises(UserError, match=r"27 documents.*26 letters; set sampler.size=26 or less"):
-        orders(causal).answer([block(*map(str, range(27)))])
+    with pytest.raises(UserError, match=r"26 documents.*25 letters; set sampler.size=25 or less"):
+        orders(causal).answer([block(*map(str, range(26)))])
 
 
 def test_a_block_is_cut_until_it_fits(causal: Path) -> None:
@@ -284,6 +284,9 @@ def test_blocks_are_ordered_in_a_run_and_counted_in_its_plan(
     causal = write_causal(tmp_path / "causal")
     run = [*small(tiny_model), "judge=local", f"judge.judges.local.pretrained.path={causal}"]
     run += ["judge.judges.local.max_document_tokens=16", "judge.judges.local.batch_size=32"]
+    large = cli("plan", *run, "sampler=blocks", "sampler.size=30", "depth=60", "top_k=60")
+    assert large.returncode == 2
+    assert "judge local: it orders 25 documents at most, and a block has 30" in large.stderr
     blocks = ["sampler=blocks", "sampler.size=4", "sampler.times=1"]
     planned = cli("plan", *run, *blocks)
     assert planned.returncode == 0, planned.stderr

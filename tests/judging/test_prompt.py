@@ -92,6 +92,10 @@ def test_requests_about_one_query_begin_alike() -> None:
 
     one, two = asked("what", "first", "second"), asked("what", "first", "third")
     assert one[0] == two[0]
+    of_another = asked("which", "first", "second")[0]["content"]
+    *instructions, code = one[0]["content"].split("\n\n")
+    assert of_another.startswith("\n\n".join(instructions))
+    assert CODE_OF.findall(one[1]["content"])[0] in code
     users = one[1]["content"], two[1]["content"]
     alike = next(n for n, (x, y) in enumerate(zip(*users, strict=False)) if x != y)
     assert users[0][:alike].endswith("]]\n")
@@ -155,5 +159,5 @@ def test_tokens_are_estimated_within_a_third() -> None:
 
 def test_the_hash_is_that_of_the_file() -> None:
     assert prompt_hash("compare") != prompt_hash("choose")
-    assert sections("compare")["version"] == "zelo compare 2"
+    assert sections("compare")["version"] == "zelo compare 3"
     assert set(sections("compare")) == {"version", "system", "user", "correction"}

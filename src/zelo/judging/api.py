@@ -76,6 +76,7 @@ ADVICE = {  # by the commonest problem
         "a model that was trained on instructions"
     ),
 }
+PROMPTS = ("compare", "cross", "instruction", "order", "best")
 KEEP_TO_THE_FORM = "provider.structured=json_schema has it keep to the form, where the endpoint can"
 OWN_FIELDS = {
     "model",
@@ -129,8 +130,8 @@ class ApiJudge(BaseJudge):
         return extra
 
     def fingerprint(self) -> str:
-        """Digest of the prompt."""
-        return prompt.prompt_hash()
+        """Digest of the prompts."""
+        return digest([prompt.prompt_hash(name) for name in PROMPTS])
 
     def prepare(self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int) -> ApiSession:
         """Nothing is loaded and no key is read before there is something to ask."""

@@ -107,6 +107,9 @@ class BaseJudge(Component):
     orders_lists: ClassVar[bool] = False
     """Whether it can order a block of documents at once (`sampler=blocks`)."""
 
+    most_in_block: ClassVar[int | None] = None
+    """How many documents a block may have that it orders; None: any number."""
+
     usd_per_answer: ClassVar[float | None] = None
     """What an answer costs; 0 where it costs nothing, None where that is not known."""
 

@@ -31,7 +31,9 @@ from zelo.progress import tell
 from zelo.store import digest
 
 SHORTEST = 16  # tokens of each text that a prompt has room for
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of the documents of a block, in the order shown
+OF_TWO, OF_BLOCK = "choose", "best_letter"  # prompts
+# Of the documents of a block, in the order shown. "I" is a word that answers begin with.
+LETTERS = "ABCDEFGHJKLMNOPQRSTUVWXYZ"
 
 S = TypeVar("S", bound="LanguageModelSession")
 
@@ -44,6 +46,7 @@ class LanguageModel(BaseJudge):
     """
 
     orders_lists: ClassVar[bool] = True
+    most_in_block: ClassVar[int | None] = len(LETTERS)
     usd_per_answer: ClassVar[float] = 0.0
     pretrained: PretrainedModel = option(help="a causal language model")
     max_document_tokens: int = option(
@@ -54,20 +57,20 @@ class LanguageModel(BaseJudge):
     batch_size: int = option(8, "prompts read at once", ge=1, exclude=True)
 
     def fingerprint(self) -> str:
-        """Digest of the prompt."""
-        return prompt.prompt_hash("choose")
+        """Digest of the prompts."""
+        return digest([prompt.prompt_hash(name) for name in (OF_TWO, OF_BLOCK)])
 
     def prepare(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> LanguageModelSession:
         """Load model and tokenizer, on the GPU where there is one."""
-        return self._session(LanguageModelSession, "choose")
+        return self._session(LanguageModelSession, OF_TWO)
 
     def prepare_lists(
         self, data: Path, pairs: Mapping[str, Sequence[str]], seed: int
     ) -> LanguageModelOrderSession:
         """The same, to order blocks."""
-        return self._session(LanguageModelOrderSession, "best_letter")
+        return self._session(LanguageModelOrderSession, OF_BLOCK)
 
     def _session(self, kind: type[S], asked_by: str) -> S:
         from zelo.models.causal import load_causal_model
@@ -85,14 +88,15 @@ class LanguageModel(BaseJudge):
 
     def local_reading(self, lengths: TextLengths) -> LocalReading:
         """A prompt with both documents, in one order or in two."""
-        frame = estimated_tokens(" ".join(prompt.sections("choose").values()))
+        frame = estimated_tokens(" ".join(prompt.sections(OF_TWO).values()))
         asked = lengths.query_tokens + lengths.instruction_tokens
         document = lengths.truncated(self.max_document_tokens)
         times = 2 if self.both_orders else 1
+        marker = estimated_tokens(prompt.sections(OF_BLOCK)["document"])
         return LocalReading(
             self.pretrained,
             times * (asked + frame + 2 * document),
-            tokens_of_another=times * document,
+            tokens_of_another=times * (document + marker),
         )
 
 
@@ -119,7 +123,7 @@ class LanguageModelSession(LocalSession):
         self.choices = [self._ids(letter) for letter in self.letters]
         self.special = control_tokens(self.tokenizer)
         self.longest = usable_length(self.model)
-        nothing = prompt.messages(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12, "choose")
+        nothing = prompt.messages(Question("", "", "", 0, "", "", ""), SHORTEST, "0" * 12, OF_TWO)
         frame = len(self.encoded(nothing))
         if self.longest is not None and frame + 3 * SHORTEST > self.longest:
             raise UserError(
@@ -168,7 +172,7 @@ class LanguageModelSession(LocalSession):
         told, query, a, b = map(self.harmless, (q.instruction, *texts))
         shown = Question(q.query_id, q.doc_a, q.doc_b, q.repeat, query, a, b, instruction=told)
         code = code_of(told, query, a, b)
-        return self.fitted(lambda limit: prompt.messages(shown, limit, code, "choose"), q.query_id)
+        return self.fitted(lambda limit: prompt.messages(shown, limit, code, OF_TWO), q.query_id)
 
     def harmless(self, text: str) -> str:
         """A text without what the tokenizer takes for control tokens."""
@@ -262,7 +266,7 @@ class LanguageModelOrderSession(LanguageModelSession):
         code = code_of(told, query, *texts)
         return self.fitted(
             lambda limit: prompt.list_messages(
-                query, texts, LETTERS[: len(texts)], told, limit, "best_letter", code
+                query, texts, LETTERS[: len(texts)], told, limit, OF_BLOCK, code
             ),
             q.query_id,
         )

@@ -63,9 +63,6 @@ class RatedDataset:
                 "train: no training query has two rated documents; more candidates per query, or "
                 "judges that answer, are needed"
             )
-        neighbourhood = neighbourhoods_of_written(collection)
-        if neighbourhood:
-            rated = grouped(rated, neighbourhood)
         sources = sources_of_written(collection)
         hashed = {
             one.query_id: hash_share(sources.get(one.query_id, texts[one.query_id]))
@@ -83,6 +80,8 @@ class RatedDataset:
             ]
         validation = [one for one in rated if hashed[one.query_id] < limit]
         train = [one for one in rated if hashed[one.query_id] >= limit]
+        if neighbourhood := neighbourhoods_of_written(collection):
+            train = grouped(train, neighbourhood)
         if not train or (validation_fraction and not validation):
             missing = "train on" if not train else "validate on"
             raise UserError(
