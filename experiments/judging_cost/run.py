@@ -47,7 +47,7 @@ WRITTEN = 60  # tokens of reasons and a score; an order has LABEL_TOKENS for eac
 PRIOR = 0.05
 POPULATIONS = ("even", "realistic")
 CYCLES = (1, 2, 4, 8)
-SIZES, TIMES = (5, 10, 20), (1.5, 1.7, 2, 3, 4, 6)
+SIZES, TIMES = (5, 10, 20, 34, 50), (1.5, 1.7, 1.8, 2, 3, 4, 6)
 LIST_NOISE = (1.0, 1.5, 2.0, 3.0)  # of one order, in units of a comparison's
 BY_LENGTH = (0.0, 0.05, 0.1)  # more of it for each document beyond two
 SLOTS = (0.0, 1.0)  # what the first slot is better than the last
@@ -191,13 +191,15 @@ def tokens_of(calls: dict[int, int], name: str, length: int) -> tuple[float, flo
     """Tokens read and written for one query whose documents have `length` each."""
     read = written = 0.0
     for shown, number in calls.items():
-        asked_by = "compare" if shown <= 2 else "best" if "best" in name else "order"
+        asked_by = "best" if "best" in name else "order"
+        if shown <= 2:
+            asked_by = "grade" if "grades" in name else "compare"
         parts = sections(asked_by)
         frame = QUERY + sum(estimated_tokens(parts[part]) for part in ("system", "user"))
         each = estimated_tokens(parts.get("document", ""))
         read += number * (frame + shown * (length + each))
-        several = LABEL_TOKENS * (shown if asked_by == "order" else 1)
-        written += number * (WRITTEN if shown <= 2 else several)
+        each_call = {"compare": WRITTEN, "grade": 1, "best": LABEL_TOKENS}
+        written += number * each_call.get(asked_by, LABEL_TOKENS * shown)
     return read, written
 
 

@@ -223,6 +223,8 @@ def annotate(given: Namespace) -> None:
     systems = [name.strip() for name in given.between.split(",")] if given.between else []
     if systems and not (len(systems) == len(set(systems)) == 2 and all(systems)):
         raise UserError(f"between={given.between}: two systems are needed, A,B")
+    if systems and given.list is not None:
+        raise UserError("annotate: one of between=A,B and list=N; systems differ in pairs")
     if given.list is not None and not 3 <= given.list <= 20:
         raise UserError(f"list={given.list}: 3 to 20 documents")
     home = given.home.expanduser()

@@ -19,7 +19,7 @@ from zelo.annotation.agreement import (
     with_people,
 )
 from zelo.annotation.desk import Desk
-from zelo.annotation.exchange import read_answers, write_answers
+from zelo.annotation.exchange import keep_answers, rows_of, write_answers
 from zelo.annotation.pairs import Ids, boundary_values, in_order, is_random
 from zelo.annotation.source import AnnotationSource
 from zelo.annotation.two_systems import answers_to_settle, pairs_between, preference, ranks_in_table
@@ -246,11 +246,11 @@ def test_answers_go_out_and_come_back(kind: str, desk: Desk, tmp_path: Path) -> 
     assert write_answers(desk, NAMES, path) == 12
     ledger = Ledger(tmp_path / "another.sqlite")
     other = Desk(desk.pairs, ledger, desk.queries, desk.documents, desk.instructions)
-    assert read_answers(other, path) == (12, 0)
-    assert read_answers(other, path) == (0, 0)
+    assert keep_answers(other, rows_of(path)) == (12, 0)
+    assert keep_answers(other, rows_of(path)) == (0, 0)
     assert judgments_of_people(other, NAMES) == judgments_of_people(desk, NAMES)
     fewer = Desk(desk.pairs[:3], ledger, desk.queries, desk.documents, desk.instructions)
-    assert read_answers(fewer, path)[1] > 0
+    assert keep_answers(fewer, rows_of(path))[1] > 0
 
 
 def test_a_swapped_row_is_turned(desk: Desk, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_swapped_row_is_turned(desk: Desk, tmp_path: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["person", "choice", "query_id", "doc_a", "doc_b"])
         rows.writerow(["Ann", "a", "q", "b3", "a3"])
-    assert read_answers(desk, path) == (1, 0)
+    assert keep_answers(desk, rows_of(path)) == (1, 0)
     assert desk.of("Ann")[3].score == 1.0
 
 
@@ -281,9 +281,9 @@ def test_a_file_that_is_wrong(
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
-        read_answers(desk, tmp_path / name)
+        keep_answers(desk, rows_of(tmp_path / name))
     with pytest.raises(UserError, match=r"cannot be read|\.csv or"):
-        read_answers(desk, tmp_path / f"no-{name.replace('.txt', '.csv')}")
+        keep_answers(desk, rows_of(tmp_path / f"no-{name.replace('.txt', '.csv')}"))
 
 
 def test_label_studios_own_export_is_read(desk: Desk, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_label_studios_own_export_is_read(desk: Desk, tmp_path: Path) -> None:
         ],
     }  # fmt: skip
     (tmp_path / "export.json").write_text(json.dumps([task]))
-    assert read_answers(desk, tmp_path / "export.json") == (2, 0)
+    assert keep_answers(desk, rows_of(tmp_path / "export.json")) == (2, 0)
     assert desk.of("ann@example.org")[1].score == 1.0
     assert desk.of("12")[1].status == "cannot_say"
 

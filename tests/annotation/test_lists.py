@@ -21,7 +21,8 @@ def cycle(n: int, query: str = "q") -> list[Ids]:
 @pytest.mark.parametrize("size", [3, 5, 8])
 def test_lists_have_every_pair_and_documents_that_were_compared(size: int) -> None:
     pairs = [*cycle(20), *cycle(7, "other"), ("two", "a", "b")]
-    found = lists_of(pairs, size)
+    documents = {doc_id: f"text of {doc_id}" for ids in pairs for doc_id in ids[1:]}
+    found = lists_of(pairs, size, documents)
     covered = {ids for one in found for ids in one.pairs}
     assert covered >= {*pairs}
     assert all(2 <= len({*one.doc_ids}) == len(one.doc_ids) <= size for one in found)
@@ -29,12 +30,17 @@ def test_lists_have_every_pair_and_documents_that_were_compared(size: int) -> No
         asked = {ids for ids in one.pairs if ids in pairs}
         assert {doc_id for ids in asked for doc_id in ids[1:]} == {*one.doc_ids}
     assert len(found) < len(pairs) / 1.4
-    assert found == lists_of(pairs[::-1], size)
+    assert {*pairs[0][1:]} <= {*found[0].doc_ids}  # what would be asked first
+    documents["d01"] = documents["d02"]
+    apart = lists_of(pairs, size, documents)
+    assert not any({"d01", "d02"} <= {*one.doc_ids} for one in apart)
+    covered = {ids for one in apart for ids in one.pairs}
+    assert covered >= {*pairs} - {("q", "d01", "d02"), ("other", "d01", "d02")}
 
 
 def test_of_documents_that_were_all_compared_one_list_has_all() -> None:
     pairs = [("q", a, b) for a, b in combinations("abcdef", 2)]
-    (one,) = lists_of(pairs, 6)
+    (one,) = lists_of(pairs, 6, {d: d for d in "abcdef"})
     assert sorted(one.doc_ids) == [*"abcdef"]
 
 
@@ -82,6 +88,7 @@ def test_an_order_is_taken_back_with_all_that_it_said(desk: ListDesk, tmp_path: 
     back = desk.undo("Ann")
     assert back is not None
     assert back.number == 1
+    assert dict(zip(back.doc_ids, back.places, strict=True)) == {"b": 0, "c": 1, "d": 2}
     assert set(said(desk, "Ann")) == {("a", "b"), ("a", "c"), ("b", "c")}
     with Ledger(tmp_path / "ledger.sqlite") as ledger:  # another process
         parts = (desk.desk.queries, desk.desk.documents, desk.desk.instructions)
@@ -106,3 +113,25 @@ def test_what_is_no_order_is_refused(desk: ListDesk, places: object) -> None:
     with pytest.raises(ValueError, match="list 2"):
         desk.answer("Ann", 2, [0, 1, 2])
     assert said(desk, "Ann") == {}
+
+
+def test_answers_of_lists_are_reported_and_exported(tmp_path: Path) -> None:
+    """Those about pairs that no judge compared, too; of pairs of equal texts one alone."""
+    judged = [("q", "a", "b"), ("q", "c", "d")]
+    documents = {d: f"text of {d}" for d in "abcd"} | {"twin": "text of a"}
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    told = {"q": "recent"}
+    every = [("q", *pair) for pair in combinations("abcd", 2)]
+    lists = ListDesk(Desk(every, ledger, {"q": "a query"}, documents, told), [
+        DocumentList("q", tuple("abcd"))
+    ])  # fmt: skip
+    order(lists, "Ann", 0, a=0, b=1, c=2, d=2)
+    desk = Desk(judged, ledger, {"q": "a query", "other": "another"}, documents, told)
+    assert len(desk.answered(["Ann"])) == 2
+    whole = desk.with_pairs_beyond({"q": [*"abcd", "twin"], "other": [*"abcd"]})
+    assert whole.pairs[:2] == judged
+    assert len(whole.pairs) == 6
+    assert len(whole.answered(["Ann"])) == 6
+    given = [("q", "b", "twin"), ("other", "a", "b"), ("none", "a", "b"), ("other", "a", "x")]
+    more = desk.with_pairs_beyond({"q": [*"abcd", "twin"], "other": [*"abcd"]}, given)
+    assert set(more.pairs) - set(whole.pairs) == {("other", "a", "b")}

@@ -227,6 +227,7 @@ def test_a_kill_loses_nothing(run_folder: Path) -> None:
     driven(steps)
 
 
+READ = "performance.now() - since > glance"
 ORDER = "[...document.querySelectorAll('li')].map(item => Number(item.dataset.number))"
 GRIPS = (
     "[...document.querySelectorAll('.grip')].map(grip => {"
@@ -247,18 +248,30 @@ def test_a_list_is_ordered_by_keyboard(run_folder: Path, tmp_path: Path) -> None
             assert await page.value(ORDER) == [1, 2, 0, 3]
             await page.press("ArrowUp")
             await page.press("e")  # equal to the first
+            await page.press("ArrowDown")  # and moved past them, by two, and back
+            await page.press("ArrowUp", shift=True)
+            await page.press("ArrowUp", shift=True)
+            assert await page.value("places()") == [0, 1, 1, 2]
+            await page.press("ArrowDown", shift=True)
+            await page.press("ArrowDown", shift=True)
+            assert await page.value("places()") == [1, 0, 0, 2]
+            await page.press("ArrowUp")
             await page.press("ArrowDown")
             await page.press("ArrowDown")
             await page.press("c")
             assert await page.value("places()") == [1, 0, 0, None]
             await page.picture(tmp_path / "list.png")
             number = await page.value("shown.number")
+            await page.until(READ)
             await press(page, "Enter", 1)
+            await page.press("Enter")  # nobody has read the next one yet
             assert kept(run_folder, "Fay") == 6  # pairs, on disk before the next is shown
             await page.until(f"shown.number !== {number}")
             await press(page, "u", 0)
             assert kept(run_folder, "Fay") == 0
             assert await page.value("shown.number") == number
+            assert await page.value("places()") == [1, 0, 0, None]  # as it was kept
+            await page.until(READ)
             await press(page, "Enter", 1)
             assert await page.value(ANSWERED) == 1
             await page.open(running.address)
@@ -294,11 +307,13 @@ def test_a_list_is_ordered_by_dragging(run_folder: Path, tmp_path: Path, touch: 
                 360 if touch else 1200
             )
             await page.picture(tmp_path / "dragged.png")
+            await page.until(READ)
             await page.value("document.getElementById('keep').click()")
             await page.until(f"{ANSWERED} === 1")
             assert kept(run_folder, f"Gus {touch}") == 6
             while not await page.value("shown === null"):
                 before = await page.value(ANSWERED)
+                await page.until(READ)
                 await page.value("document.getElementById('keep').click()")
                 await page.until(f"{ANSWERED} > {before}")
             assert await page.value("document.querySelectorAll('li img').length") == 0

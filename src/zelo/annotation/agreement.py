@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from zelo.annotation.desk import Desk
-from zelo.annotation.pairs import Ids, is_random
+from zelo.annotation.pairs import Ids, ids_of, is_random
 from zelo.artifacts import Table, table
 from zelo.judging.agreement import choices, numbered, share_of
 from zelo.seeding import stream
@@ -157,4 +157,4 @@ def sharpness(
 def pairs_in(rows: Table) -> list[Ids]:
     """The pair of each row."""
     columns = [rows[name].to_pylist() for name in ("query_id", "doc_a", "doc_b")]
-    return [(q, min(a, b), max(a, b)) for q, a, b in zip(*columns, strict=True)]
+    return [ids_of(*row) for row in zip(*columns, strict=True)]

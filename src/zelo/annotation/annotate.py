@@ -13,8 +13,9 @@ from rich.table import Table as Rows
 
 from zelo.annotation.agreement import as_judge, judgments_of_people, sharpness, with_people
 from zelo.annotation.desk import Desk
-from zelo.annotation.exchange import read_answers, write_answers
+from zelo.annotation.exchange import keep_answers, rows_of, write_answers
 from zelo.annotation.lists import ListDesk
+from zelo.annotation.pairs import ids_of
 from zelo.annotation.source import AnnotationSource
 from zelo.annotation.two_systems import MOST, preference
 from zelo.artifacts import read_table
@@ -50,15 +51,17 @@ def open_page(
 
 def export_answers(source: AnnotationSource, path: Path) -> None:
     """Write everybody's answers to a file."""
-    with source.desk() as desk:
+    with source.desk_of_answers() as desk:
         people = people_in(desk)
         say(f"{path}: {write_answers(desk, people, path):,} answers of {len(people)} people")
 
 
 def import_answers(source: AnnotationSource, path: Path) -> None:
     """Keep the answers of a file."""
-    with source.desk() as desk:
-        new, unknown = read_answers(desk, path)
+    rows = [*rows_of(path)]
+    given = [ids_of(row.query_id, row.doc_a, row.doc_b) for row in rows]
+    with source.desk_of_answers(given) as desk:
+        new, unknown = keep_answers(desk, rows)
     say(f"{path}: {new:,} new answers are kept")
     if unknown:
         say(f"! {unknown:,} answers are about pairs that are not asked about here: left out")
@@ -67,7 +70,7 @@ def import_answers(source: AnnotationSource, path: Path) -> None:
 def report(source: AnnotationSource) -> None:
     """Print how judges agree with people."""
     run = source.of_run()
-    with source.desk() as desk:
+    with source.desk_of_answers() as desk:
         people = people_who_answered(desk, source)
         of_people = judgments_of_people(desk, people)
     people = [as_judge(name) for name in people]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zelo.annotation.pairs import Ids
+from zelo.annotation.pairs import Ids, ids_of
 from zelo.data.collection import hash_share
 from zelo.data.texts import document_texts, query_instructions, query_texts
-from zelo.judging.ledger import Ledger, ledger_question
-from zelo.judging.person import CANNOT_SAY, PersonSession
+from zelo.judging.ledger import Ledger, hash_of, ledger_question
+from zelo.judging.person import CANNOT_SAY, PREFIX, PersonSession
 from zelo.judging.question import ANSWERED, Answer, Question, swapped
 
 SCORES = {"left": -1.0, "tie": 0.0, "right": 1.0}
@@ -46,9 +46,11 @@ class Desk:
     """Pairs that each answered at once since the server was started, the latest last."""
 
     @staticmethod
-    def of_all(data: Path, pairs: Sequence[Ids], ledger: Ledger) -> Desk:
-        """Of these pairs, with the texts of a collection."""
-        wanted = {doc_id for ids in pairs for doc_id in ids[1:]}
+    def of_all(
+        data: Path, pairs: Sequence[Ids], ledger: Ledger, others: Iterable[str] = ()
+    ) -> Desk:
+        """Of these pairs, with the texts of a collection: of their documents, and of `others`."""
+        wanted = {*others, *(doc_id for ids in pairs for doc_id in ids[1:])}
         documents = document_texts(data, wanted)
         return Desk(pairs, ledger, query_texts(data), documents, query_instructions(data))
 
@@ -120,11 +122,9 @@ class Desk:
         if new:
             self.ledger.keep([(fingerprint, known[number], answers[number]) for number in new])
         # As they are on disk: pairs of equal texts have one answer.
-        there = self.ledger.find(fingerprint, [*known.values()])
-        self.of(person).update(
-            {n: answer for n, answer in zip(known, there, strict=True) if answer}
-        )
-        return new
+        there = dict(zip(known, self.ledger.find(fingerprint, [*known.values()]), strict=True))
+        self.of(person).update({number: answer for number, answer in there.items() if answer})
+        return [number for number in new if there[number] == answers[number]]
 
     def undo(self, person: str) -> Shown | None:
         """Take the latest answer since the server was started back; None where there is none."""
@@ -151,6 +151,35 @@ class Desk:
     def asked(self) -> str:
         """How much there is, in words."""
         return f"{len(self.pairs):,} pairs"
+
+    def with_pairs_beyond(
+        self, candidates: Mapping[str, Sequence[str]], given: Iterable[Ids] = ()
+    ) -> Desk:
+        """With the pairs of each query's candidates that somebody has compared and that are not
+        among these (of lists, or of another run), and with those that are `given`."""
+        compared: dict[bytes, set[tuple[bytes, bytes]]] = {}  # all by their texts
+        for fingerprint in self.ledger.judges(PREFIX):
+            for query, one, other in self.ledger.compared(fingerprint):
+                compared.setdefault(query, set()).add((one, other))
+        pairs = [*self.pairs]
+        there = {(q, frozenset((self.documents[a], self.documents[b]))) for q, a, b in pairs}
+        wanted: list[Ids] = [ids for ids in given if {*ids[1:]} <= {*candidates.get(ids[0], ())}]
+        for query_id, doc_ids in candidates.items():
+            told = self.instructions.get(query_id, "")
+            asked = Question(query_id, "", "", 0, self.queries[query_id], "", "", instruction=told)
+            of_query = compared.get(hash_of(ledger_question(asked, False).query), set())
+            by_text = {hash_of(self.documents[d]): d for d in reversed(doc_ids)} if of_query else {}
+            wanted += [
+                ids_of(query_id, by_text[one], by_text[other])
+                for one, other in sorted(of_query)
+                if one in by_text and other in by_text
+            ]
+        for query_id, a, b in wanted:
+            texts = query_id, frozenset((self.documents[a], self.documents[b]))
+            if texts not in there:
+                there.add(texts)
+                pairs.append((query_id, a, b))
+        return replace(self, pairs=pairs, answers={})
 
     def answered(self, people: Sequence[str]) -> list[tuple[Question, str, Answer]]:
         """All answers of people: the pair as its answers are kept, and whose it is."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zelo.annotation.desk import SCORES, Desk, answer_of
-from zelo.annotation.pairs import Ids
+from zelo.annotation.pairs import Ids, ids_of
 from zelo.artifacts import write_csv, write_text
 from zelo.errors import UserError
 from zelo.judging.person import CANNOT_SAY, checked_name
@@ -66,16 +66,13 @@ def write_answers(desk: Desk, people: Sequence[str], path: Path) -> int:
     return len(rows)
 
 
-def read_answers(desk: Desk, path: Path) -> tuple[int, int]:
-    """Keep the answers of a file: how many are new, and how many pairs the run does not have.
-
-    Raises `UserError` naming file and place where one cannot be read.
-    """
+def keep_answers(desk: Desk, rows: Iterable[FileAnswer]) -> tuple[int, int]:
+    """Keep answers of a file: how many are new, and how many are about pairs that the desk has
+    not."""
     numbers: dict[Ids, int] = {ids: n for n, ids in enumerate(desk.pairs)}
     new = unknown = 0
-    for row in list(rows_of(path)):
-        one, other = sorted((row.doc_a, row.doc_b))
-        number = numbers.get((row.query_id, one, other))
+    for row in rows:
+        number = numbers.get(ids_of(row.query_id, row.doc_a, row.doc_b))
         if number is None:
             unknown += 1
             continue
@@ -89,7 +86,7 @@ def read_answers(desk: Desk, path: Path) -> tuple[int, int]:
 
 
 def rows_of(path: Path) -> Iterator[FileAnswer]:
-    """The answers in a file."""
+    """The answers in a file; `UserError` naming file and place where one cannot be read."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -3,8 +3,8 @@ of each of its pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -27,26 +27,31 @@ class DocumentList(NamedTuple):
         return [(self.query_id, a, b) for a, b in combinations(sorted(self.doc_ids), 2)]
 
 
-def lists_of(pairs: Sequence[Ids], size: int) -> list[DocumentList]:
-    """Lists of at most `size` documents that have each of the pairs.
+def lists_of(pairs: Sequence[Ids], size: int, documents: Mapping[str, str]) -> list[DocumentList]:
+    """Lists of at most `size` documents that have each of the pairs, but for those of equal texts.
 
-    A list begins with a pair that a hash draws from those that none has, and grows by the document
-    that has most such pairs with the list, so that it says much of what judges were asked too.
+    A list begins with the first pair that none has, in the order in which pairs would be asked
+    about, and grows by the document that has most such pairs with it, so that it says much of what
+    judges were asked too. `documents` has their texts.
     """
-    drawn = sorted(pairs, key=lambda ids: hash_share("\0".join(ids)))
     left: dict[str, dict[str, set[str]]] = {}  # query → document → those it has a pair with
-    for query_id, a, b in drawn:
+    for query_id, a, b in pairs:
+        if documents[a] == documents[b]:
+            continue
         of_query = left.setdefault(query_id, {})
         of_query.setdefault(a, set()).add(b)
         of_query.setdefault(b, set()).add(a)
     found = []
-    for query_id, a, b in drawn:
-        near = left[query_id]
-        if b not in near[a]:
+    for query_id, a, b in pairs:
+        near = left.get(query_id, {})
+        if b not in near.get(a, ()):
             continue
         chosen = [a, b]
         while len(chosen) < size:
-            shared = {d: len(near[d].intersection(chosen)) for d in near if d not in chosen}
+            shown = {documents[d] for d in chosen}
+            shared = {
+                d: len(near[d].intersection(chosen)) for d in near if documents[d] not in shown
+            }
             best = max(shared, key=lambda d: shared[d], default=None)
             if best is None or not shared[best]:
                 break
@@ -64,13 +69,14 @@ class ShownList:
     number: int
     query: str
     instruction: str
-    doc_ids: Sequence[str]  # in the order shown, as are the texts
+    doc_ids: Sequence[str]  # in the order shown, as are texts and places
     texts: Sequence[str]
+    places: Sequence[int | None] = ()  # that were taken back, to be put right
 
     def content(self) -> dict[str, Any]:
         """What the page is told."""
-        told = {"query": self.query, "instruction": self.instruction, "texts": self.texts}
-        return {"number": self.number, **told}
+        told = {"query": self.query, "instruction": self.instruction}
+        return {"number": self.number, **told, "texts": self.texts, "places": self.places}
 
 
 @dataclass
@@ -80,8 +86,8 @@ class ListDesk:
     desk: Desk
     lists: Sequence[DocumentList]
     pairs: Sequence[Sequence[int]] = field(init=False)  # of each list, as the desk numbers them
-    ordered_now: dict[str, list[int]] = field(default_factory=dict)
-    """Lists that each ordered since the server was started, the latest last."""
+    ordered_now: dict[str, list[tuple[int, list[int | None]]]] = field(default_factory=dict)
+    """Lists that each ordered since the server was started, and how, the latest last."""
 
     def __post_init__(self) -> None:
         number = {ids: n for n, ids in enumerate(self.desk.pairs)}
@@ -130,14 +136,16 @@ class ListDesk:
         kept = self.desk.keep(person, answers)
         if kept:
             self.desk.given_now.setdefault(person, []).append(kept)
-            self.ordered_now.setdefault(person, []).append(number)
+            self.ordered_now.setdefault(person, []).append((number, places))
         return bool(kept)
 
     def undo(self, person: str) -> ShownList | None:
-        """Take the latest order since the server was started back; None where there is none."""
+        """Take the latest order since the server was started back, to be put right; None where
+        there is none."""
         if not self.desk.take_back(person):
             return None
-        return self.shown(person, self.ordered_now[person].pop())
+        number, places = self.ordered_now[person].pop()
+        return replace(self.shown(person, number), places=places)
 
     def progress(self, person: str) -> dict[str, int]:
         """How far one is: lists ordered, and lists in all."""

@@ -20,6 +20,11 @@ Ids = tuple[str, str, str]  # query and two documents, in the order of their ids
 Ratings = Mapping[str, Mapping[str, tuple[float, float]]]  # query → document → Elo, standard error
 
 
+def ids_of(query_id: str, one: str, other: str) -> Ids:
+    """A pair, whichever document is named first."""
+    return query_id, min(one, other), max(one, other)
+
+
 def is_random(ids: Ids) -> bool:
     """Whether a pair belongs to the share that is drawn at random, whatever judges said."""
     return hash_share("\0".join(ids)) < RANDOM_SHARE
@@ -35,8 +40,7 @@ def pairs_of(run: FinishedRun) -> list[Ids]:
     for query_id, a, b, value in zip(
         found.query_ids, found.doc_a, found.doc_b, found.p.tolist(), strict=True
     ):
-        one, other = sorted((a, b))
-        p[query_id, one, other] = value
+        p[ids_of(query_id, a, b)] = value
     rated = read_table(run.ratings_folder(), "ratings")
     ratings: dict[str, dict[str, tuple[float, float]]] = {}
     columns = (rated[name].to_pylist() for name in ("query_id", "doc_id", "elo", "stderr"))

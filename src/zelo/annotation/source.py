@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,10 +68,28 @@ class AnnotationSource:
             yield Desk.of_collection(self.data, pairs, ledger)
 
     @contextmanager
+    def desk_of_answers(self, given: Iterable[Ids] = ()) -> Iterator[Desk]:
+        """The same, and of a run all other pairs of its documents that people have compared, or
+        that are `given`."""
+        with self.desk() as desk:
+            if self.run is None:
+                yield desk
+                return
+            rows = read_table(self.run.ratings_folder(), "ratings")
+            candidates: dict[str, list[str]] = {}
+            for query_id, doc_id in zip(
+                *(rows[name].to_pylist() for name in ("query_id", "doc_id")), strict=True
+            ):
+                candidates.setdefault(query_id, []).append(doc_id)
+            others = {doc_id for doc_ids in candidates.values() for doc_id in doc_ids}
+            whole = Desk.of_all(self.data, desk.pairs, desk.ledger, others)
+            yield whole.with_pairs_beyond(candidates, given)
+
+    @contextmanager
     def list_desk(self, size: int) -> Iterator[ListDesk]:
         """Lists of at most `size` documents that have these pairs among theirs."""
         with self.desk() as desk:
-            lists = lists_of(desk.pairs, size)
+            lists = lists_of(desk.pairs, size, desk.documents)
             pairs = [ids for one in lists for ids in one.pairs]
             yield ListDesk(Desk.of_all(self.data, [*dict.fromkeys(pairs)], desk.ledger), lists)
 

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +52,7 @@ SELECT score, status, reasons, tokens_in, tokens_out, usd FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
 """
 JUDGES = "SELECT DISTINCT judge FROM answers WHERE judge >= ? AND judge < ? ORDER BY judge"
+COMPARED = "SELECT query, doc_a, doc_b FROM answers WHERE judge = ?"
 WITHDRAW = """
 DELETE FROM answers
 WHERE judge = ? AND query = ? AND doc_a = ? AND doc_b = ? AND repeat = ?
@@ -232,6 +233,13 @@ class Ledger:
         beyond = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         try:
             return [row[0] for row in self._connection.execute(JUDGES, (prefix, beyond))]
+        except sqlite3.Error as error:
+            raise UserError(damaged(self.path, error)) from None
+
+    def compared(self, fingerprint: str) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """What a judge has compared: query and both documents, each by its `hash_of`."""
+        try:
+            yield from self._connection.execute(COMPARED, (fingerprint,))
         except sqlite3.Error as error:
             raise UserError(damaged(self.path, error)) from None
 
