@@ -395,6 +395,11 @@ class Batches:
         batch = self.made.get(path.split("/")[2])
         if batch is None or options.batch_gone == "batch":
             return error(404, "not_found", "No such batch")
+        if path.endswith("/cancel"):
+            if batch["status"] != "in_progress":
+                return error(400, "invalid_request", f"a batch that is {batch['status']}")
+            batch |= {"status": "cancelling", "created_at": time.time()}
+            return web.json_response(batch)
         self.go_on(batch)
         return web.json_response(batch)
 
@@ -419,7 +424,7 @@ class Batches:
         """Answer a batch whose time has come."""
         options = self.endpoint.options
         late = time.time() - batch["created_at"] < options.batch_delay
-        if batch["status"] != "in_progress" or late:
+        if batch["status"] not in ("in_progress", "cancelling") or late:
             return
         lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
         others = [one for one in self.made.values() if one["status"] == "in_progress"]
@@ -430,7 +435,10 @@ class Batches:
             return
         good, bad = [], []
         expires, errors = options.batch_expires, options.batch_errors
+        cancelled = batch["status"] == "cancelling"  # a half of it was answered before
         for n, line in enumerate(lines):
+            if cancelled and n % 2:
+                continue
             if expires and n % expires == expires - 1:
                 code = {"code": "batch_expired", "message": "not reached in time"}
                 bad.append({"custom_id": line["custom_id"], "response": None, "error": code})
@@ -460,7 +468,7 @@ class Batches:
                 file = f"file-out-{len(self.files)}"
                 self.files[file] = "\n".join(map(json.dumps, found)).encode()
                 batch[which] = file
-        batch["status"] = "expired" if bad else "completed"
+        batch["status"] = "cancelled" if cancelled else "expired" if bad else "completed"
 
 
 class MessageBatches:
@@ -481,6 +489,12 @@ class MessageBatches:
             return problem(529, "overloaded_error", "Overloaded")
         if not request.headers.get("anthropic-version") or "Authorization" in request.headers:
             return problem(401, "authentication_error", "x-api-key and a version are needed")
+        if path.endswith("/cancel"):
+            batch = self.made[path.split("/")[1]]
+            if batch["processing_status"] != "in_progress":
+                return problem(400, "invalid_request_error", "it has ended")
+            batch |= {"processing_status": "canceling", "at": time.time()}
+            return web.json_response(batch)
         if request.method == "POST":
             running = [b for b in self.made.values() if b["processing_status"] == "in_progress"]
             if options.batch_fails == "invalid":
@@ -527,12 +541,17 @@ class MessageBatches:
         """Answer a batch whose time has come."""
         options, batch = self.endpoint.options, self.made[name]
         late = time.time() - batch["at"] < options.batch_delay
-        if batch["processing_status"] != "in_progress" or late:
+        if batch["processing_status"] == "ended" or late:
             return
+        cancelled = batch["processing_status"] == "canceling"  # a half was answered before
         self.found[name] = [
-            {"custom_id": one["custom_id"], "result": self.result(n, one["params"])}
+            {
+                "custom_id": one["custom_id"],
+                "result": {"type": "canceled"} if cancelled and n % 2
+                else self.result(n, one["params"]),
+            }
             for n, one in enumerate(self.asked[name])
-        ]
+        ]  # fmt: skip
         counts = Counter(one["result"]["type"] for one in self.found[name])
         batch |= {"processing_status": "ended", "results_url": "https://elsewhere.invalid/"}
         batch["request_counts"] = dict.fromkeys(batch["request_counts"], 0) | counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -285,6 +286,77 @@ def test_a_batch_of_another_program_is_not_taken_for_ours(tmp_path: Path) -> Non
     assert counts["billed_in_batches"] == 80
     assert (spending.open, spending.batched) == (0, 0)
     assert spending.usd == pytest.approx(TRIAL * 0.0015 + 40 * 0.00075)
+
+
+def at_provider(
+    endpoint: Running, protocol: str, number: int, what: str = "", data: bytes | None = None
+) -> urllib.request.Request:
+    """A request about a batch that somebody else makes."""
+    path = "messages/batches/msgbatch_" if protocol == "anthropic" else "batches/batch-"
+    headers = {"anthropic-version": "2023-06-01"}
+    return urllib.request.Request(f"{endpoint.base_url}/{path}{number}{what}", data, headers)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("over", [False, True])
+def test_a_batch_is_cancelled_and_what_it_answered_is_kept(
+    tmp_path: Path, protocol: str, over: bool
+) -> None:
+    """One that is over by then is fetched as it is."""
+    asked = questions(100)
+    with running(batch_delay=600.0) as endpoint:
+        stopped, _ = slow_and_quick(in_batches(endpoint, batch_protocol=protocol, batch_poll=60.0))
+        ask(stopped, asked[:TRIAL], tmp_path)
+        stop_soon(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            ask(stopped, asked, tmp_path)
+        sent = endpoint.counts()["requests"]
+        # Whoever asks for no batch buys nothing twice
+        live, _ = ask(judge(endpoint), asked, tmp_path)
+        assert "80 questions are under way in batches" in live.given_up["judge"]
+        assert endpoint.counts()["requests"] == sent
+        endpoint.release()
+        if over:
+            for number in (1, 2):
+                urllib.request.urlopen(at_provider(endpoint, protocol, number)).close()
+        cancelling = in_batches(endpoint, batch_protocol=protocol, batch_cancel=True)
+        ended, spending = ask(cancelling, asked, tmp_path)
+        counts = endpoint.counts()
+        again, _ = ask(judge(endpoint), asked, tmp_path)
+        assert endpoint.counts() == counts
+    assert (again.given_up, again.answers) == ({}, ended.answers)
+    answers = ended.answers["judge"]
+    assert [answer.score for answer in answers if answer] == [expected(q) for q in asked]
+    assert set(counts["answered"].values()) == {1}
+    in_batch = 80 if over else 40
+    assert counts["billed_in_batches"] == in_batch
+    assert counts["requests"] == 100 - in_batch
+    assert (spending.open, spending.batched) == (0, 0)
+    assert spending.usd == pytest.approx((100 - in_batch) * 0.0015 + in_batch * 0.00075)
+
+
+@PROTOCOLS
+def test_a_batch_that_somebody_else_cancelled(tmp_path: Path, protocol: str) -> None:
+    asked = questions(60)
+    with running(batch_delay=600.0) as endpoint:
+        stopped, quick = slow_and_quick(
+            in_batches(endpoint, batch_protocol=protocol, batch_poll=60.0)
+        )
+        ask(stopped, asked[:TRIAL], tmp_path)
+        stop_soon(0.6)
+        with pytest.raises(KeyboardInterrupt):
+            ask(stopped, asked, tmp_path)
+        urllib.request.urlopen(at_provider(endpoint, protocol, 1, "/cancel", b"{}")).close()
+        endpoint.release()
+        found, _ = ask(quick, asked, tmp_path)
+        said = found.given_up["judge"]
+        assert re.search(r"was cancelled there.*provider\.batch_cancel=true", said)
+        assert sum(answer is not None for answer in found.answers["judge"]) == TRIAL + 20
+        last, _ = ask(in_batches(endpoint, batch_protocol=protocol, batch_cancel=True),
+                      asked, tmp_path)  # fmt: skip
+        counts = endpoint.counts()
+    assert [answer.score for answer in last.answers["judge"] if answer] == [*map(expected, asked)]
+    assert set(counts["answered"].values()) == {1}
 
 
 def slow_and_quick(session: ApiSession) -> tuple[ApiSession, ApiSession]:

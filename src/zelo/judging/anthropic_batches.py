@@ -84,6 +84,10 @@ class AnthropicBatchClient(BatchClient):
             status = next((ours for theirs, ours in ends if counts.get(theirs)), "completed")
         return {**state, "status": status}
 
+    async def cancel(self, remote: str) -> None:
+        """Have the provider answer no more of a batch than it has; nothing where that is over."""
+        await self._cancel(f"/messages/batches/{remote}/cancel")
+
     async def _listed(self, batch: Batch) -> str | None:
         taken = self.remotes() | self.of_others
         found: list[tuple[float, str]] = []

@@ -30,7 +30,7 @@ from zelo.errors import UserError, in_words
 from zelo.judging import list_form, prompt
 from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
 from zelo.judging.batch_client import BatchTroubleError
-from zelo.judging.batches import answer_in_batches
+from zelo.judging.batches import answer_in_batches, under_way
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.ledger import Ledger
@@ -348,9 +348,14 @@ class ApiSession(RemoteSession):
             self._proved = asyncio.Event()  # set by an answer that is of use; more are asked then
             if self._usable:
                 self._proved.set()
-            if provider.batch:
+            if provider.batch or provider.batch_cancel:
                 half = replace(wire, price=price and price.half())
                 questions = await self._in_batches(questions, wire, half, context)
+            elif number := under_way(self, questions, context):
+                context.given_up = (
+                    f"{number:,} questions are under way in batches: provider.batch=true waits for "
+                    f"them, provider.batch_cancel=true cancels them"
+                )
             await self._one_by_one(questions, wire, context)
         if not context.given_up:  # too few to say that none is of use
             for question, answer in self._failed:
@@ -366,10 +371,10 @@ class ApiSession(RemoteSession):
     ) -> Sequence[Question]:
         """Ask as many as can be in batches, after a few have shown that answers are of use; the
         questions that are to be asked one by one."""
-        if not self._usable:
+        if not self._usable and not wire.provider.batch_cancel:
             await self._one_by_one(questions[:TRIAL], wire, context)
             questions = questions[TRIAL:]
-        if context.given_up or not self._usable:
+        if context.given_up or not (self._usable or wire.provider.batch_cancel):
             return questions
         try:
             return await answer_in_batches(self, questions, half, context)

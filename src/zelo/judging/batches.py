@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -75,6 +75,10 @@ class BatchRound:
         """
         await self.pick_up()
         provider, context = self.client.wire.provider, self.context
+        if provider.batch_cancel:
+            for batch in self.waiting:
+                await self.client.cancel(str(batch.remote))
+                say(f"  {self.name}: batch {batch.remote} is cancelled")
         since = time.monotonic()  # the provider last answered
         while (self.fresh or self.waiting) and not context.stopping:
             while self.fresh and not context.stopping and await self.submit():
@@ -129,10 +133,12 @@ class BatchRound:
         self.again({key: q for key, q in self.known.items() if key not in flying})
 
     def again(self, questions: Mapping[Key, Question]) -> None:
-        """Have questions sent, or asked one by one where they are few or were sent before."""
-        few = len(questions) < self.client.wire.provider.batch_least
+        """Have questions sent, or asked one by one where they are few, were sent before, or no
+        batch is wanted any more."""
+        provider = self.client.wire.provider
+        live = provider.batch_cancel or len(questions) < provider.batch_least
         for key, question in questions.items():
-            if few or self.times[key] >= TIMES:
+            if live or self.times[key] >= TIMES:
                 self.one_by_one.append(question)
             else:
                 self.fresh[key] = question
@@ -274,9 +280,30 @@ class BatchRound:
                 said = "; ".join(str(error.get("message")) for error in errors)
                 raise BatchTroubleError(f"batch {batch.remote} failed: {said}")
             self.times.subtract(left.keys())
-        if status == "cancelled" and left:
-            raise self.without_end(batch, "was cancelled there")
+        if status == "cancelled" and left and not wire.provider.batch_cancel:
+            raise BatchTroubleError(
+                f"batch {batch.remote} was cancelled there. What it did not answer is asked one by "
+                f"one with provider.batch_cancel=true"
+            )
         self.again(left)
+
+
+def under_way(session: AskedInBatches, questions: Sequence[Question], ctx: RequestContext) -> int:
+    """How many of the questions are in batches that were sent before."""
+    with closing(BatchLedger(ctx.ledger, session.fingerprint)) as book:
+        batches = book.under_way()
+    if not batches:
+        return 0
+    sent = {key for batch in batches for key in batch.keys.values()}
+    return sum(key in sent for key in keys_of(session, questions, ctx))
+
+
+def keys_of(
+    session: AskedInBatches, questions: Sequence[Question], ctx: RequestContext
+) -> Iterator[Key]:
+    """What the ledger knows each question by."""
+    for q in questions:
+        yield key_of(ctx.kept_under(q), ledger_question(q, session.depends_on_ids))
 
 
 async def answer_in_batches(
@@ -289,10 +316,7 @@ async def answer_in_batches(
     `wire` has the price of a batch. Where the run is being stopped, batches stay under way. Raises
     `BatchTroubleError`.
     """
-    known = {
-        key_of(context.kept_under(q), ledger_question(q, session.depends_on_ids)): q
-        for q in questions
-    }
+    known = dict(zip(keys_of(session, questions, context), questions, strict=True))
     with closing(BatchLedger(context.ledger, session.fingerprint)) as book:
         async with client_of(wire, book) as client:
             asked = BatchRound(session, client, context, book, known)

@@ -79,6 +79,11 @@ class Provider(Component):
         "ask in batches, at half the price, within a day",
         exclude=True,
     )
+    batch_cancel: bool = option(
+        False,
+        "cancel the batches under way: what they have answered is kept, the rest asked one by one",
+        exclude=True,
+    )
     batch_protocol: str = option(
         "openai",
         "whose batches they are: openai, or anthropic (message batches)",
