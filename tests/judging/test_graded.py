@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit
-from tests.conftest import Cli
+from tests.conftest import Cli, write_beir
 from tests.judging.endpoint import Running, running
 from tests.judging.test_api import RUN, ask, questions
 
@@ -123,3 +123,30 @@ def test_a_run_is_judged_by_grades_beside_another_judge(
     said = re.search(r"vllm_grades \(\S+\)\s+([\d,]+)", plan.stdout)
     assert said is not None, plan.stdout
     assert int(said[1].replace(",", "")) == len(asked)
+
+
+def test_grades_put_queries_on_one_level(cli: Cli, toy: list[str], tmp_path: Path) -> None:
+    """With `cross=on`: the documents of one query are all better than those of the other, which no
+    comparison within a query tells."""
+    documents = {f"{q}{i}": f"{q} words worth={level + i / 10}" for q, level in
+                 (("rich", 2.0), ("poor", 0.2)) for i in range(6)}  # fmt: skip
+    queries = {"q-rich": "rich words", "q-poor": "poor words", "q-test": "words"}
+    labels = {"train": [("q-rich", "rich0", 1), ("q-poor", "poor0", 1)],
+              "test": [("q-test", "rich0", 1)]}  # fmt: skip
+    write_beir(tmp_path / "own", documents, queries, labels)
+    with running(logprobs="both") as endpoint:
+        run = [
+            "run", "data=beir", f"data.path={tmp_path / 'own'}", "retriever=bm25", toy[0],
+            "queries=off", "depth=6", "judge=vllm_grades", "objective=mse", f"home={tmp_path}",
+            f"judge.judges.vllm_grades.provider.base_url={endpoint.base_url}",
+            "stages=[load,retrieve,compare,cross,judge,rate]", "cross.per_edge=4",
+        ]  # fmt: skip
+        done = cli(*run, "cross=on", f"hydra.run.dir={tmp_path}/run")
+        assert done.returncode == 0, done.stderr
+        requests = endpoint.counts()["requests"]
+    rows = read_table(FinishedRun.at(tmp_path / "run").ratings_folder(), "ratings").to_pylist()
+    target = {(row["query_id"], row["doc_id"]): row["target"] for row in rows}
+    rich = [value for (q, d), value in target.items() if q == "q-rich" and d.startswith("rich")]
+    poor = [value for (q, d), value in target.items() if q == "q-poor" and d.startswith("poor")]
+    assert min(rich) > max(poor)
+    assert requests <= 2 * 12 + 3  # a grade for each document of each query, once
