@@ -193,7 +193,10 @@ def parsed(words: Sequence[str]) -> Namespace:
     )
     command(
         "evaluate", commands.evaluate, "rerankers side by side on one collection", GOES_ON,
-        configured=True, epilog="example:\n  zelo evaluate data=scifact reranker=[start,zelo]",
+        configured=True,
+        epilog="examples:\n  zelo evaluate data=scifact reranker=[start,zelo]\n"
+        "  zelo evaluate suite=nanobeir retriever=dense pretrained.path=FOLDER (or beir, mteb;\n"
+        "    suite.path=FOLDER: copies; suite.only=[NanoSciFact,NanoNQ])",
     )  # fmt: skip
     compare = command(
         "compare", commands.compare, "runs of sweeps side by side, or TREC runs by labels"

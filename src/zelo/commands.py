@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from zelo import launch
@@ -40,10 +40,18 @@ def plan(given: Namespace) -> None:
 
 def evaluate(given: Namespace) -> None:
     """Compare rerankers."""
+    from zelo.evaluation.suites import INDEX, SuiteWords, evaluate_suite
     from zelo.progress import say
     from zelo.reporting.results import print_evaluation
 
-    print_evaluation(composed("evaluate", given.overrides).run(say))
+    suite = SuiteWords.of(given.overrides)
+    if suite is None:
+        print_evaluation(composed("evaluate", given.overrides).run(say))
+        return
+    folders = evaluate_suite(suite, composed, say)
+    out = folders[0].parent
+    show_table(folders, "NDCG@10", "", out / "table.csv")
+    print(f"\n{out}; {INDEX} is for the front matter of a model's card")
 
 
 def audit(given: Namespace) -> None:
@@ -102,6 +110,14 @@ def compare_sweeps(folders: list[Path], given: Namespace) -> None:
 
 def table(given: Namespace) -> None:
     """Put what `zelo evaluate` found on several collections together."""
+    if not given.folders:
+        raise UserError("table: name at least one folder of zelo evaluate")
+    folders = [Path(folder) for folder in given.folders]
+    show_table(folders, given.metric, given.baseline, Path(given.csv) if given.csv else None)
+
+
+def show_table(folders: Sequence[Path], metric: str, baseline: str, csv: Path | None) -> None:
+    """Print evaluations side by side, and write them; no `baseline`: the first stage."""
     from zelo.evaluation.macro_average import (
         against_baseline,
         differences,
@@ -111,16 +127,14 @@ def table(given: Namespace) -> None:
     )
     from zelo.reporting.results import print_collections
 
-    if not given.folders:
-        raise UserError("table: name at least one folder of zelo evaluate")
-    evaluated = read_evaluations([Path(folder) for folder in given.folders], given.metric)
-    baseline = given.baseline or evaluated[0].settings["first_stage"]
+    evaluated = read_evaluations(folders, metric)
+    baseline = baseline or evaluated[0].settings["first_stage"]
     found = table_rows(evaluated)
-    print_collections(given.metric, baseline, found, against_baseline(evaluated, baseline))
+    print_collections(metric, baseline, found, against_baseline(evaluated, baseline))
     for line in differences(evaluated):
         print(f"! {line}")
-    if given.csv:
-        write_csv(Path(given.csv), found)
+    if csv is not None:
+        write_csv(csv, found)
 
 
 def rerank(given: Namespace) -> None:
