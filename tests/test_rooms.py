@@ -17,7 +17,7 @@ ROOMS = (
     "errors", "renamed", "progress", "seeding", "versions", "config", "artifacts", "store",
     "data", "finished_run", "rating", "distributed", "models", "retrieval", "comparison",
     "judging", "queries", "training", "evaluation", "run_config", "reporting", "annotation",
-    "pipeline", "runs", "hydra_callbacks", "launch", "commands", "cli",
+    "serving", "pipeline", "runs", "hydra_callbacks", "launch", "commands", "cli",
 )  # fmt: skip
 
 

@@ -291,6 +291,27 @@ def parsed(words: Sequence[str]) -> Namespace:
     annotate.add_setting("port", type=int, default=0, help="0: any free one")
     annotate.add_setting("export", type=Path, metavar="FILE", help="write answers: .csv or .json")
     annotate.add_setting("import", type=Path, metavar="FILE", help="read answers from there")
+    serve = command(
+        "serve", commands.serve, "a model behind /rerank and /embeddings, to be tried",
+        "what was under way was answered",
+    )  # fmt: skip
+    serve.add_argument("model", type=Path, metavar="RUN|MODEL")
+    serve.add_setting("host", default="127.0.0.1", help="%(default)s: this machine alone")
+    serve.add_setting("port", type=int, default=8000, help="%(default)s; 0: any free one")
+    serve.add_setting(
+        "at_once", type=int, default=32, metavar="N",
+        help="texts that the model reads together, of all requests (%(default)s)",
+    )  # fmt: skip
+    serve.add_setting(
+        "documents", type=int, default=1000, metavar="N", help="of one request (%(default)s)"
+    )
+    serve.add_setting(
+        "waiting", type=int, default=4096, metavar="N",
+        help="texts of all requests; what is beyond is told to come again (%(default)s)",
+    )  # fmt: skip
+    serve.add_setting(
+        "key_variable", metavar="NAME", help="environment variable with the key that clients give"
+    )
     reproduce = command(
         "reproduce", commands.reproduce, "run a manifest again and say what differs",
         "another home=FOLDER begins anew",

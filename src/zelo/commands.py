@@ -253,6 +253,26 @@ def annotate(given: Namespace) -> None:
         people.open_page(source, given.list, given.host, given.port, given.name)
 
 
+def serve(given: Namespace) -> None:
+    """Serve a model behind the routes that clients know."""
+    try:
+        from zelo.serving.server import Limits
+        from zelo.serving.server import serve as serve_model
+    except ImportError as error:
+        raise UserError(
+            f"serve: package {error.name} is missing; pip install 'zelo[serve]'"
+        ) from None
+    from zelo.judging.endpoint import secret
+
+    limits = Limits(given.at_once, given.documents, given.waiting)
+    if min(given.at_once, given.documents, given.waiting) < 1:
+        raise UserError("serve: at_once, documents and waiting are numbers from 1 on")
+    key = secret(given.key_variable, "serve") if given.key_variable else ""
+    place = given.model.expanduser()
+    folder = place / "model" if (place / "model").is_dir() else place
+    serve_model(folder, given.host, given.port, limits, key)
+
+
 def clean(given: Namespace) -> None:
     """Show which embeddings are kept, or remove them."""
     from zelo.models.embedding_store import remove, sizes

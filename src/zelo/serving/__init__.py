@@ -1,0 +1,1 @@
+"""A small server to try a model behind an existing client."""

@@ -1,0 +1,271 @@
+"""`zelo serve MODEL`: a reranker or an embedding model behind the routes that clients know.
+
+`/rerank` as Cohere and Jina have it, `/embeddings` as OpenAI has it. It is for trying a model
+behind a client that is there already, on this machine; for production there are servers that are
+made for it (docs/serving.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import signal
+import uuid
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from zelo.errors import UserError, in_words
+from zelo.progress import say
+from zelo.serving.batcher import Batcher, FullError
+
+LARGEST = 32 * 2**20  # bytes of a request
+QUERY, DOCUMENT, PAIR = "query", "document", "pair"  # kinds of what a model reads
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is taken on."""
+
+    at_once: int = 32  # texts or pairs that the model reads together
+    documents: int = 1000  # of one request
+    waiting: int = 4096  # texts or pairs of all requests
+
+
+class ServedModel:
+    """A model of either kind, and how it reads."""
+
+    def __init__(self, folder: Path) -> None:
+        from zelo.models.cross_encoder import load_cross_encoder
+        from zelo.models.embedding import load_embedding_model
+        from zelo.models.rerank_file import is_cross_encoder
+
+        self.name = folder.resolve().name
+        self.is_reranker = is_cross_encoder(folder)
+        self.model: Any = (load_cross_encoder if self.is_reranker else load_embedding_model)(folder)
+
+    def read(self, kind: Hashable, contents: Sequence[Any]) -> Sequence[Any]:
+        """Scores of pairs, or embeddings (float32, of length 1) of texts."""
+        how = {"batch_size": len(contents), "show_progress_bar": False}
+        if kind == PAIR:
+            scores: list[float] = self.model.predict(list(contents), **how).tolist()
+            return scores
+        encode = self.model.encode_query if kind == QUERY else self.model.encode_document
+        rows = encode(list(contents), normalize_embeddings=True, **how)
+        return list(np.asarray(rows, dtype=np.float32))
+
+
+class ModelServer:
+    """Answers the requests."""
+
+    def __init__(self, model: ServedModel, limits: Limits, key: str = "") -> None:
+        self.model, self.limits, self.key = model, limits, key
+        self.batcher = Batcher(model.read, limits.at_once, limits.waiting)
+        self.stopping = False
+
+    def application(self) -> web.Application:
+        """The routes."""
+        made = web.Application(middlewares=[self.guarded], client_max_size=LARGEST)
+        made.router.add_get("/health", self.health)
+        made.router.add_get("/v1/models", self.models)
+        for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+            made.router.add_post(path, self.rerank)
+        for path in ("/embeddings", "/v1/embeddings"):
+            made.router.add_post(path, self.embeddings)
+        made.cleanup_ctx.append(self.reading)
+        return made
+
+    async def reading(self, _: web.Application) -> Any:
+        """The model reads as long as the server runs."""
+        task = asyncio.create_task(self.batcher.run())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    @web.middleware
+    async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Say what is wrong with a request as JSON."""
+        try:
+            if self.stopping:
+                raise problem(503, "the server is stopping")
+            if self.key and request.path != "/health":
+                given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+                if not hmac.compare_digest(given.encode(), self.key.encode()):
+                    raise problem(401, "the key is missing or wrong")
+            return await handler(request)
+        except FullError:
+            raise problem(429, "too much is waiting; try again", {"Retry-After": "1"}) from None
+        except web.HTTPRequestEntityTooLarge as error:
+            if error.content_type == "application/json":
+                raise
+            raise problem(413, f"a request has more than {LARGEST // 2**20} MiB") from None
+        except web.HTTPException:
+            raise
+        except Exception as error:  # of the model, which no other request hears of
+            say(f"! {request.path}: {in_words(error)}")
+            raise problem(500, f"the model could not read it ({in_words(error)})") from None
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Whether it takes requests, and how much is waiting."""
+        return web.json_response({"status": "ok", "waiting": len(self.batcher.items)})
+
+    async def models(self, _: web.Request) -> web.Response:
+        """The one model."""
+        return web.json_response(
+            {"object": "list", "data": [{"id": self.model.name, "object": "model"}]}
+        )
+
+    async def rerank(self, request: web.Request) -> web.Response:
+        """Documents by relevance, as Cohere and Jina say it."""
+        asked = await content_of(request)
+        query, documents = text_at(asked, "query"), texts_at(asked, "documents")
+        top = asked.get("top_n")
+        if top is not None and (type(top) is not int or top < 1):
+            raise problem(422, f"top_n={top!r}: a number from 1 on is needed")
+        scores = await self.scores(query, self.within(documents))
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])[:top]
+        results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
+        if asked.get("return_documents"):
+            results = [{**one, "document": {"text": documents[one["index"]]}} for one in results]
+        return web.json_response(
+            {"id": uuid.uuid4().hex, "model": self.model.name, "results": results}
+        )
+
+    async def scores(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Of a reranker its scores, of an embedding model cosines."""
+        if self.model.is_reranker:
+            return await self.batcher.results(PAIR, [(query, text) for text in documents])
+        (asked,), found = await asyncio.gather(
+            self.batcher.results(QUERY, [query]), self.batcher.results(DOCUMENT, documents)
+        )
+        return [float(asked @ row) for row in found]
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """Embeddings as OpenAI gives them; of documents, unless `input_type` says `query`."""
+        if self.model.is_reranker:
+            raise problem(404, f"{self.model.name} is a reranker: it has /rerank")
+        asked = await content_of(request)
+        given = asked.get("input")
+        texts = [given] if isinstance(given, str) else texts_at(asked, "input")
+        kind = asked.get("input_type", DOCUMENT)
+        if kind not in (QUERY, DOCUMENT):
+            raise problem(422, f"input_type={kind!r}: query or document is needed")
+        encoded = asked.get("encoding_format") == "base64"
+        rows = await self.batcher.results(kind, self.within(texts))
+        data = [
+            {
+                "object": "embedding",
+                "index": i,
+                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
+                if encoded
+                else row.tolist(),
+            }
+            for i, row in enumerate(rows)
+        ]
+        usage = {"prompt_tokens": 0, "total_tokens": 0}  # not counted
+        return web.json_response(
+            {"object": "list", "data": data, "model": self.model.name, "usage": usage}
+        )
+
+    def within(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts, where a request may have so many."""
+        if len(texts) > self.limits.documents:
+            raise problem(413, f"{len(texts)} texts, and {self.limits.documents} may be in one")
+        return texts
+
+
+def problem(status: int, message: str, headers: dict[str, str] | None = None) -> web.HTTPException:
+    """An error as clients read it."""
+    kinds = {
+        401: web.HTTPUnauthorized,
+        404: web.HTTPNotFound,
+        422: web.HTTPUnprocessableEntity,
+        429: web.HTTPTooManyRequests,
+        500: web.HTTPInternalServerError,
+        503: web.HTTPServiceUnavailable,
+    }
+    said = web.json_response({"error": {"message": message}, "message": message})
+    if status == 413:
+        return web.HTTPRequestEntityTooLarge(
+            LARGEST, LARGEST, text=said.text, content_type="application/json"
+        )
+    kind: Any = kinds[status]
+    error: web.HTTPException = kind(
+        text=said.text, content_type="application/json", headers=headers
+    )
+    return error
+
+
+async def content_of(request: web.Request) -> dict[str, Any]:
+    """The JSON object of a request."""
+    try:
+        content = await request.json()
+    except ValueError:
+        raise problem(422, "the request is no JSON") from None
+    if not isinstance(content, dict):
+        raise problem(422, "the request is no JSON object")
+    return content
+
+
+def text_at(asked: dict[str, Any], name: str) -> str:
+    """A text of a request."""
+    if not isinstance(asked.get(name), str):
+        raise problem(422, f"{name}: a text is needed")
+    return str(asked[name])
+
+
+def texts_at(asked: dict[str, Any], name: str) -> list[str]:
+    """Texts of a request, or objects with one."""
+    given = asked.get(name)
+    if not isinstance(given, list) or not given:
+        raise problem(422, f"{name}: a list of texts is needed")
+    found = [one.get("text") if isinstance(one, dict) else one for one in given]
+    if wrong := [i for i, text in enumerate(found) if not isinstance(text, str)]:
+        raise problem(422, f"{name}[{wrong[0]}]: no text")
+    return [str(text) for text in found]
+
+
+def serve(folder: Path, host: str, port: int, limits: Limits, key: str) -> None:
+    """Serve a model until Ctrl-C or SIGTERM, which wait for the requests under way.
+
+    `UserError` where there is no model, or the port is taken.
+    """
+    if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
+        raise UserError(f"{folder}: no config.json and no modules.json; not a model's folder")
+    model = ServedModel(folder)
+    asyncio.run(serving(model, host, port, limits, key))
+
+
+async def serving(model: ServedModel, host: str, port: int, limits: Limits, key: str) -> None:
+    """The same, in an event loop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has none: Ctrl-C ends it there at once
+            loop.add_signal_handler(number, stop.set)
+    server = ModelServer(model, limits, key)
+    runner = web.AppRunner(
+        server.application(), access_log=None, shutdown_timeout=60.0, handler_cancellation=True
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except (OSError, OverflowError) as error:
+        await runner.cleanup()
+        raise UserError(
+            f"host={host} port={port}: cannot be served there ({in_words(error)})"
+        ) from None
+    shown = f"[{host}]" if ":" in host else host
+    routes = "/rerank" if model.is_reranker else "/rerank and /v1/embeddings"
+    say(f"http://{shown}:{runner.addresses[0][1]} has {routes}; Ctrl-C ends it")
+    await stop.wait()
+    server.stopping = True
+    await runner.cleanup()
