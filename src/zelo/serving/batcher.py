@@ -18,35 +18,42 @@ class FullError(Exception):
 class Item(NamedTuple):
     """One text, or pair of texts, of a request."""
 
-    kind: Hashable  # only items of one kind are read together
+    number: int  # in the order in which they came
     content: Any
     result: asyncio.Future[Any]
 
 
 class Batcher:
-    """Has items read in one thread, in the order in which they came, up to `most` at once.
+    """Has items read in one thread, in the order in which they came, `most` of a kind at once.
 
     `read` gives the results of items of one kind. Where it fails, the items of that time are read
     one by one, so that an item that cannot be read fails its own request alone. An item whose
     request is gone is not read.
     """
 
-    def __init__(self, read: Read, most: int, waiting: int) -> None:
-        self.read, self.most, self.waiting = read, most, waiting
-        self.items: deque[Item] = deque()
+    def __init__(self, read: Read, most: int, limit: int) -> None:
+        self.read, self.most, self.limit = read, most, limit
+        self.kinds: dict[Hashable, deque[Item]] = {}
         self.there = asyncio.Event()
         self.thread = ThreadPoolExecutor(1, "model")
+        self.came = 0
         self.largest = 0  # items that were read together, at most
+
+    @property
+    def waiting(self) -> int:
+        """Items that are not read yet."""
+        return sum(not item.result.done() for items in self.kinds.values() for item in items)
 
     async def results(self, kind: Hashable, contents: Sequence[Any]) -> list[Any]:
         """Results of some items, in their order; `FullError` where too many are waiting."""
-        if len(self.items) + len(contents) > self.waiting:
-            self.items = deque(item for item in self.items if not item.result.done())
-        if len(self.items) + len(contents) > self.waiting:
+        if self.waiting + len(contents) > self.limit:
             raise FullError
         loop = asyncio.get_running_loop()
-        items = [Item(kind, content, loop.create_future()) for content in contents]
-        self.items.extend(items)
+        items = [
+            Item(self.came + n, content, loop.create_future()) for n, content in enumerate(contents)
+        ]
+        self.came += len(items)
+        self.kinds.setdefault(kind, deque()).extend(items)
         self.there.set()
         try:
             return list(await asyncio.gather(*(item.result for item in items)))
@@ -59,37 +66,39 @@ class Batcher:
         try:
             while True:
                 await self.there.wait()
-                part = self.next()
+                kind, part = self.next()
                 if part:
-                    await self.answer(part)
+                    await self.answer(kind, part)
         finally:
             self.thread.shutdown(wait=False, cancel_futures=True)
 
-    def next(self) -> list[Item]:
-        """The items that are read next: of one kind, those that came first."""
-        part: list[Item] = []
-        while self.items and len(part) < self.most:
-            if self.items[0].result.done():
-                self.items.popleft()
-            elif part and self.items[0].kind != part[0].kind:
-                break
-            else:
-                part.append(self.items.popleft())
-        if not self.items:
+    def next(self) -> tuple[Hashable, list[Item]]:
+        """The items that are read next: of the kind whose first one has waited longest."""
+        for items in self.kinds.values():
+            while items and items[0].result.done():
+                items.popleft()
+        self.kinds = {kind: items for kind, items in self.kinds.items() if items}
+        if not self.kinds:
             self.there.clear()
+            return None, []
+        kind, items = min(self.kinds.items(), key=lambda one: one[1][0].number)
+        part: list[Item] = []
+        while items and len(part) < self.most:
+            if not (item := items.popleft()).result.done():
+                part.append(item)
         self.largest = max(self.largest, len(part))
-        return part
+        return kind, part
 
-    async def answer(self, part: Sequence[Item]) -> None:
+    async def answer(self, kind: Hashable, part: Sequence[Item]) -> None:
         """Give some items of one kind their results."""
         loop = asyncio.get_running_loop()
         contents = [item.content for item in part]
         try:
-            results = await loop.run_in_executor(self.thread, self.read, part[0].kind, contents)
+            results = await loop.run_in_executor(self.thread, self.read, kind, contents)
         except Exception as error:
             if len(part) > 1:
                 for item in part:
-                    await self.answer([item])
+                    await self.answer(kind, [item])
             elif not part[0].result.done():
                 part[0].result.set_exception(error)
             return

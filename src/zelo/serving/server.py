@@ -115,7 +115,7 @@ class ModelServer:
 
     async def health(self, _: web.Request) -> web.Response:
         """Whether it takes requests, and how much is waiting."""
-        return web.json_response({"status": "ok", "waiting": len(self.batcher.items)})
+        return web.json_response({"status": "ok", "waiting": self.batcher.waiting})
 
     async def models(self, _: web.Request) -> web.Response:
         """The one model."""
