@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+
+from zelo.runs.sweep_folder import begin_sweep
 
 sweeps: list[Path] = []  # folders of the sweeps that this process has started
 
@@ -16,4 +19,6 @@ class NoteSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once, before the first job."""
-        sweeps.append(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        begin_sweep(folder, sys.argv[1:])
+        sweeps.append(folder)

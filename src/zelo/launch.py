@@ -30,9 +30,14 @@ def run(overrides: Sequence[str]) -> int:
 
     from zelo.config import conf_folder
     from zelo.hydra_callbacks import sweeps
+    from zelo.runs.sweep_folder import end_sweep, folder_to_go_on_in
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-    sys.argv = ["zelo run", *map(for_hydra, overrides)]
+    words = [*map(for_hydra, overrides)]
+    if folder := folder_to_go_on_in(words):
+        print(f"going on with the sweep in {folder}", file=sys.stderr)
+        words.append("hydra.sweep.dir='{}'".format(str(folder).replace("'", r"\'")))
+    sys.argv = ["zelo run", *words]
     sweeps.clear()
     _failed.clear()
     status = 0
@@ -53,7 +58,9 @@ def run(overrides: Sequence[str]) -> int:
         status = 2
         print(f"error: {readable(error)}", file=sys.stderr)
     if sweeps and sweeps[-1].is_dir():
-        return max(status, end_of_sweep(sweeps[-1]))
+        status = max(status, end_of_sweep(sweeps[-1]))
+        end_sweep(sweeps[-1], done=status == 0)
+        return status
     return 2 if _failed else status
 
 

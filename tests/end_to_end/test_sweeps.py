@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +56,44 @@ def test_a_sweep_shares_what_its_runs_have_in_common(
     nothing = cli("compare", str(sweep.parent))
     assert nothing.returncode == 2
     assert "no run of a sweep lies there" in nothing.stderr
+
+
+def test_a_sweep_that_was_killed_goes_on_in_its_folder(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    """Under the same names, in the same runs of W&B, with one table of all; what is done stays."""
+    words = ["run", "-m", "experiment=quickstart", "seed=1,2,3", "logger=wandb", *toy]
+    work = tmp_path / "work"
+    program = [str(Path(sys.executable).parent / "zelo"), *words]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            program, cwd=work, stdout=said, stderr=said,
+            env={**os.environ, "WANDB_MODE": "offline"},
+        )  # fmt: skip
+        while not (manifests := list(work.glob("outputs/sweeps/*/1/manifest.json"))):
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.05)
+        other = cli(*words, "stages=[load]", WANDB_MODE="offline")  # another sweep
+        assert "going on" not in other.stderr
+        process.kill()
+        process.wait()
+    sweep = manifests[0].parents[1]
+    ids = [json.loads(path.read_text())["id"] for path in sorted(sweep.glob("*/wandb.json"))]
+    trained = {path: path.stat().st_mtime_ns for path in
+               work.glob("outputs/store/train/*/stage.json")}  # fmt: skip
+    assert trained
+    done = cli(*words, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    assert f"going on with the sweep in {sweep}" in done.stderr
+    runs = [json.loads((sweep / str(n) / "manifest.json").read_text()) for n in range(3)]
+    assert [(run["seed"], run["status"]) for run in runs] == [(n, "done") for n in (1, 2, 3)]
+    after = [json.loads((sweep / str(n) / "wandb.json").read_text())["id"] for n in range(3)]
+    assert after[: len(ids)] == ids
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert f"── 3 runs in {Path('outputs') / 'sweeps' / sweep.name} ──" in done.stdout
+    again = cli(*words, WANDB_MODE="offline")  # it came to its end: this is another one
+    assert "going on" not in again.stderr
+    assert len(list((work / "outputs" / "sweeps").iterdir())) == 3
 
 
 LAUNCHERS = {
