@@ -95,6 +95,13 @@ def test_weights_and_biases_is_told_everything_but_texts(
     assert {f"figures/{name}" for name in ("systems", "elos", "loss", "after")} <= media
     dataset, model = found["artifacts"]["dataset"], found["artifacts"]["model"]
     assert model["data"] == dataset["fingerprint"] == stages["load"]["fingerprint"]
+    judgments, ratings = found["artifacts"]["judgments"], found["artifacts"]["ratings"]
+    assert ratings["fingerprint"] == stages["rate"]["fingerprint"]
+    assert judgments["judgments"] == judged
+    # From the model back to the data, by what each was made of.
+    assert ratings["fingerprint"] in model["inputs"].values()
+    assert judgments["fingerprint"] in ratings["inputs"].values()
+    assert dataset["fingerprint"] in judgments["inputs"].values()
     assert model["zelo/NDCG@10"] == pytest.approx(metrics["zelo/NDCG@10"])
 
     # No text of a document or a query lies in anything that would be uploaded.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import model_validator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from zelo.store import Artifact, Used
 
 TABLES = {"judges": "ratings", "metrics": "metrics", "per_query": "metrics"}  # and whose they are
+FILED = {"judge": "judgments", "rate": "ratings"}  # stages, and what W&B calls what they made
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SHOWN_METRIC = "NDCG@10"  # of which a tracker gets the value of every query
 
 
@@ -153,7 +156,7 @@ class WandB(Component):
             opened.summary[name] = value
         if made:
             opened.log(self._media(made))
-            self._file(opened, made, outcome.numbers)
+            self._file(opened, outcome)
         opened.finish(exit_code=0 if made else 1)
 
     def check(self) -> None:
@@ -224,37 +227,50 @@ class WandB(Component):
                 media["report"] = wandb.Html(page, inject=False)
         return media
 
-    def _file(
-        self, opened: Any, made: Mapping[str, Artifact], numbers: Mapping[str, float]
-    ) -> None:
-        """Data and model as artifacts of W&B, the one an input of the run, the other its output.
+    def _file(self, opened: Any, outcome: Outcome) -> None:
+        """Data, judgments, ratings and model as artifacts of W&B: the data are an input of the run,
+        the others its outputs.
 
-        Without a connection W&B knows no inputs; the data are then filed beside the model, whose
-        metadata names them either way.
+        The metadata of each has its fingerprint and those of what it was made of (`inputs`), by
+        which one is followed to the other. Without a connection W&B knows no inputs; the data are
+        then filed beside the others.
         """
-        import wandb
 
         from zelo.training.trainable import MODEL
 
-        data, trained = made["data"], made["trained"]
+        data, trained = outcome.made["data"], outcome.made["trained"]
         if not (data.complete and trained.complete):
             return
-        about = {"fingerprint": data.fingerprint, **data.record["counts"]}
         name = legal(data.record["options"]["source"].get("name"))
-        dataset = wandb.Artifact(name, type="dataset", metadata=about)
-        with dataset.new_file("data.json") as file:
-            json.dump(about, file)
+        dataset = self._artifact(name, "dataset", data)
         if opened.offline:
             opened.log_artifact(dataset)
         else:
             opened.use_artifact(dataset)
-        about = {"fingerprint": trained.fingerprint, "data": data.fingerprint, **numbers}
-        model = wandb.Artifact(f"{name}-model", type="model", metadata=about)
-        with model.new_file("model.json") as file:
-            json.dump(about, file)
+        for used in outcome.used:
+            kind = FILED.get(used.artifact.stage)
+            if kind is not None and used.artifact.complete:
+                named = f"{name}-{legal(used.label)}"
+                opened.log_artifact(self._artifact(named, kind, used.artifact))
+        more = {"data": data.fingerprint, **outcome.numbers}
+        model = self._artifact(f"{name}-model", "model", trained, more)
         if self.weights:
             model.add_dir(str(trained.path / MODEL))
         opened.log_artifact(model)
+
+    def _artifact(
+        self, name: str, kind: str, artifact: Artifact, more: Mapping[str, Any] = NOTHING
+    ) -> Any:
+        """What a stage made, in numbers alone."""
+        import wandb
+
+        record = artifact.record
+        about = {"fingerprint": artifact.fingerprint, "inputs": record["inputs"],
+                 **record["counts"], **more}  # fmt: skip
+        made = wandb.Artifact(name, type=kind, metadata=about)
+        with made.new_file(f"{kind}.json") as file:
+            json.dump(about, file)
+        return made
 
 
 def has_key() -> bool:
