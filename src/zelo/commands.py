@@ -38,8 +38,8 @@ def plan(given: Namespace) -> None:
     show(configured, make_plan(configured))
 
 
-def evaluate(given: Namespace) -> None:
-    """Compare rerankers."""
+def evaluate(given: Namespace) -> int:
+    """Compare rerankers; 2 where a collection of a suite failed."""
     from zelo.evaluation.suites import INDEX, SuiteWords, evaluate_suite
     from zelo.progress import say
     from zelo.reporting.results import print_evaluation
@@ -47,11 +47,14 @@ def evaluate(given: Namespace) -> None:
     suite = SuiteWords.of(given.overrides)
     if suite is None:
         print_evaluation(composed("evaluate", given.overrides).run(say))
-        return
-    folders = evaluate_suite(suite, composed, say)
+        return 0
+    folders, failed = evaluate_suite(suite, composed, say)
     out = folders[0].parent
     show_table(folders, "NDCG@10", "", out / "table.csv")
     print(f"\n{out}; {INDEX} is for the front matter of a model's card")
+    for line in failed:
+        print(f"! not done: {line}")
+    return 2 if failed else 0
 
 
 def audit(given: Namespace) -> None:

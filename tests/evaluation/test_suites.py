@@ -70,7 +70,10 @@ def test_nanobeir_is_as_sentence_transformers_has_it(
     assert rows["NanoSciFact", "dense"]["kind"] == "collection"
     assert rows["science", "dense"]["kind"] == "domain"
     index = OmegaConf.load(tmp_path / "out" / "model-index.yaml")["model-index"]
-    (dense,) = [system for system in index if system.name == "dense"]
+    (dense,) = [system for system in index if system.name == tiny_model.name]
+    assert [(one.dataset.type, one.dataset.split) for one in dense.results] == [
+        ("sentence-transformers/NanoBEIR-en", name) for name in ("NanoNQ", "NanoSciFact")
+    ]
     values = {
         (one.dataset.name, metric.type): metric.value
         for one in dense.results for metric in one.metrics
@@ -107,6 +110,19 @@ def test_copies_in_beirs_own_layout(tmp_path: Path, cli: Cli, tiny_model: Path) 
     assert (tmp_path / "out" / "scifact" / "evaluation.json").is_file()
     for name in ("science", "finance", "average of collections", "average of domains"):
         assert name in done.stdout
+    (tmp_path / "copies" / "fiqa" / "corpus.jsonl").write_text("{")
+    words = [
+        "evaluate", "suite=beir", f"suite.path={tmp_path}/copies", "suite.only=scifact,fiqa",
+        "retriever=bm25", f"home={tmp_path}/home", f"pretrained.path={tiny_model}",
+    ]  # fmt: skip
+    broken = cli(*words)
+    assert broken.returncode == 2
+    assert "! not done: fiqa: " in broken.stdout
+    assert "scifact" in broken.stdout
+    again = cli(*words)  # in the same folder
+    assert "already done" in again.stderr
+    (folder,) = (tmp_path / "home" / "evaluations").iterdir()
+    assert folder.name.startswith("beir-")
     lacking = cli("evaluate", "suite=beir", f"suite.path={tmp_path}/copies")
     assert lacking.returncode == 2
     assert "has no folder arguana" in lacking.stderr
@@ -123,10 +139,10 @@ def test_what_is_asked_of_a_suite() -> None:
     named = [one.name for one in collections_of(asked("suite=nanobeir", "depth=10"))]
     assert len(named) == 13
     assert len(collections_of(asked("suite=mteb"))) == 10
-    sources = [one.source for one in collections_of(asked("suite=beir"))]
+    sources = [one.hub for one in collections_of(asked("suite=beir"))]
     assert len(set(sources)) == len(sources) == 26
     (nq,) = collections_of(asked("suite=nanobeir", "suite.only=NanoNQ"))
-    assert nq.source == "sentence-transformers/NanoBEIR-en"
+    assert (nq.hub, nq.split) == ("sentence-transformers/NanoBEIR-en", "NanoNQ")
     assert nq.values["data.name"] == "NanoNQ"
     (msmarco,) = collections_of(asked("suite=beir", "suite.only=[msmarco]"))
     assert "evaluation.split=dev" in msmarco.words
@@ -144,6 +160,8 @@ def test_what_is_asked_of_a_suite() -> None:
         (["suite=nanobeir", "suite.path=/nowhere"], "suite.path=/nowhere: no such folder"),
         (["suite.path=/nowhere"], "suite=NAME is missing"),
         (["suite=beir", "suite.of=x"], "suite.of: no such option"),
+        (["suite", "nanobeir"], "suite: suite=NAME, suite.path=FOLDER"),
+        (["suite=beir", "suite=mteb"], "once each"),
     ],
 )
 def test_mistakes_about_a_suite_are_named(words: list[str], why: str) -> None:

@@ -397,7 +397,7 @@ class Batches:
             return error(404, "not_found", "No such batch")
         if path.endswith("/cancel"):
             if batch["status"] != "in_progress":
-                return error(400, "invalid_request", f"a batch that is {batch['status']}")
+                return error(409, "conflict", f"a batch that is {batch['status']}")
             batch |= {"status": "cancelling", "created_at": time.time()}
             return web.json_response(batch)
         self.go_on(batch)

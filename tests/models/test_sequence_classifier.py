@@ -15,11 +15,18 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from tests.conftest import Cli
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer
 
 from zelo.artifacts import read_json
 from zelo.errors import UserError
 from zelo.models.cross_encoder import load_cross_encoder, new_cross_encoder, save_cross_encoder
-from zelo.models.sequence_classifier import PAIRS, TEMPLATE, export_classifier
+from zelo.models.sequence_classifier import (
+    PAIRS,
+    TEMPLATE,
+    activation_of,
+    export_classifier,
+    in_jinja,
+)
 
 ZERANK_2 = """{%- set roles = {"query": "system", "document": "user"} -%}
 {%- for message in messages -%}
@@ -97,7 +104,7 @@ def llama(bare: Path, folder: Path) -> Path:
 def served(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[float]:
     """The scores that vLLM gives: its template filled with two messages, one row of logits, the
     activation that the configuration names."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     template = (folder / TEMPLATE).read_text()
@@ -126,25 +133,51 @@ def test_a_decoder_scores_the_same_as_a_sequence_classifier(
     scores = load_cross_encoder(folder).predict(PAIRS[:6])
     assert scores.std() > 1e-4
     assert [*served(tmp_path / "served", PAIRS[:6])] == pytest.approx(scores.tolist(), abs=1e-5)
-    assert TEMPLATE in (tmp_path / "served" / "README.md").read_text()
+    card = (tmp_path / "served" / "README.md").read_text()
+    assert TEMPLATE in card
+    assert f"--dtype {about['dtype']}" in card
+    assert about["rope_theta"] == about["rope_parameters"]["rope_theta"]
+    assert "auto_map" not in about
     kept = {"bfloat16"} if shape is qwen3_reranker else {"float32"}
     assert {about["dtype"]} == kept
 
 
-def test_a_tokenizer_that_adds_what_the_template_has_is_refused(bare: Path, tmp_path: Path) -> None:
-    """A server would put a second beginning before each text: other scores."""
+def test_a_tokenizer_that_adds_what_the_template_has(bare: Path, tmp_path: Path) -> None:
+    """A server would put a second beginning before each text: the one that ships adds nothing."""
     folder = zerank_2(bare, tmp_path / "model")
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder)
     begin = ("<|im_start|>", tokenizer.convert_tokens_to_ids("<|im_start|>"))
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", pair=None, special_tokens=[begin]
     )
     tokenizer.save_pretrained(folder)
+    assert AutoTokenizer.from_pretrained(folder)("a")["input_ids"][0] == begin[1]
+    found = export_classifier(folder, tmp_path / "served")
+    assert found.holds
+    assert AutoTokenizer.from_pretrained(tmp_path / "served")("a")["input_ids"][0] != begin[1]
+
+
+def test_scores_that_are_not_the_models_are_refused(bare: Path, tmp_path: Path) -> None:
+    """A model that was made without a template, and got one that it does not read."""
+    decoder = Transformer(str(bare), transformer_task="text-generation")
+    decoder.tokenizer.chat_template = ZERANK_2
+    modules = [decoder, LogitScore(decoder.tokenizer.convert_tokens_to_ids("Yes"), None)]
+    model = Stock(modules=modules, num_labels=1, activation_fn=torch.nn.Identity())
+    model.save_pretrained(str(tmp_path / "model"))
     with pytest.raises(UserError, match="as a sequence classifier its scores differ by up to"):
-        export_classifier(folder, tmp_path / "served")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "plain"]
+        export_classifier(tmp_path / "model", tmp_path / "served")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_an_activation_that_its_name_does_not_tell_is_refused(bare: Path, tmp_path: Path) -> None:
+    model = load_cross_encoder(zerank_2(bare, tmp_path / "model"))
+    model.activation_fn = torch.nn.LeakyReLU(0.3)
+    with pytest.raises(
+        UserError, match="LeakyReLU after its logit is no layer of torch that its name"
+    ):
+        activation_of(model, tmp_path)
+    assert in_jinja("🏔") == '"🏔"'
+    assert in_jinja(None) == "none"
 
 
 def test_what_servers_do_not_load_is_refused(
@@ -170,11 +203,12 @@ def test_an_encoder_with_a_classifiers_head(tiny_model: Path, tmp_path: Path, cl
     save_cross_encoder(model, tmp_path / "run" / "model")
     done = cli("export", f"{tmp_path}/run", "to=vllm", f"out={tmp_path}/served")
     assert done.returncode == 0, done.stderr
-    assert "the logits of 10 pairs differ by" in done.stdout
+    assert "the logits of 9 pairs differ by" in done.stdout
     assert not (tmp_path / "served" / TEMPLATE).exists()
     again = Stock(str(tmp_path / "served"))
     again.max_seq_length = 64
     assert again.predict(PAIRS) == pytest.approx(model.predict(PAIRS), abs=1e-5)
+    assert "--dtype float32" in (tmp_path / "served" / "README.md").read_text()
     model.prompts, model.default_prompt_name = {"query": "search: "}, "query"
     save_cross_encoder(model, tmp_path / "told")
     with pytest.raises(UserError, match="'search: ' before each pair, which no server puts there"):

@@ -129,6 +129,9 @@ def test_an_embedding_model_as_openai_has_it(tiny_model: Path) -> None:
             sorted(cosines.tolist(), reverse=True), abs=1e-5
         )
         assert [m.id for m in client.models.list()] == [tiny_model.name]
+        for wrong in ({"dimensions": 8}, {"encoding_format": "int8"}, {"input_type": "text"}):
+            assert running.post("/embeddings", {"input": "x", **wrong})[0] == 422
+        assert running.post("/nowhere", {})[1]["message"] == "POST /nowhere: no such route"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,8 @@ def test_an_embedding_model_as_openai_has_it(tiny_model: Path) -> None:
         ({"query": "x", "documents": []}, 422, "documents: a list"),
         ({"query": "x", "documents": ["a", 1]}, 422, "documents[1]: no text"),
         ({"query": "x", "documents": ["a"], "top_n": 0}, 422, "top_n=0"),
+        (b'{"query": "\\ud83d", "documents": ["a"]}', 422, "no JSON"),
+        (b'{"query": ' + b"[" * 100_000, 422, "no JSON"),
         ({"query": "x", "documents": ["a"] * 51}, 413, "51 texts, and 50 may be in one"),
         (b"x" * (33 * 2**20), 413, "more than 32 MiB"),
     ],
@@ -220,7 +225,19 @@ def test_sixty_four_at_once_with_faults_and_nothing_is_lost(tiny_model: Path) ->
 def test_too_much_is_told_to_come_again(tiny_model: Path) -> None:
     with served(tiny_model, "waiting=10") as running:
         status, said = running.post("/rerank", {"query": "x", "documents": ["a"] * 11})
-        assert (status, said["message"]) == (429, "too much is waiting; try again")
+        assert (status, said["message"]) == (413, "11 texts, and 9 may be in one")
+
+        async def go() -> list[int]:
+            asked = {"query": "x", "documents": ["long " * 300] * 9}
+            async with aiohttp.ClientSession() as http:
+
+                async def one() -> tuple[int, str]:
+                    async with http.post(f"{running.address}/rerank", json=asked) as response:
+                        return response.status, response.headers.get("Retry-After", "")
+
+                return sorted(set(await asyncio.gather(*(one() for _ in range(20)))))
+
+        assert asyncio.run(go()) == [(200, ""), (429, "1")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -70,16 +70,23 @@ def keep_answers(desk: Desk, rows: Iterable[FileAnswer]) -> tuple[int, int]:
     """Keep answers of a file: how many are new, and how many are about pairs that the desk has
     not."""
     numbers: dict[Ids, int] = {ids: n for n, ids in enumerate(desk.pairs)}
+    by_text = {
+        (q, frozenset((desk.documents[a], desk.documents[b]))): n
+        for n, (q, a, b) in enumerate(desk.pairs)
+    }
     new = unknown = 0
     for row in rows:
         number = numbers.get(ids_of(row.query_id, row.doc_a, row.doc_b))
+        texts = [desk.documents.get(doc_id) for doc_id in (row.doc_a, row.doc_b)]
+        if number is None and None not in texts:  # of equal texts one pair alone is there
+            number = by_text.get((row.query_id, frozenset(filter(None, texts))))
         if number is None:
             unknown += 1
             continue
         if number in desk.of(row.person):
             continue
         score = row.score
-        if score and desk.question(number).doc_a != row.doc_a:
+        if score and desk.question(number).text_a != texts[0]:
             score = -score
         new += len(desk.keep(row.person, {number: answer_of(score)}))
     return new, unknown
@@ -142,4 +149,6 @@ def answer_at(where: str, row: Mapping[str, Any], person: str, choice: str) -> F
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
     query_id, doc_a, doc_b = (str(row[name]) for name in HEADER[:3])
+    if doc_a == doc_b:
+        raise UserError(f"{where}: document {doc_a!r} against itself")
     return FileAnswer(query_id, doc_a, doc_b, who, READ[choice])

@@ -4,7 +4,6 @@ table, and as the front matter of a model's card (`model-index`), where others l
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from zelo.config import conf_folder, describe
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.evaluation.evaluate import CEILING
+from zelo.store import digest
 
 INDEX = "model-index.yaml"
 TASK = {"type": "information-retrieval", "name": "Information Retrieval"}
@@ -34,7 +34,14 @@ class SuiteWords:
     def of(cls, words: Sequence[str]) -> SuiteWords | None:
         """None where no word names a suite."""
         sets = (word for word in words if word.partition("=")[0].partition(".")[0] == "suite")
-        own = dict(word.split("=", 1) for word in sets)
+        own: dict[str, str] = {}
+        for word in sets:
+            key, equals, value = word.partition("=")
+            if not equals or key in own:
+                raise UserError(
+                    f"{word}: suite=NAME, suite.path=FOLDER, suite.only=[NAME,...], once each"
+                )
+            own[key] = value
         if not own:
             return None
         if unknown := own.keys() - {"suite", "suite.path", "suite.only"}:
@@ -53,7 +60,8 @@ class SuiteCollection:
     """One collection of a suite, as `zelo evaluate` is told of it."""
 
     name: str
-    source: str  # name on the hub, or folder of a copy
+    hub: str  # its data set there, and the split
+    split: str
     words: Sequence[str]
     values: Mapping[str, str]  # options whose values are taken as they are
 
@@ -107,53 +115,75 @@ def collection(
     if "split" in entry:
         words.append(f"evaluation.split={entry['split']}")
     values = {"data.path": source, "data.name": name, "domain": str(entry["domain"])}
-    return SuiteCollection(name, source, words, values)
+    whole = "path" in suite
+    hub, split = str(suite["path"] if whole else entry["path"]), str(entry.get("split", "test"))
+    return SuiteCollection(name, hub, name if whole else split, words, values)
 
 
 def evaluate_suite(
     asked: SuiteWords, composed: Callable[..., Benchmark], say: Callable[[str], None]
-) -> list[Path]:
+) -> tuple[list[Path], list[str]]:
     """Evaluate each collection into a folder of its own; one that is there already with the same
-    settings is not evaluated again. Returns their folders.
+    settings is not evaluated again, and one that fails does not stop the others. Returns their
+    folders, and what failed, in words.
 
-    `composed` makes an evaluation of a configuration's name, words and values.
+    `composed` makes an evaluation of a configuration's name, words and values. Raises `UserError`
+    where no collection came to its end.
     """
     chosen = collections_of(asked)
     out = next((word[4:] for word in asked.others if word.startswith("out=")), None)
     folder = Path(out).expanduser() if out else None
     others = [word for word in asked.others if not word.startswith("out=")]
-    found = []
+    found: list[tuple[SuiteCollection, Benchmark]] = []
+    failed: list[str] = []
     for number, one in enumerate(chosen, start=1):
         say(f"── {one.name}, {number} of {len(chosen)} ──")
         benchmark = composed("evaluate", [*others, *one.words], **one.values)
-        if folder is None:
-            stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-            folder = benchmark.home / "evaluations" / f"{asked.name}_{stamp}"
+        if folder is None:  # the same for the same words
+            words = digest([sorted(others), sorted(asked.only), str(asked.folder)])[:8]
+            folder = benchmark.home / "evaluations" / f"{asked.name}-{words}"
         benchmark = benchmark.model_copy(update={"out": folder / one.name})
         about = folder / one.name / "evaluation.json"
-        if about.is_file() and read_json(about)["config"] == describe(benchmark):
-            say("  already done")
-        else:
-            benchmark.run(say)
-        found.append(folder / one.name)
-    write_text(found[0].parent / INDEX, model_index(asked.name, chosen, found))
-    return found
+        try:
+            if about.is_file() and read_json(about)["config"] == describe(benchmark):
+                say("  already done")
+            else:
+                benchmark.run(say)
+        except UserError as error:
+            say(f"  ! {error}")
+            failed.append(f"{one.name}: {error}")
+            continue
+        found.append((one, benchmark))
+    if folder is None or not found:
+        raise UserError(f"suite={asked.name}: no collection came to its end; {failed[0]}")
+    write_text(folder / INDEX, model_index(asked.name, found))
+    return [folder / one.name for one, _ in found], failed
 
 
-def model_index(name: str, chosen: Sequence[SuiteCollection], folders: Sequence[Path]) -> str:
+def model_index(name: str, found: Sequence[tuple[SuiteCollection, Benchmark]]) -> str:
     """Results as the front matter of a model's card has them, by system."""
     from omegaconf import OmegaConf
 
     systems: dict[str, list[dict[str, Any]]] = {}
-    for one, folder in zip(chosen, folders, strict=True):
-        about = read_json(folder / "evaluation.json")
-        for system, metrics in metrics_of(folder):
-            where = {"type": one.source, "name": one.name, "split": about["split"]}
-            source = {"name": f"zelo evaluate suite={name}"}
+    models: dict[str, str] = {}
+    for one, benchmark in found:
+        for system, metrics in metrics_of(Path(str(benchmark.out))):
+            where = {"type": one.hub, "name": one.name, "split": one.split}
+            source = {"name": f"zelo evaluate suite={name}: {system}"}
             result = {"task": TASK, "dataset": where, "metrics": metrics, "source": source}
             systems.setdefault(system, []).append(result)
-    index = [{"name": system, "results": results} for system, results in systems.items()]
+            models[system] = model_of(benchmark, system)
+    index = [{"name": models[system], "results": results} for system, results in systems.items()]
     return OmegaConf.to_yaml(OmegaConf.create({"model-index": index}))
+
+
+def model_of(benchmark: Benchmark, system: str) -> str:
+    """What the model of a system is called, or the system where it has none."""
+    reranker: Any = benchmark.rerankers.get(system, benchmark if system == "dense" else None)
+    pretrained = getattr(reranker, "pretrained", None)
+    if pretrained is None:
+        return system
+    return Path(pretrained.path).name if pretrained.path else str(pretrained.name)
 
 
 def metrics_of(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -85,8 +85,8 @@ class AnthropicBatchClient(BatchClient):
         return {**state, "status": status}
 
     async def cancel(self, remote: str) -> None:
-        """Have the provider answer no more of a batch than it has; nothing where that is over."""
-        await self._cancel(f"/messages/batches/{remote}/cancel")
+        """Have the provider answer no more of a batch than it has."""
+        await self.call("POST", f"/messages/batches/{remote}/cancel", attempts=1)
 
     async def _listed(self, batch: Batch) -> str | None:
         taken = self.remotes() | self.of_others

@@ -30,7 +30,7 @@ from zelo.errors import UserError, in_words
 from zelo.judging import list_form, prompt
 from zelo.judging.base import BaseJudge, RemoteSession, RequestContext
 from zelo.judging.batch_client import BatchTroubleError
-from zelo.judging.batches import answer_in_batches, under_way
+from zelo.judging.batches import answer_in_batches, not_under_way
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
 from zelo.judging.ledger import Ledger
@@ -41,6 +41,7 @@ from zelo.judging.question import Answer, Question
 from zelo.judging.reply import Reply, form, read_reply
 from zelo.judging.spending import Price, Spending
 from zelo.judging.wire import RequestOutcome, Wire
+from zelo.progress import say
 from zelo.store import digest
 
 SCORE = {"type": "number", "description": "between -1 (A) and 1 (B)"}
@@ -180,7 +181,8 @@ class ApiJudge(BaseJudge):
             tokens_in = frame + told + documents * (each + document)
             tokens_out = written
         price = self.price_or_none()
-        price = price.half() if price and self.provider.batch else price
+        half = self.provider.batch and not self.provider.batch_cancel
+        price = price.half() if price and half else price
         usd = price.of(tokens_in, tokens_out) if price else None
         provider = self.provider
         hours = [
@@ -351,11 +353,15 @@ class ApiSession(RemoteSession):
             if provider.batch or provider.batch_cancel:
                 half = replace(wire, price=price and price.half())
                 questions = await self._in_batches(questions, wire, half, context)
-            elif number := under_way(self, questions, context):
-                context.given_up = (
-                    f"{number:,} questions are under way in batches: provider.batch=true waits for "
-                    f"them, provider.batch_cancel=true cancels them"
-                )
+            else:
+                asked = len(questions)
+                questions = not_under_way(self, questions, context)
+                if left := asked - len(questions):
+                    say(
+                        f"  ! {provider.name}: {left:,} questions are under way in batches and not "
+                        f"asked: provider.batch=true waits for them, provider.batch_cancel=true "
+                        f"cancels them"
+                    )
             await self._one_by_one(questions, wire, context)
         if not context.given_up:  # too few to say that none is of use
             for question, answer in self._failed:

@@ -155,15 +155,8 @@ class BatchClient:
         return await self.json("GET", f"/batches/{remote}", attempts=1)
 
     async def cancel(self, remote: str) -> None:
-        """Have the provider answer no more of a batch than it has; nothing where that is over."""
-        await self._cancel(f"/batches/{remote}/cancel")
-
-    async def _cancel(self, path: str) -> None:
-        try:
-            await self.call("POST", path)
-        except BatchTroubleError as trouble:
-            if trouble.passing or trouble.gone:
-                raise
+        """Have the provider answer no more of a batch than it has."""
+        await self.call("POST", f"/batches/{remote}/cancel", attempts=1)
 
     async def named(self, batch: Batch) -> str | None:
         """What the provider calls a batch; None where it has none, at several looks: it may list a

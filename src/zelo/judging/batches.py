@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 from zelo.judging import prompt
 from zelo.judging.anthropic_batches import AnthropicBatchClient, message_headers
 from zelo.judging.base import RequestContext
-from zelo.judging.batch_client import AnotherProgramError, BatchClient, BatchTroubleError
+from zelo.judging.batch_client import ATTEMPTS, AnotherProgramError, BatchClient, BatchTroubleError
 from zelo.judging.batch_ledger import Batch, BatchLedger
 from zelo.judging.ledger import Key, key_of, ledger_question
 from zelo.judging.question import Question
@@ -27,6 +27,8 @@ from zelo.judging.wire import RequestOutcome, Wire
 from zelo.progress import say
 
 OVER = {"completed", "expired", "cancelled", "failed"}
+CANCELLING = {"cancelling", "canceling"}
+NOT_THERE = "is not there: is it another account's?"
 TIMES = 2  # that a question is sent in batches before it is asked by itself
 FULL = "token_limit_exceeded"  # a batch failed since others are under way
 LARGEST = 90 * 2**20  # bytes of a file
@@ -76,9 +78,15 @@ class BatchRound:
         await self.pick_up()
         provider, context = self.client.wire.provider, self.context
         if provider.batch_cancel:
+            sure = self.book.remotes()
             for batch in self.waiting:
-                await self.client.cancel(str(batch.remote))
-                say(f"  {self.name}: batch {batch.remote} is cancelled")
+                if batch.remote in sure:
+                    await self.cancel(batch)
+                else:
+                    say(
+                        f"  ! {self.name}: batch {batch.remote} may be another program's and is "
+                        f"waited for"
+                    )
         since = time.monotonic()  # the provider last answered
         while (self.fresh or self.waiting) and not context.stopping:
             while self.fresh and not context.stopping and await self.submit():
@@ -91,9 +99,7 @@ class BatchRound:
                     state = await self.client.state(str(batch.remote))
                 except BatchTroubleError as trouble:
                     if trouble.gone:
-                        raise self.without_end(
-                            batch, "is not there: is it another account's?"
-                        ) from None
+                        raise self.without_end(batch, NOT_THERE) from None
                     if not trouble.passing or time.monotonic() - since > provider.patience:
                         raise
                     continue  # until the next look
@@ -131,6 +137,23 @@ class BatchRound:
             say(f"  {self.name}: {number:,} questions were sent in batches before")
         flying = {key for batch in self.waiting for key in batch.keys.values()}
         self.again({key: q for key, q in self.known.items() if key not in flying})
+
+    async def cancel(self, batch: Batch) -> None:
+        """Have a batch cancelled, if it is not over; raises `BatchTroubleError`."""
+        for attempt in range(ATTEMPTS):
+            try:
+                await self.client.cancel(str(batch.remote))
+                say(f"  {self.name}: batch {batch.remote} is cancelled")
+                return
+            except BatchTroubleError as trouble:
+                if trouble.gone:
+                    raise self.without_end(batch, NOT_THERE) from None
+                state = await self.client.state(str(batch.remote))
+                if state.get("status") in OVER | CANCELLING:  # which some refuse as a conflict
+                    return
+                last = attempt + 1 == ATTEMPTS or not trouble.passing
+                if last or await self.context.sleep(0.2 * 2**attempt):
+                    raise
 
     def again(self, questions: Mapping[Key, Question]) -> None:
         """Have questions sent, or asked one by one where they are few, were sent before, or no
@@ -282,28 +305,31 @@ class BatchRound:
             self.times.subtract(left.keys())
         if status == "cancelled" and left and not wire.provider.batch_cancel:
             raise BatchTroubleError(
-                f"batch {batch.remote} was cancelled there. What it did not answer is asked one by "
-                f"one with provider.batch_cancel=true"
+                f"batch {batch.remote} was cancelled there. With provider.batch_cancel=true all "
+                f"that is under way is cancelled, and what is not answered asked one by one"
             )
         self.again(left)
 
 
-def under_way(session: AskedInBatches, questions: Sequence[Question], ctx: RequestContext) -> int:
-    """How many of the questions are in batches that were sent before."""
-    with closing(BatchLedger(ctx.ledger, session.fingerprint)) as book:
+def not_under_way(
+    session: AskedInBatches, questions: Sequence[Question], context: RequestContext
+) -> Sequence[Question]:
+    """The questions that are in no batch that was sent before."""
+    with closing(BatchLedger(context.ledger, session.fingerprint)) as book:
         batches = book.under_way()
     if not batches:
-        return 0
+        return questions
     sent = {key for batch in batches for key in batch.keys.values()}
-    return sum(key in sent for key in keys_of(session, questions, ctx))
+    keys = keys_of(session, questions, context)
+    return [q for q, key in zip(questions, keys, strict=True) if key not in sent]
 
 
 def keys_of(
-    session: AskedInBatches, questions: Sequence[Question], ctx: RequestContext
+    session: AskedInBatches, questions: Sequence[Question], context: RequestContext
 ) -> Iterator[Key]:
     """What the ledger knows each question by."""
     for q in questions:
-        yield key_of(ctx.kept_under(q), ledger_question(q, session.depends_on_ids))
+        yield key_of(context.kept_under(q), ledger_question(q, session.depends_on_ids))
 
 
 async def answer_in_batches(

@@ -122,7 +122,7 @@ def classifier_of(model: Any, folder: Path) -> Classifier:
     decoder = model[0].model
     made = folded(decoder, model[-1], factor, folder)
     made.config.pad_token_id = model.tokenizer.pad_token_id
-    return Classifier(made, model.tokenizer, score_template(model), activation)
+    return Classifier(made, without_additions(model.tokenizer), score_template(model), activation)
 
 
 def activation_of(model: Any, folder: Path) -> tuple[str, float]:
@@ -137,8 +137,11 @@ def activation_of(model: Any, folder: Path) -> tuple[str, float]:
         factor = 1 / float(function.temperature)
         function = Sigmoid()
     kind = type(function)
-    if not kind.__module__.startswith("torch.nn.modules."):
-        raise UserError(f"{folder}: {kind.__qualname__} after its logit is no layer of torch")
+    if not kind.__module__.startswith("torch.nn.modules.") or function.extra_repr():
+        raise UserError(
+            f"{folder}: {kind.__qualname__} after its logit is no layer of torch that its name "
+            f"tells"
+        )
     return f"{kind.__module__}.{kind.__qualname__}", factor
 
 
@@ -183,12 +186,31 @@ def score_template(model: Any) -> str:
     from zelo.models.instructions import base_prompt
 
     told = dict(model[0].processing_kwargs.get("chat_template", {}))
-    lines = [f"{{%- set {name} = {json.dumps(value)} -%}}\n" for name, value in told.items()]
+    lines = [f"{{%- set {name} = {in_jinja(value)} -%}}\n" for name, value in told.items()]
     if prompt := base_prompt(model):
-        said = json.dumps({"role": "system", "content": prompt}, ensure_ascii=False)
+        said = in_jinja({"role": "system", "content": prompt})
         lines.append(f"{{%- set messages = [{said}] + messages -%}}\n")
     own: str = model.tokenizer.chat_template
     return "".join([*lines, own])
+
+
+def in_jinja(value: Any) -> str:
+    """A value as a template writes it; JSON's words for it but null are Jinja's too."""
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def without_additions(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that puts nothing around a text: servers have it read what a template
+    gave, in which all of that stands."""
+    from tokenizers.processors import TemplateProcessing
+
+    plain = copy.deepcopy(tokenizer)
+    for name in ("add_bos_token", "add_eos_token"):
+        if getattr(plain, name, None):
+            setattr(plain, name, False)
+    if getattr(plain, "backend_tokenizer", None) is not None:
+        plain.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+    return plain
 
 
 def write(classifier: Classifier, folder: Path) -> None:
@@ -200,6 +222,10 @@ def write(classifier: Classifier, folder: Path) -> None:
     if classifier.template is not None:
         write_text(folder / TEMPLATE, classifier.template)
     about = read_json(folder / "config.json")
+    about.pop("auto_map", None)  # code that is not there
+    theta = (about.get("rope_parameters") or {}).get("rope_theta")
+    if theta is not None:  # where releases of transformers before 5 look for it
+        about["rope_theta"] = theta
     about["sentence_transformers"] = {
         "activation_fn": classifier.activation,
         "version": sentence_transformers.__version__,
@@ -220,6 +246,8 @@ def parity(model: Any, classifier: Classifier, written: Path) -> Parity:
 
     reads = model.max_seq_length
     pairs = [*PAIRS, *([("one that is cut", LONG * reads)] if reads else [])]
+    if classifier.template is None:  # of an empty document servers leave out a separator
+        pairs = [pair for pair in pairs if pair[1]]
     kind = model.device.type
     exactly = LightningTrainer(
         accelerator=kind if kind in ("cuda", "mps") else "cpu", precision="32-true"
@@ -242,8 +270,7 @@ def parity(model: Any, classifier: Classifier, written: Path) -> Parity:
 def as_served(tokenizer: Any, template: str | None, query: str, document: str) -> Any:
     """A pair as a server reads it: by the template of scores, or by the tokenizer."""
     if template is None:
-        # As a list: a single pair with an empty document would lack the separator after it.
-        return tokenizer([query], [document], return_tensors="pt", verbose=False)
+        return tokenizer(query, document, return_tensors="pt", verbose=False)
     messages = [{"role": "query", "content": query}, {"role": "document", "content": document}]
     text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
     return tokenizer(text, return_tensors="pt", verbose=False)
@@ -273,6 +300,7 @@ def card(folder: Path, out: Path, classifier: Classifier, model: Any, found: Par
     template = f" --chat-template {out.name}/{TEMPLATE}" if classifier.template else ""
     reads = model.max_seq_length
     length = f" --max-model-len {reads}" if reads else ""
+    saved = str(classifier.model.base_model.dtype).removeprefix("torch.")
     cut = (
         f"It reads {reads:,} tokens. The model cuts the document of a longer pair; vLLM refuses "
         f"the pair, and where it is told to cut (`truncate_prompt_tokens`) cuts what the model "
@@ -289,7 +317,10 @@ def card(folder: Path, out: Path, classifier: Classifier, model: Any, found: Par
     )
     return (
         f"# {folder.resolve().name}, for inference servers\n\n"
-        f"```console\n$ vllm serve {out.name} --runner pooling{template}{length}\n```\n\n"
+        f"```console\n$ vllm serve {out.name} --runner pooling --dtype {saved}"
+        f"{template}{length}\n```\n\n"
+        f"vLLM must be one of 2026: those before December 2025 fill no templates of scores. Left "
+        f"to itself it reads weights of 32 bits in 16, with other scores: name the dtype.\n\n"
         f"{without}{cut}"
         f"The logits of {found.pairs} pairs (long, empty, cut and non-Latin ones among them), by "
         f"transformers' {type(classifier.model).__name__} in 32 bits, are those of the model: they "

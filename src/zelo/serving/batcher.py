@@ -95,10 +95,13 @@ class Batcher:
         contents = [item.content for item in part]
         try:
             results = await loop.run_in_executor(self.thread, self.read, kind, contents)
+            if len(results) != len(part):
+                raise ValueError(f"{len(results)} results of {len(part)} texts")
         except Exception as error:
             if len(part) > 1:
                 for item in part:
-                    await self.answer(kind, [item])
+                    if not item.result.done():  # of a request that has failed, or is gone
+                        await self.answer(kind, [item])
             elif not part[0].result.done():
                 part[0].result.set_exception(error)
             return

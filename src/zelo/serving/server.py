@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import json
 import signal
 import uuid
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -26,6 +27,7 @@ from zelo.progress import say
 from zelo.serving.batcher import Batcher, FullError
 
 LARGEST = 32 * 2**20  # bytes of a request
+GRACE = 60.0  # seconds that a stop waits for requests under way
 QUERY, DOCUMENT, PAIR = "query", "document", "pair"  # kinds of what a model reads
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -84,11 +86,11 @@ class ModelServer:
 
     async def reading(self, _: web.Application) -> Any:
         """The model reads as long as the server runs."""
-        task = asyncio.create_task(self.batcher.run())
+        self.task = asyncio.create_task(self.batcher.run())
         yield
-        task.cancel()
+        self.task.cancel()
         with suppress(asyncio.CancelledError):
-            await task
+            await self.task
 
     @web.middleware
     async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,20 +103,24 @@ class ModelServer:
                 if not hmac.compare_digest(given.encode(), self.key.encode()):
                     raise problem(401, "the key is missing or wrong")
             return await handler(request)
+        except web.HTTPException as error:
+            if error.content_type != "application/json" and error.status in (404, 405):
+                raise problem(
+                    error.status, f"{request.method} {request.path}: no such route"
+                ) from None
+            if error.status == 413 and error.content_type != "application/json":
+                raise problem(413, f"a request has more than {LARGEST // 2**20} MiB") from None
+            raise
         except FullError:
             raise problem(429, "too much is waiting; try again", {"Retry-After": "1"}) from None
-        except web.HTTPRequestEntityTooLarge as error:
-            if error.content_type == "application/json":
-                raise
-            raise problem(413, f"a request has more than {LARGEST // 2**20} MiB") from None
-        except web.HTTPException:
-            raise
         except Exception as error:  # of the model, which no other request hears of
             say(f"! {request.path}: {in_words(error)}")
             raise problem(500, f"the model could not read it ({in_words(error)})") from None
 
     async def health(self, _: web.Request) -> web.Response:
         """Whether it takes requests, and how much is waiting."""
+        if self.task.done():
+            raise problem(503, "the model does not read any more: start it again")
         return web.json_response({"status": "ok", "waiting": self.batcher.waiting})
 
     async def models(self, _: web.Request) -> web.Response:
@@ -158,14 +164,18 @@ class ModelServer:
         kind = asked.get("input_type", DOCUMENT)
         if kind not in (QUERY, DOCUMENT):
             raise problem(422, f"input_type={kind!r}: query or document is needed")
-        encoded = asked.get("encoding_format") == "base64"
+        form = asked.get("encoding_format") or "float"
+        if form not in ("float", "base64"):
+            raise problem(422, f"encoding_format={form!r}: float or base64 is needed")
+        if asked.get("dimensions") is not None:
+            raise problem(422, "dimensions: embeddings are given whole; leave it out")
         rows = await self.batcher.results(kind, self.within(texts))
         data = [
             {
                 "object": "embedding",
                 "index": i,
                 "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
-                if encoded
+                if form == "base64"
                 else row.tolist(),
             }
             for i, row in enumerate(rows)
@@ -177,8 +187,9 @@ class ModelServer:
 
     def within(self, texts: Sequence[str]) -> Sequence[str]:
         """The texts, where a request may have so many."""
-        if len(texts) > self.limits.documents:
-            raise problem(413, f"{len(texts)} texts, and {self.limits.documents} may be in one")
+        most = min(self.limits.documents, self.limits.waiting - 1)  # with the query
+        if len(texts) > most:
+            raise problem(413, f"{len(texts)} texts, and {most} may be in one")
         return texts
 
 
@@ -187,6 +198,7 @@ def problem(status: int, message: str, headers: dict[str, str] | None = None) ->
     kinds = {
         401: web.HTTPUnauthorized,
         404: web.HTTPNotFound,
+        405: web.HTTPNotFound,
         422: web.HTTPUnprocessableEntity,
         429: web.HTTPTooManyRequests,
         500: web.HTTPInternalServerError,
@@ -208,7 +220,8 @@ async def content_of(request: web.Request) -> dict[str, Any]:
     """The JSON object of a request."""
     try:
         content = await request.json()
-    except ValueError:
+        json.dumps(content, ensure_ascii=False).encode()  # no half of a character
+    except (ValueError, LookupError, RecursionError):  # of the text, its encoding, its depth
         raise problem(422, "the request is no JSON") from None
     if not isinstance(content, dict):
         raise problem(422, "the request is no JSON object")
@@ -234,7 +247,7 @@ def texts_at(asked: dict[str, Any], name: str) -> list[str]:
 
 
 def serve(folder: Path, host: str, port: int, limits: Limits, key: str) -> None:
-    """Serve a model until Ctrl-C or SIGTERM, which wait for the requests under way.
+    """Serve a model until Ctrl-C or SIGTERM, which wait a minute for the requests under way.
 
     `UserError` where there is no model, or the port is taken.
     """
@@ -253,7 +266,7 @@ async def serving(model: ServedModel, host: str, port: int, limits: Limits, key:
             loop.add_signal_handler(number, stop.set)
     server = ModelServer(model, limits, key)
     runner = web.AppRunner(
-        server.application(), access_log=None, shutdown_timeout=60.0, handler_cancellation=True
+        server.application(), access_log=None, shutdown_timeout=GRACE, handler_cancellation=True
     )
     await runner.setup()
     try:
