@@ -91,6 +91,7 @@ def what_ships_is_what_was_measured(store: Path) -> None:
         assert [score for _, score in ranking] == pytest.approx(cosines.tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_hydra_in_a_notebook_and_debugging(tmp_path: Path) -> None:
     composed, components, planned, debugged = follow("hydra.md", tmp_path)
     assert "CosineSchedule" in composed
@@ -100,6 +101,7 @@ def test_hydra_in_a_notebook_and_debugging(tmp_path: Path) -> None:
     assert debugged.endswith("outputs/debug/one/report.html\n")
 
 
+@pytest.mark.slow  # test_standalone.py has most of it
 def test_training_in_a_notebook(tmp_path: Path) -> None:
     """On one process and on two, which end with the same model."""
     said = follow("lightning.md", tmp_path, HOME=str(tmp_path))

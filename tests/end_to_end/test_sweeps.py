@@ -18,6 +18,8 @@ from scipy.stats import t
 from tests.conftest import Cli
 from tests.end_to_end.test_run import STAGES
 
+from zelo.runs.sweep_folder import begin_sweep, end_sweep, folder_to_go_on_in
+
 
 def test_a_sweep_shares_what_its_runs_have_in_common(
     cli: Cli, tmp_path: Path, toy: list[str]
@@ -62,7 +64,7 @@ def test_a_sweep_that_was_killed_goes_on_in_its_folder(
     cli: Cli, tmp_path: Path, toy: list[str]
 ) -> None:
     """Under the same names, in the same runs of W&B, with one table of all; what is done stays."""
-    words = ["run", "-m", "experiment=quickstart", "seed=1,2,3", "logger=wandb", *toy]
+    words = ["run", "-m", "experiment=quickstart", "seed=1,2", "logger=wandb", *toy]
     work = tmp_path / "work"
     program = [str(Path(sys.executable).parent / "zelo"), *words]
     with (tmp_path / "said").open("w") as said:
@@ -72,9 +74,7 @@ def test_a_sweep_that_was_killed_goes_on_in_its_folder(
         )  # fmt: skip
         while not (manifests := list(work.glob("outputs/sweeps/*/1/manifest.json"))):
             assert process.poll() is None, (tmp_path / "said").read_text()
-            time.sleep(0.05)
-        other = cli(*words, "stages=[load]", WANDB_MODE="offline")  # another sweep
-        assert "going on" not in other.stderr
+            time.sleep(0.02)
         process.kill()
         process.wait()
     sweep = manifests[0].parents[1]
@@ -85,15 +85,34 @@ def test_a_sweep_that_was_killed_goes_on_in_its_folder(
     done = cli(*words, WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     assert f"going on with the sweep in {sweep}" in done.stderr
-    runs = [json.loads((sweep / str(n) / "manifest.json").read_text()) for n in range(3)]
-    assert [(run["seed"], run["status"]) for run in runs] == [(n, "done") for n in (1, 2, 3)]
-    after = [json.loads((sweep / str(n) / "wandb.json").read_text())["id"] for n in range(3)]
+    runs = [json.loads((sweep / str(n) / "manifest.json").read_text()) for n in range(2)]
+    assert [(run["seed"], run["status"]) for run in runs] == [(n, "done") for n in (1, 2)]
+    after = [json.loads((sweep / str(n) / "wandb.json").read_text())["id"] for n in range(2)]
     assert after[: len(ids)] == ids
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    assert f"── 3 runs in {Path('outputs') / 'sweeps' / sweep.name} ──" in done.stdout
-    again = cli(*words, WANDB_MODE="offline")  # it came to its end: this is another one
-    assert "going on" not in again.stderr
-    assert len(list((work / "outputs" / "sweeps").iterdir())) == 3
+    assert f"── 2 runs in {Path('outputs') / 'sweeps' / sweep.name} ──" in done.stdout
+    assert json.loads((sweep / "command.json").read_text())["done"] is True
+
+
+def test_which_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest of the same words, if it did not come to its end, and nobody is running it."""
+    monkeypatch.chdir(tmp_path)
+    words, folder = ["-m", "seed=1,2"], tmp_path / "outputs" / "sweeps" / "one"
+    assert folder_to_go_on_in(words) is None
+    begin_sweep(folder, words)
+    assert folder_to_go_on_in(words) is None  # it is being run
+    end_sweep(folder, done=False)
+    assert folder_to_go_on_in(words) == folder
+    assert folder_to_go_on_in([*words, "depth=5"]) is None
+    assert folder_to_go_on_in(["seed=1,2"]) is None
+    assert folder_to_go_on_in([*words, f"home={tmp_path}/other"]) is None
+    search = [*words, "hydra/sweeper=search"]
+    begin_sweep(folder.with_name("two"), search)
+    end_sweep(folder.with_name("two"), done=False)
+    assert folder_to_go_on_in(search) is None
+    begin_sweep(folder, [*words, f"hydra.sweep.dir='{folder}'"])  # as one that goes on is told
+    end_sweep(folder, done=True)
+    assert folder_to_go_on_in(words) is None
 
 
 LAUNCHERS = {

@@ -202,14 +202,12 @@ def in_jinja(value: Any) -> str:
 def without_additions(tokenizer: Any) -> Any:
     """A copy of a tokenizer that puts nothing around a text: servers have it read what a template
     gave, in which all of that stands."""
-    from tokenizers.processors import TemplateProcessing
-
     plain = copy.deepcopy(tokenizer)
     for name in ("add_bos_token", "add_eos_token"):
         if getattr(plain, name, None):
             setattr(plain, name, False)
     if getattr(plain, "backend_tokenizer", None) is not None:
-        plain.backend_tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B")
+        plain.backend_tokenizer.post_processor = None
     return plain
 
 
