@@ -41,6 +41,7 @@ def test_the_tutorial(tmp_path: Path) -> None:
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow  # test_bare_corpus.py has most of it
 def test_from_a_folder_to_a_search_engine(tmp_path: Path, tiny_model: Path) -> None:
     other = str(write_model(tmp_path / "other", seed=1))
     said = follow("folder.md", tmp_path, JUDGE_MODEL=str(tiny_model), SMALL_JUDGE_MODEL=other)

@@ -62,14 +62,16 @@ def test_simulated_judges_order_blocks_and_then_windows(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_an_endpoint_orders_blocks_beside_a_judge_that_compares_two(
+def test_an_endpoint_orders_blocks_beside_one_that_grades_and_one_that_compares_two(
     cli: Cli, toy: list[str], tmp_path: Path
 ) -> None:
-    with running(words=True) as endpoint:
+    """Orders, grades and comparisons are rated in one likelihood."""
+    with running(words=True, logprobs="both") as endpoint:
         judges = [
-            "judge=[vllm,local_ensemble]", "~judge.judges.embedding", "~judge.weights.embedding",
+            "judge=[vllm,vllm_grades,local_ensemble]", "~judge.judges.embedding",
+            "~judge.weights.embedding", "judge.judges.vllm.model=m",
             f"judge.judges.vllm.provider.base_url={endpoint.base_url}",
-            "judge.judges.vllm.model=m",
+            f"judge.judges.vllm_grades.provider.base_url={endpoint.base_url}",
         ]  # fmt: skip
         words = ["experiment=quickstart", *toy, *BLOCKS, *SMALL, *judges, f"home={tmp_path}"]
         plan = cli("plan", *words)
@@ -83,14 +85,30 @@ def test_an_endpoint_orders_blocks_beside_a_judge_that_compares_two(
     run = FinishedRun.at(tmp_path / "run")
     (judged,) = [stage for stage in run.stages if stage["stage"] == "judge"]
     (compared,) = [stage for stage in run.stages if stage["stage"] == "compare"]
-    assert requests == judged["counts"]["blocks"] == compared["counts"]["blocks"]
+    blocks = judged["counts"]["blocks"]
+    assert blocks == compared["counts"]["blocks"]
+    folder = tmp_path / "store" / "judge" / judged["fingerprint"]
+    rows = [r for r in read_table(folder, "judgments").to_pylist() if r["judge"] == "vllm_grades"]
+    graded = {(row["query_id"], row[side]) for row in rows for side in ("doc_a", "doc_b")}
+    assert len(graded) - 3 <= requests - blocks <= len(graded)  # of one text one grade
+    elo = {
+        (row["query_id"], row["doc_id"]): row["elo"]
+        for row in read_table(run.ratings_folder(), "ratings").to_pylist()
+    }
+    assert graded <= elo.keys()
+    agree = [
+        (elo[row["query_id"], row["doc_b"]] - elo[row["query_id"], row["doc_a"]]) * row["score"] > 0
+        for row in rows if row["score"]
+    ]  # fmt: skip
+    assert np.mean(agree) > 0.7
     labels = judged["counts"]["labels"]
     assert 0 < labels.pop("relevant") <= 1
     assert labels == {"missing": 0, "invented": 0, "doubled": 0}
     said = re.search(r"vllm \(m\)\s+([\d,]+)", plan.stdout)
     assert said is not None, plan.stdout
-    assert int(said[1].replace(",", "")) == pytest.approx(requests, rel=0.01)
-    folder = tmp_path / "store" / "judge" / judged["fingerprint"]
+    assert int(said[1].replace(",", "")) == pytest.approx(blocks, rel=0.01)
     orders = read_table(folder, "list_judgments")
     assert set(orders["judge"].to_pylist()) == {"vllm"}
-    assert {"bm25", "vllm"} == set(read_table(folder, "judgments")["judge"].to_pylist())
+    assert {"bm25", "vllm", "vllm_grades"} == set(
+        read_table(folder, "judgments")["judge"].to_pylist()
+    )

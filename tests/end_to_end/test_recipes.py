@@ -69,6 +69,7 @@ def test_a_recipe_runs_on_a_toy(
     assert (folder / "model" / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_run_folder_each_in_a_sweep(
     cli: Cli, tmp_path: Path, toy: list[str]
 ) -> None:
