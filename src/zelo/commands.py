@@ -194,10 +194,10 @@ def export(given: Namespace) -> None:
 
 def export_model(place: Path, out: Path) -> None:
     """Write a run's reranker, or that of a model's folder, as inference servers load it."""
+    from zelo.models.rerank_file import model_at
     from zelo.models.sequence_classifier import export_classifier
 
-    folder = place / "model" if (place / "model").is_dir() else place
-    found = export_classifier(folder, out)
+    found = export_classifier(model_at(place), out)
     print(
         f"{out}: the logits of {found.pairs} pairs differ by {found.difference:.1e} at most, where "
         f"they spread by {found.spread:.2g}; README.md says how it is served"
@@ -266,13 +266,13 @@ def serve(given: Namespace) -> None:
             f"serve: package {error.name} is missing; pip install 'zelo[serve]'"
         ) from None
     from zelo.judging.endpoint import secret
+    from zelo.models.rerank_file import model_at
 
     limits = Limits(given.at_once, given.documents, given.waiting)
     if min(given.at_once, given.documents, given.waiting) < 1:
         raise UserError("serve: at_once, documents and waiting are numbers from 1 on")
     key = secret(given.key_variable, "serve") if given.key_variable else ""
-    place = given.model.expanduser()
-    folder = place / "model" if (place / "model").is_dir() else place
+    folder = model_at(given.model.expanduser())
     serve_model(folder, given.host, given.port, limits, key)
 
 

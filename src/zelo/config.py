@@ -161,6 +161,14 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else Path(zelo.__file__).parents[2] / "conf"
 
 
+def conf_file(name: str) -> dict[str, Any]:
+    """What a file of `conf/` says that is not composed: a list of prices, of suites."""
+    from omegaconf import OmegaConf
+
+    content: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / name))
+    return dict(content)
+
+
 def build_from(config: DictConfig) -> Any:
     """Resolve a composed configuration and build what it describes; see `build`."""
     try:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +15,13 @@ import aiohttp
 import pytest
 from tests.browser import PROGRAM, Page, browser
 from tests.conftest import write_beir
+from tests.zelo_server import ZELO, ZeloServer
 
 from zelo.annotation.server import OWN
 from zelo.judging.ledger import Ledger
 from zelo.judging.person import PersonSession
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs chromium")
-ZELO = str(Path(sys.executable).parent / "zelo")
 HOSTILE = [
     "<script>document.title = 'owned'</script> apples <img src=x onerror=\"document.title=1\">",
     "</script><style>body { display: none }</style> apples {{ 7 * 7 }} [[end of document]]",
@@ -55,22 +52,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Served:
+class Served(ZeloServer):
     """`zelo annotate` in a process of its own."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [ZELO, "annotate", str(folder / "run"), *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        said = ""
-        while not (found := re.search(r"http://\S+", said)):
-            line = self.process.stdout.readline()
-            assert line, said
-            said += line
-        self.address = found[0]
+        super().__init__("annotate", str(folder / "run"), *words)
 
 
 @contextmanager

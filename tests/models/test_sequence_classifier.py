@@ -14,6 +14,7 @@ from sentence_transformers import CrossEncoder as Stock
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from tests.conftest import Cli
+from tests.models.test_zerank import STOCK as ZERANK_2
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
@@ -28,13 +29,6 @@ from zelo.models.sequence_classifier import (
     in_jinja,
 )
 
-ZERANK_2 = """{%- set roles = {"query": "system", "document": "user"} -%}
-{%- for message in messages -%}
-<|im_start|>{{ roles.get(message.role, message.role) }}
-{{ message.content }}<|im_end|>
-{% endfor %}
-{%- if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
 QWEN3_RERANKER = """<|im_start|>system
 Judge.<|im_end|>
 <|im_start|>user

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,12 +21,12 @@ import pytest
 import torch
 from openai import AsyncOpenAI, OpenAI
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from tests.zelo_server import ZELO, ZeloServer
 
 from zelo.evaluation.rerankers import EndpointReranker, Pool
 from zelo.models.cross_encoder import new_cross_encoder, save_cross_encoder
 from zelo.serving.batcher import Batcher, FullError
 
-ZELO = str(Path(sys.executable).parent / "zelo")
 QUERY = "how to sort a list"
 DOCUMENTS = ["sorted(list)", "", "größer 東京 \U0001f40d", "def f(x):\n    return x\n" * 50, "x"]
 
@@ -44,22 +41,11 @@ def reranker(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-class ServedProcess:
+class ServedProcess(ZeloServer):
     """`zelo serve` with an address."""
 
     def __init__(self, model: Path, *words: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [ZELO, "serve", str(model), "port=0", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        said = ""
-        while not (found := re.search(r"http://\S+", said)):
-            line = self.process.stdout.readline()
-            assert line, said
-            said += line
-        self.address = found[0]
+        super().__init__("serve", str(model), "port=0", *words, **environment)
 
     def post(self, path: str, content: Any, **headers: str) -> Any:
         """What it answers, or (status, answer) of an error."""

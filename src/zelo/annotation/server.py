@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -132,29 +130,21 @@ def serve(desk: Desk | ListDesk, host: str, port: int, name: str) -> None:
 
 async def serving(desk: Desk | ListDesk, host: str, port: int, name: str) -> None:
     """The same, in an event loop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with suppress(NotImplementedError):  # Windows has none: Ctrl-C ends it there at once
-            loop.add_signal_handler(number, stop.set)
+    from zelo.local_site import serve_until_stopped
+
     server = AnnotationServer(desk, name)
     runner = web.AppRunner(server.application(), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    try:
-        await site.start()
-    except (OSError, OverflowError) as error:
-        await runner.cleanup()
-        raise UserError(f"host={host} port={port}: cannot be served there ({error})") from None
-    bound = runner.addresses[0][1]
-    shown = f"[{host}]" if ":" in host else host
-    if host in ("127.0.0.1", "::1", "localhost"):
-        names = (shown, "localhost", "127.0.0.1")
-        server.hosts = {f"{of}:{bound}" for of in names} | (set(names) if bound == 80 else set())
-    say(f"http://{shown}:{bound}/{server.token}/")
     pairs = desk.desk if isinstance(desk, ListDesk) else desk
-    say(f"{desk.asked}; answers are in {pairs.ledger.path}; Ctrl-C ends it")
-    await stop.wait()
+
+    def begun(shown: str, bound: int) -> None:
+        if host in ("127.0.0.1", "::1", "localhost"):
+            names = (shown, "localhost", "127.0.0.1")
+            with_port = {f"{of}:{bound}" for of in names}
+            server.hosts = with_port | (set(names) if bound == 80 else set())
+        say(f"http://{shown}:{bound}/{server.token}/")
+        say(f"{desk.asked}; answers are in {pairs.ledger.path}; Ctrl-C ends it")
+
+    await serve_until_stopped(runner, host, port, begun)
     await runner.cleanup()
     for person, answers in sorted(pairs.answers.items()):
         say(f"{person}: {len(answers):,} answers; a run uses them with judge=person")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zelo.artifacts import read_json, read_table, write_text
-from zelo.config import conf_folder, describe
+from zelo.config import conf_file, describe
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.evaluation.evaluate import CEILING
@@ -68,12 +68,7 @@ class SuiteCollection:
 
 def suites() -> dict[str, Any]:
     """What conf/suites.yaml says."""
-    from omegaconf import OmegaConf
-
-    content: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        OmegaConf.load(conf_folder() / "suites.yaml")
-    )
-    return content
+    return conf_file("suites.yaml")
 
 
 def collections_of(asked: SuiteWords) -> list[SuiteCollection]:

@@ -6,10 +6,9 @@ from datetime import date, timedelta
 from functools import cache
 from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import field_validator
 
-from zelo.config import Component, build, conf_folder, option
+from zelo.config import Component, build, conf_file, option
 from zelo.judging.spending import Price
 
 OLD = timedelta(days=183)  # a price older than that is doubted
@@ -45,10 +44,7 @@ class ListedPrice(Component):
 @cache
 def listed() -> dict[str, Any]:
     """The file: `free`, `sources` and `models`."""
-    content: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        OmegaConf.load(conf_folder() / "prices.yaml")
-    )
-    return content
+    return conf_file("prices.yaml")
 
 
 def entry_of(model: str) -> ListedPrice | None:

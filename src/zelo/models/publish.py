@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from zelo.errors import UserError
+from zelo.models.rerank_file import model_at
 
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "*.py"]
 
@@ -18,7 +19,7 @@ def publish(place: Path, repo: str, private: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
-    folder = place / "model" if (place / "model").is_dir() else place
+    folder = model_at(place)
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
         raise UserError(f"{place}: no model is there (modules.json, config.json)")
     if not (folder / "README.md").is_file():

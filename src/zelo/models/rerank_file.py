@@ -107,8 +107,7 @@ def first_stage_scores(records: Sequence[Mapping[str, Any]], file: str) -> list[
 
 def score(model: Path, query: str, texts: list[str], instruction: str = "") -> list[float]:
     """Scores by the model in a folder, whichever kind it is."""
-    if not (model / "config.json").is_file() and not (model / "modules.json").is_file():
-        raise UserError(f"{model}: no config.json and no modules.json; not a model's folder")
+    check_model(model)
     from zelo.models.cross_encoder import load_cross_encoder
     from zelo.models.embedding import load_embedding_model
     from zelo.models.instructions import template_of
@@ -123,6 +122,17 @@ def score(model: Path, query: str, texts: list[str], instruction: str = "") -> l
     documents = {str(i): text for i, text in enumerate(texts)}
     texts_by_id = {"q": query}, documents, {"q": list(documents)}
     return score_candidates(loaded, *texts_by_id, instructions={"q": instruction})["q"]
+
+
+def model_at(place: Path) -> Path:
+    """The model's folder in that of a run, or a folder itself."""
+    return place / "model" if (place / "model").is_dir() else place
+
+
+def check_model(folder: Path) -> None:
+    """`UserError` where a folder has no model."""
+    if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
+        raise UserError(f"{folder}: no config.json and no modules.json; not a model's folder")
 
 
 def is_cross_encoder(model: Path) -> bool:

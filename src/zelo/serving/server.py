@@ -11,9 +11,8 @@ import asyncio
 import base64
 import hmac
 import json
-import signal
 import uuid
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from zelo.errors import UserError, in_words
+from zelo.errors import in_words
 from zelo.progress import say
 from zelo.serving.batcher import Batcher, FullError
 
@@ -64,6 +63,19 @@ class ServedModel:
         return list(np.asarray(rows, dtype=np.float32))
 
 
+class ProblemError(Exception):
+    """What is wrong with a request, for its client."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers
+
+    def response(self) -> web.Response:
+        """The same as clients read it."""
+        said = {"error": {"message": str(self)}, "message": str(self)}
+        return web.json_response(said, status=self.status, headers=self.headers)
+
+
 class ModelServer:
     """Answers the requests."""
 
@@ -97,30 +109,33 @@ class ModelServer:
         """Say what is wrong with a request as JSON."""
         try:
             if self.stopping:
-                raise problem(503, "the server is stopping")
+                raise ProblemError(503, "the server is stopping")
             if self.key and request.path != "/health":
                 given = request.headers.get("Authorization", "").removeprefix("Bearer ")
                 if not hmac.compare_digest(given.encode(), self.key.encode()):
-                    raise problem(401, "the key is missing or wrong")
+                    raise ProblemError(401, "the key is missing or wrong")
             return await handler(request)
-        except web.HTTPException as error:
-            if error.content_type != "application/json" and error.status in (404, 405):
-                raise problem(
-                    error.status, f"{request.method} {request.path}: no such route"
-                ) from None
-            if error.status == 413 and error.content_type != "application/json":
-                raise problem(413, f"a request has more than {LARGEST // 2**20} MiB") from None
+        except ProblemError as error:
+            return error.response()
+        except web.HTTPException as error:  # of aiohttp itself
+            if error.status in (404, 405):
+                said = f"{request.method} {request.path}: no such route"
+                return ProblemError(404, said).response()
+            if error.status == 413:
+                said = f"a request has more than {LARGEST // 2**20} MiB"
+                return ProblemError(413, said).response()
             raise
         except FullError:
-            raise problem(429, "too much is waiting; try again", {"Retry-After": "1"}) from None
+            again = {"Retry-After": "1"}
+            return ProblemError(429, "too much is waiting; try again", again).response()
         except Exception as error:  # of the model, which no other request hears of
             say(f"! {request.path}: {in_words(error)}")
-            raise problem(500, f"the model could not read it ({in_words(error)})") from None
+            return ProblemError(500, f"the model could not read it ({in_words(error)})").response()
 
     async def health(self, _: web.Request) -> web.Response:
         """Whether it takes requests, and how much is waiting."""
         if self.task.done():
-            raise problem(503, "the model does not read any more: start it again")
+            raise ProblemError(503, "the model does not read any more: start it again")
         return web.json_response({"status": "ok", "waiting": self.batcher.waiting})
 
     async def models(self, _: web.Request) -> web.Response:
@@ -135,7 +150,7 @@ class ModelServer:
         query, documents = text_at(asked, "query"), texts_at(asked, "documents")
         top = asked.get("top_n")
         if top is not None and (type(top) is not int or top < 1):
-            raise problem(422, f"top_n={top!r}: a number from 1 on is needed")
+            raise ProblemError(422, f"top_n={top!r}: a number from 1 on is needed")
         scores = await self.scores(query, self.within(documents))
         order = sorted(range(len(scores)), key=lambda i: -scores[i])[:top]
         results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
@@ -157,18 +172,18 @@ class ModelServer:
     async def embeddings(self, request: web.Request) -> web.Response:
         """Embeddings as OpenAI gives them; of documents, unless `input_type` says `query`."""
         if self.model.is_reranker:
-            raise problem(404, f"{self.model.name} is a reranker: it has /rerank")
+            raise ProblemError(404, f"{self.model.name} is a reranker: it has /rerank")
         asked = await content_of(request)
         given = asked.get("input")
         texts = [given] if isinstance(given, str) else texts_at(asked, "input")
         kind = asked.get("input_type", DOCUMENT)
         if kind not in (QUERY, DOCUMENT):
-            raise problem(422, f"input_type={kind!r}: query or document is needed")
+            raise ProblemError(422, f"input_type={kind!r}: query or document is needed")
         form = asked.get("encoding_format") or "float"
         if form not in ("float", "base64"):
-            raise problem(422, f"encoding_format={form!r}: float or base64 is needed")
+            raise ProblemError(422, f"encoding_format={form!r}: float or base64 is needed")
         if asked.get("dimensions") is not None:
-            raise problem(422, "dimensions: embeddings are given whole; leave it out")
+            raise ProblemError(422, "dimensions: embeddings are given whole; leave it out")
         rows = await self.batcher.results(kind, self.within(texts))
         data = [
             {
@@ -189,31 +204,8 @@ class ModelServer:
         """The texts, where a request may have so many."""
         most = min(self.limits.documents, self.limits.waiting - 1)  # with the query
         if len(texts) > most:
-            raise problem(413, f"{len(texts)} texts, and {most} may be in one")
+            raise ProblemError(413, f"{len(texts)} texts, and {most} may be in one")
         return texts
-
-
-def problem(status: int, message: str, headers: dict[str, str] | None = None) -> web.HTTPException:
-    """An error as clients read it."""
-    kinds = {
-        401: web.HTTPUnauthorized,
-        404: web.HTTPNotFound,
-        405: web.HTTPNotFound,
-        422: web.HTTPUnprocessableEntity,
-        429: web.HTTPTooManyRequests,
-        500: web.HTTPInternalServerError,
-        503: web.HTTPServiceUnavailable,
-    }
-    said = web.json_response({"error": {"message": message}, "message": message})
-    if status == 413:
-        return web.HTTPRequestEntityTooLarge(
-            LARGEST, LARGEST, text=said.text, content_type="application/json"
-        )
-    kind: Any = kinds[status]
-    error: web.HTTPException = kind(
-        text=said.text, content_type="application/json", headers=headers
-    )
-    return error
 
 
 async def content_of(request: web.Request) -> dict[str, Any]:
@@ -222,16 +214,16 @@ async def content_of(request: web.Request) -> dict[str, Any]:
         content = await request.json()
         json.dumps(content, ensure_ascii=False).encode()  # no half of a character
     except (ValueError, LookupError, RecursionError):  # of the text, its encoding, its depth
-        raise problem(422, "the request is no JSON") from None
+        raise ProblemError(422, "the request is no JSON") from None
     if not isinstance(content, dict):
-        raise problem(422, "the request is no JSON object")
+        raise ProblemError(422, "the request is no JSON object")
     return content
 
 
 def text_at(asked: dict[str, Any], name: str) -> str:
     """A text of a request."""
     if not isinstance(asked.get(name), str):
-        raise problem(422, f"{name}: a text is needed")
+        raise ProblemError(422, f"{name}: a text is needed")
     return str(asked[name])
 
 
@@ -239,10 +231,10 @@ def texts_at(asked: dict[str, Any], name: str) -> list[str]:
     """Texts of a request, or objects with one."""
     given = asked.get(name)
     if not isinstance(given, list) or not given:
-        raise problem(422, f"{name}: a list of texts is needed")
+        raise ProblemError(422, f"{name}: a list of texts is needed")
     found = [one.get("text") if isinstance(one, dict) else one for one in given]
     if wrong := [i for i, text in enumerate(found) if not isinstance(text, str)]:
-        raise problem(422, f"{name}[{wrong[0]}]: no text")
+        raise ProblemError(422, f"{name}[{wrong[0]}]: no text")
     return [str(text) for text in found]
 
 
@@ -251,34 +243,26 @@ def serve(folder: Path, host: str, port: int, limits: Limits, key: str) -> None:
 
     `UserError` where there is no model, or the port is taken.
     """
-    if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
-        raise UserError(f"{folder}: no config.json and no modules.json; not a model's folder")
+    from zelo.models.rerank_file import check_model
+
+    check_model(folder)
     model = ServedModel(folder)
     asyncio.run(serving(model, host, port, limits, key))
 
 
 async def serving(model: ServedModel, host: str, port: int, limits: Limits, key: str) -> None:
     """The same, in an event loop."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows has none: Ctrl-C ends it there at once
-            loop.add_signal_handler(number, stop.set)
+    from zelo.local_site import serve_until_stopped
+
     server = ModelServer(model, limits, key)
     runner = web.AppRunner(
         server.application(), access_log=None, shutdown_timeout=GRACE, handler_cancellation=True
     )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except (OSError, OverflowError) as error:
-        await runner.cleanup()
-        raise UserError(
-            f"host={host} port={port}: cannot be served there ({in_words(error)})"
-        ) from None
-    shown = f"[{host}]" if ":" in host else host
     routes = "/rerank" if model.is_reranker else "/rerank and /v1/embeddings"
-    say(f"http://{shown}:{runner.addresses[0][1]} has {routes}; Ctrl-C ends it")
-    await stop.wait()
+
+    def begun(shown: str, bound: int) -> None:
+        say(f"http://{shown}:{bound} has {routes}; Ctrl-C ends it")
+
+    await serve_until_stopped(runner, host, port, begun)
     server.stopping = True
     await runner.cleanup()
