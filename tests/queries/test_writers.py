@@ -186,6 +186,16 @@ def test_a_local_model_writes_the_same_whatever_is_read_beside_it(
     assert kinds <= ({"query"} if kind == "trained to write" else set(KINDS))
 
 
+def test_a_local_model_is_asked_for_the_kinds_that_are_wanted(tmp_path: Path) -> None:
+    pretrained = PretrainedModel(name="tiny/writer", path=str(write_causal(tmp_path)))
+    local = LocalModelWriter(pretrained=pretrained, max_new_tokens=6, kinds=("claim",))
+    drawn = local.prepare(context(tmp_path)).write(documents(6))
+    assert {draft.kind for drafts in drawn for draft in drafts} == {"claim"}
+    assert max(len(drafts) for drafts in drawn) == 1
+    with pytest.raises(UserError, match=r"queries\.writer\.kinds: poem: there are question"):
+        local.model_copy(update={"kinds": ("poem",)}).prepare(context(tmp_path))
+
+
 def test_the_first_judge_at_an_endpoint_writes(tmp_path: Path) -> None:
     from zelo.judging.ensemble import Ensemble
 

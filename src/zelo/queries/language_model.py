@@ -35,6 +35,13 @@ QUERY = {
 }
 
 
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raises UserError for a kind of query that there is not, or for none."""
+    unknown = ", ".join(sorted(set(kinds) - set(KINDS)))
+    if unknown or not kinds:
+        raise UserError(f"queries.writer.kinds: {unknown or 'none'}: there are {', '.join(KINDS)}")
+
+
 class LanguageModelWriter(BaseWriter):
     """`queries=llm`: asks a judge's model for queries of several kinds, by `prompts/write.md`.
 
@@ -71,10 +78,7 @@ class LanguageModelWriter(BaseWriter):
                 "queries.writer.model: no judge of this run is asked at an endpoint: choose one "
                 "(judge=openai), or queries=extractive, which needs none"
             )
-        if unknown := sorted(set(self.kinds) - set(KINDS)):
-            raise UserError(
-                f"queries.writer.kinds: {', '.join(unknown)}: there are {', '.join(KINDS)}"
-            )
+        check_kinds(self.kinds)
         return LanguageModelWriterSession(self.model, self.kinds, context)
 
 

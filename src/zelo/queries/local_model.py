@@ -11,7 +11,7 @@ from zelo.models.batching import by_length
 from zelo.models.pretrained import PretrainedModel
 from zelo.progress import track
 from zelo.queries.base import BaseWriter, Draft, SourceDocument, WriterSession, WritingContext
-from zelo.queries.language_model import KINDS
+from zelo.queries.language_model import KINDS, check_kinds
 from zelo.seeding import derived_seed, stream
 
 LINE = {  # what a small model is asked for, one kind at a time
@@ -31,6 +31,9 @@ class LocalModelWriter(BaseWriter):
     that was trained to write queries (doc2query) and is shown the document alone."""
 
     pretrained: PretrainedModel = option(help="what writes")
+    kinds: tuple[str, ...] = option(
+        KINDS, "what a model that is told is asked for, drawn anew for each document"
+    )
     max_document_tokens: int = option(256, "of each document at most so many are read", ge=16)
     max_new_tokens: int = option(32, "tokens of a query, at most", ge=4)
     temperature: float = option(
@@ -43,6 +46,7 @@ class LocalModelWriter(BaseWriter):
         """Load the model, on the GPU where there is one."""
         from zelo.models.causal import load_writer
 
+        check_kinds(self.kinds)
         model, tokenizer = load_writer(self.pretrained.locate(), self.precision)
         return LocalModelWriterSession(self, context, model, tokenizer)
 
@@ -87,7 +91,8 @@ class LocalModelWriterSession(WriterSession):
             ids = self.tokenizer.encode(text, truncation=True, max_length=self.longest())
             return [("query", ids)] * per_document
         random = stream(self.context.seed, "write", document.doc_id)
-        kinds = [KINDS[i] for i in random.permutation(len(KINDS))[:per_document]]
+        chosen = random.permutation(len(self.writer.kinds))[:per_document]
+        kinds = [self.writer.kinds[i] for i in chosen]
         return [(kind, self.told_ids(text, kind, random)) for kind in kinds]
 
     def told_ids(self, text: str, kind: str, random: Any) -> list[int]:
