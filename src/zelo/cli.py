@@ -355,8 +355,8 @@ def parsed(words: Sequence[str]) -> Namespace:
         default="zbench", help="%(default)s",
     )  # fmt: skip
     export.add_setting(
-        "to", choices=("vllm",),
-        help="the model, as a sequence classifier whose scores are proven the same",
+        "to", choices=("vllm", "onnx", "int8", "openvino"),
+        help="the model, as a sequence classifier or a graph, whose scores are compared with it",
     )  # fmt: skip
     export.add_setting(
         "negatives", type=int, default=15, metavar="N",

@@ -177,7 +177,7 @@ def import_zbench(given: Namespace) -> None:
 def export(given: Namespace) -> None:
     """Write what a run annotated as the files of another tool, or its model for servers."""
     if given.to is not None:
-        export_model(given.place.expanduser(), given.out.expanduser())
+        export_model(given.place.expanduser(), given.out.expanduser(), given.to)
         return
     from zelo.data import training_files, zbench
     from zelo.finished_run import FinishedRun
@@ -192,15 +192,27 @@ def export(given: Namespace) -> None:
     print_counts(counts)
 
 
-def export_model(place: Path, out: Path) -> None:
-    """Write a run's reranker, or that of a model's folder, as inference servers load it."""
+def export_model(place: Path, out: Path, form: str) -> None:
+    """Write a run's model, or that of a model's folder, as inference servers load it."""
     from zelo.models.rerank_file import model_at
-    from zelo.models.sequence_classifier import export_classifier
 
-    found = export_classifier(model_at(place), out)
+    if form == "vllm":
+        from zelo.models.sequence_classifier import export_classifier
+
+        parity = export_classifier(model_at(place), out)
+        number, largest, spread = (
+            f"logits of {parity.pairs} pairs",
+            parity.difference,
+            parity.spread,
+        )
+    else:
+        from zelo.models.graph import export_graph
+
+        found = export_graph(model_at(place), form, out)
+        number, largest, spread = f"{found.number} scores", found.largest, found.spread
     print(
-        f"{out}: the logits of {found.pairs} pairs differ by {found.difference:.1e} at most, where "
-        f"they spread by {found.spread:.2g}; README.md says how it is served"
+        f"{out}: the {number} differ by {largest:.1e} at most, where they spread by {spread:.2g}; "
+        f"README.md says how it is served"
     )
 
 

@@ -77,8 +77,7 @@ def export_classifier(folder: Path, out: Path) -> Parity:
             f"{folder}: no reranker; vLLM, text-embeddings-inference and Infinity serve an "
             f"embedding model's folder as it is"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out={out}: is there already; name a new folder")
+    new_folder(out)
     model = load_cross_encoder(folder)
     classifier = classifier_of(model, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,6 +96,12 @@ def export_classifier(folder: Path, out: Path) -> Parity:
             out.rmdir()
         shutil.move(written, out)
     return found
+
+
+def new_folder(out: Path) -> None:
+    """Raises UserError where `out` is a file, or a folder with something in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out}: is there already; name a new folder")
 
 
 def classifier_of(model: Any, folder: Path) -> Classifier:
