@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,24 +61,58 @@ def test_a_sweep_shares_what_its_runs_have_in_common(
     assert "no run of a sweep lies there" in nothing.stderr
 
 
+def killed_in_its_second_run(work: Path, words: Sequence[str]) -> Path:
+    """Folder of a sweep that was killed when its second run had begun."""
+    program = [str(Path(sys.executable).parent / "zelo"), *words]
+    with (work.parent / "said").open("w") as said:
+        process = subprocess.Popen(
+            program, cwd=work, stdout=said, stderr=said,
+            env={**os.environ, "WANDB_MODE": "offline"},
+        )  # fmt: skip
+        while not (manifests := list(work.glob("outputs/sweeps/*/1/manifest.json"))):
+            assert process.poll() is None, (work.parent / "said").read_text()
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    return manifests[0].parents[1]
+
+
+def test_a_search_that_was_killed_goes_on_in_its_folder(
+    cli: Cli, tmp_path: Path, toy: list[str]
+) -> None:
+    """It draws again what it had drawn, which is done already."""
+    words = [
+        "run", "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=3", "experiment=quickstart",
+        "evaluation.split=dev", "training.optimizer.lr=tag(log,interval(1e-5,1e-3))", *toy,
+    ]  # fmt: skip
+    sweep = killed_in_its_second_run(tmp_path / "work", words)
+
+    def rates() -> list[str]:
+        runs = [json.loads(path.read_text()) for path in sorted(sweep.glob("*/manifest.json"))]
+        return [word for run in runs for word in run["overrides"] if "optimizer.lr" in word]
+
+    before = rates()
+    trained = {path: path.stat().st_mtime_ns for path in
+               (tmp_path / "work").glob("outputs/store/train/*/stage.json")}  # fmt: skip
+    assert len(before) == 2
+    assert trained
+    done = cli(*words)
+    assert done.returncode == 0, done.stderr
+    assert f"going on with the sweep in {sweep}" in done.stderr
+    assert len({*rates()}) == 3
+    assert rates()[:2] == before
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    assert f"── 3 runs in {Path('outputs') / 'sweeps' / sweep.name} ──" in done.stdout
+    assert json.loads((sweep / "command.json").read_text())["done"] is True
+
+
 def test_a_sweep_that_was_killed_goes_on_in_its_folder(
     cli: Cli, tmp_path: Path, toy: list[str]
 ) -> None:
     """Under the same names, in the same runs of W&B, with one table of all; what is done stays."""
     words = ["run", "-m", "experiment=quickstart", "seed=1,2", "logger=wandb", *toy]
     work = tmp_path / "work"
-    program = [str(Path(sys.executable).parent / "zelo"), *words]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(
-            program, cwd=work, stdout=said, stderr=said,
-            env={**os.environ, "WANDB_MODE": "offline"},
-        )  # fmt: skip
-        while not (manifests := list(work.glob("outputs/sweeps/*/1/manifest.json"))):
-            assert process.poll() is None, (tmp_path / "said").read_text()
-            time.sleep(0.02)
-        process.kill()
-        process.wait()
-    sweep = manifests[0].parents[1]
+    sweep = killed_in_its_second_run(work, words)
     ids = [json.loads(path.read_text())["id"] for path in sorted(sweep.glob("*/wandb.json"))]
     trained = {path: path.stat().st_mtime_ns for path in
                work.glob("outputs/store/train/*/stage.json")}  # fmt: skip
@@ -109,7 +144,12 @@ def test_which_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     search = [*words, "hydra/sweeper=search"]
     begin_sweep(folder.with_name("two"), search)
     end_sweep(folder.with_name("two"), done=False)
-    assert folder_to_go_on_in(search) is None
+    assert folder_to_go_on_in(search) == folder.with_name("two")
+    for other in ("storage=sqlite:///study.db", "sampler.seed=null"):  # other trials
+        words_of_it = [*search, f"hydra.sweeper.{other}"]
+        begin_sweep(folder.with_name("three"), words_of_it)
+        end_sweep(folder.with_name("three"), done=False)
+        assert folder_to_go_on_in(words_of_it) is None
     begin_sweep(folder, [*words, f"hydra.sweep.dir='{folder}'"])  # as one that goes on is told
     end_sweep(folder, done=True)
     assert folder_to_go_on_in(words) is None

@@ -12,15 +12,21 @@ from zelo.artifacts import read_json, write_json
 
 COMMAND = "command.json"  # words of the sweep, and whether all of its runs are done
 MULTIRUN = {"-m", "--multirun"}
+SEARCH = "hydra/sweeper=search"  # draws the same trials when it is told the same results
+ANEW = (
+    "hydra/sweeper=",
+    "hydra.sweep.dir=",
+    "hydra.sweeper.storage=",
+    "hydra.sweeper.sampler.seed=null",
+)
 _held: list[FileLock] = []  # of the sweep that this process runs
 
 
 def folder_to_go_on_in(words: Sequence[str]) -> Path | None:
     """Folder of the latest sweep by the same words that did not come to its end, and that nobody is
-    running; None where there is none, and of a search, which draws its runs anew."""
-    if not MULTIRUN & {*words} or any(
-        word.startswith(("hydra/sweeper", "hydra.sweep.dir")) for word in words
-    ):
+    running; None where there is none, and of a search whose trials would be others: without a seed,
+    or with a storage of its own, to which more trials are added."""
+    if not MULTIRUN & {*words} or any(word.startswith(ANEW) and word != SEARCH for word in words):
         return None
     home = next((word[5:] for word in reversed(words) if word.startswith("home=")), "outputs")
     for path in sorted(Path(home.strip("'\"")).glob(f"sweeps/*/{COMMAND}"), reverse=True):
