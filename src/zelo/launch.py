@@ -83,6 +83,11 @@ def job(config: DictConfig) -> float | None:
         print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
     folder = Path(settings.runtime.output_dir)
     group = Path(settings.sweep.dir).name if sweep else None
+    trainer = config.trainer
+    if "joblib" in settings.launcher.get("_target_", "") and trainer.accelerator != "cpu":
+        from zelo.runs.gpu_turns import keep_to_a_share
+
+        keep_to_a_share(trainer.devices)
     try:
         value = execute(config, folder, list(settings.overrides.task), group)
         if value is None and sweep and "optuna" in settings.sweeper.get("_target_", ""):

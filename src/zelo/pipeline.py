@@ -194,10 +194,11 @@ class PipelineRunner:
             check(run.rating)
         if chosen & {train.name, distil.name}:
             check(run.logger)
-        if run.distil is not None and distil.name in chosen:
-            try_distilling(run.distil.model, run.distil.training, run.trainer)
-        if train.name in chosen:
-            try_training(run.model, run.objective, run.training, run.trainer)
+        with self.store.around({"trainer": run.trainer}):
+            if run.distil is not None and distil.name in chosen:
+                try_distilling(run.distil.model, run.distil.training, run.trainer)
+            if train.name in chosen:
+                try_training(run.model, run.objective, run.training, run.trainer)
 
     def with_written_queries(self) -> Artifact:
         """The collection, with written training queries where it is to have some; what `load` made

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +102,15 @@ class Store:
     """Runs stages and keeps what they make below `root`.
 
     `selected` are the stages that may run; of the others only what exists is used. `say` is told
-    what happens, in lines fit to print. A stage runs within `around()`,
-    which may help it and changes nothing of what it makes.
+    what happens, in lines fit to print. A stage runs within
+    `around(arguments)`, which may help it and changes nothing of what it makes.
     """
 
     root: Path
     selected: frozenset[str]
     say: Callable[[str], None] = lambda line: None
     used: list[Used] = field(default_factory=list)
-    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    around: Callable[[Mapping[str, Any]], AbstractContextManager[Any]] = nullcontext
 
     def run(
         self,
@@ -145,7 +145,7 @@ class Store:
                 )
             folders = {key: value.path for key, value in inputs.items()}
             arguments = {**options, **folders, **(context or {})}
-            artifact, made = self._make(artifact, partial(stage.make, **arguments), record, label)
+            artifact, made = self._make(artifact, stage, arguments, record, label)
         self.used.append(Used(label, artifact, made))
         return artifact
 
@@ -174,7 +174,8 @@ class Store:
     def _make(
         self,
         artifact: Artifact,
-        make: Callable[..., Mapping[str, Any]],
+        stage: Stage,
+        arguments: Mapping[str, Any],
         record: Mapping[str, Any],
         label: str,
     ) -> tuple[Artifact, bool]:
@@ -197,8 +198,8 @@ class Store:
                 left.unlink()
             start = time.monotonic()
             try:
-                with self.around():
-                    counts = make(out=partial_folder)
+                with self.around(arguments):
+                    counts = stage.make(**arguments, out=partial_folder)
             except Exception as error:
                 error.add_note(f"the stage {label}")
                 raise

@@ -8,7 +8,7 @@ that the paper proposes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,10 @@ class Audit(Component):
 
     def run(self, say: Any) -> tuple[Path, dict[str, Any]]:
         """Judge and rate a sample; the folder that holds `audit.json`, and its content."""
-        kept = partial(embeddings_kept, self.home, self.embeddings_gib)
+
+        def kept(_: Mapping[str, Any]) -> AbstractContextManager[None]:
+            return embeddings_kept(self.home, self.embeddings_gib)
+
         stages = frozenset(stage.name for stage in STAGES)
         store = Store(self.home / "store", stages, say, around=kept)
         check(self.rating)  # before anything is paid for

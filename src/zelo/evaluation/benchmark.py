@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,10 @@ class Benchmark(Component):
         Returns the folder with runs, `per_query`, `metrics`, tests and, where they were asked for,
         `calibration.json` and the agreement of labels and Elos.
         """
-        kept = partial(embeddings_kept, self.home, self.embeddings_gib)
+
+        def kept(_: Mapping[str, Any]) -> AbstractContextManager[None]:
+            return embeddings_kept(self.home, self.embeddings_gib)
+
         store = Store(
             self.home / "store", frozenset({"load", "retrieve", "rank"}), say, around=kept
         )

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from zelo.reporting.results import (
     summary,
 )
 from zelo.run_config import STAGE_NAMES, Run
+from zelo.runs.gpu_turns import turn_on_gpus
 from zelo.store import RECORD, Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.trainable import MODEL
@@ -67,8 +67,13 @@ def execute(
         elif not any(folder.iterdir()):
             folder.rmdir()
         raise
-    kept = partial(embeddings_kept, run.home, run.embeddings_gib)
-    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say, around=kept)
+
+    @contextmanager
+    def around(arguments: Mapping[str, Any]) -> Iterator[None]:
+        with embeddings_kept(run.home, run.embeddings_gib), turn_on_gpus(arguments, say):
+            yield
+
+    store = Store(run.home / "store", frozenset(run.stages or STAGE_NAMES), say, around=around)
     about = {
         **how,
         "seed": run.seed,
