@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ def test_a_stage_runs_once_for_one_fingerprint(tmp_path: Path) -> None:
     assert said[-1] == "one: already done"
     assert [entry.made for entry in store.used] == [True, False]
     assert made[0].record["counts"] == {"values": 1}
+
+
+def test_a_stage_runs_within_what_is_around_it(tmp_path: Path) -> None:
+    told: list[Mapping[str, Any]] = []
+
+    @contextmanager
+    def around(arguments: Mapping[str, Any]) -> Iterator[None]:
+        told.append(arguments)
+        time.sleep(0.2)  # it may wait for a GPU, which is no work of the stage
+        yield
+
+    store = Store(tmp_path, ALL, around=around)
+    made = [store.run(one, {}, {"value": 3}) for _ in range(2)]
+    assert told == [{"value": 3}]
+    assert made[0].record["seconds"] < 0.2
 
 
 def test_options_inputs_and_version_make_the_fingerprint(tmp_path: Path) -> None:

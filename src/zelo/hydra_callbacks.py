@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from zelo.runs.sweep_folder import begin_sweep
+from zelo.runs.sweep_folder import begin_sweep, how_it_draws
 
 sweeps: list[Path] = []  # folders of the sweeps that this process has started
+told: list[str] = []  # words of the command that runs in this process
 
 
 class NoteSweep(Callback):
@@ -20,5 +20,5 @@ class NoteSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called once, before the first job."""
         folder = Path(config.hydra.sweep.dir)
-        begin_sweep(folder, sys.argv[1:])
+        begin_sweep(folder, told, how_it_draws(config.hydra.sweeper))
         sweeps.append(folder)

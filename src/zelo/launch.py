@@ -29,15 +29,16 @@ def run(overrides: Sequence[str]) -> int:
     import hydra
 
     from zelo.config import conf_folder
-    from zelo.hydra_callbacks import sweeps
-    from zelo.runs.sweep_folder import end_sweep, folder_to_go_on_in
+    from zelo.hydra_callbacks import sweeps, told
+    from zelo.runs.sweep_folder import end_sweep, folder_to_go_on_in, seeded
 
     decorate = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     words = [*map(for_hydra, overrides)]
+    told[:] = words
     if folder := folder_to_go_on_in(words):
         print(f"going on with the sweep in {folder}", file=sys.stderr)
         words.append("hydra.sweep.dir='{}'".format(str(folder).replace("'", r"\'")))
-    sys.argv = ["zelo run", *words]
+    sys.argv = ["zelo run", *words, *seeded(words)]
     sweeps.clear()
     _failed.clear()
     status = 0
@@ -83,13 +84,9 @@ def job(config: DictConfig) -> float | None:
         print(f"\n── run {settings.job.num}: {settings.job.override_dirname} ──", file=sys.stderr)
     folder = Path(settings.runtime.output_dir)
     group = Path(settings.sweep.dir).name if sweep else None
-    trainer = config.trainer
-    if "joblib" in settings.launcher.get("_target_", "") and trainer.accelerator != "cpu":
-        from zelo.runs.gpu_turns import keep_to_a_share
-
-        keep_to_a_share(trainer.devices)
+    side_by_side = "joblib" in settings.launcher.get("_target_", "")
     try:
-        value = execute(config, folder, list(settings.overrides.task), group)
+        value = execute(config, folder, list(settings.overrides.task), group, side_by_side)
         if value is None and sweep and "optuna" in settings.sweeper.get("_target_", ""):
             raise UserError(
                 "a search goes by NDCG@10 of the trained model, which this run did not come to: "

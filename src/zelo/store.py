@@ -196,17 +196,18 @@ class Store:
             partial_folder.mkdir(exist_ok=True)
             for left in partial_folder.rglob(f".*{TEMPORARY}"):  # by a process that was killed
                 left.unlink()
-            start = time.monotonic()
             try:
                 with self.around(arguments):
+                    start = time.monotonic()
                     counts = stage.make(**arguments, out=partial_folder)
+                    seconds = time.monotonic() - start
             except Exception as error:
                 error.add_note(f"the stage {label}")
                 raise
             about = {
                 "stage": artifact.stage,
                 "fingerprint": artifact.fingerprint,
-                "seconds": round(time.monotonic() - start, 2),
+                "seconds": round(seconds, 2),
                 "resumed": resumed,
                 "counts": dict(counts),
                 "files": digests(partial_folder),

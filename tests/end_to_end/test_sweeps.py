@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.stats import t
 from tests.conftest import Cli
 from tests.end_to_end.test_run import STAGES
 
-from zelo.runs.sweep_folder import begin_sweep, end_sweep, folder_to_go_on_in
+from zelo.config import conf_folder
+from zelo.runs.sweep_folder import begin_sweep, end_sweep, folder_to_go_on_in, how_it_draws, seeded
 
 
 def test_a_sweep_shares_what_its_runs_have_in_common(
@@ -83,6 +85,7 @@ def test_a_search_that_was_killed_goes_on_in_its_folder(
     """It draws again what it had drawn, which is done already."""
     words = [
         "run", "-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=3", "experiment=quickstart",
+        "hydra.sweeper.sampler.n_startup_trials=1",  # from the second on draws follow results
         "evaluation.split=dev", "training.optimizer.lr=tag(log,interval(1e-5,1e-3))", *toy,
     ]  # fmt: skip
     sweep = killed_in_its_second_run(tmp_path / "work", words)
@@ -141,18 +144,36 @@ def test_which_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert folder_to_go_on_in([*words, "depth=5"]) is None
     assert folder_to_go_on_in(["seed=1,2"]) is None
     assert folder_to_go_on_in([*words, f"home={tmp_path}/other"]) is None
-    search = [*words, "hydra/sweeper=search"]
-    begin_sweep(folder.with_name("two"), search)
-    end_sweep(folder.with_name("two"), done=False)
-    assert folder_to_go_on_in(search) == folder.with_name("two")
-    for other in ("storage=sqlite:///study.db", "sampler.seed=null"):  # other trials
-        words_of_it = [*search, f"hydra.sweeper.{other}"]
-        begin_sweep(folder.with_name("three"), words_of_it)
-        end_sweep(folder.with_name("three"), done=False)
-        assert folder_to_go_on_in(words_of_it) is None
-    begin_sweep(folder, [*words, f"hydra.sweep.dir='{folder}'"])  # as one that goes on is told
+    for draws, goes_on in (("beforehand", True), ("by results", True), ("anew", False)):
+        search = [*words, "hydra/sweeper=search", draws]
+        begin_sweep(other := folder.with_name(draws), search, draws)
+        end_sweep(other, done=False)
+        (other / "0").mkdir()
+        (other / "0" / "manifest.json").write_text('{"status": "done"}')
+        assert (folder_to_go_on_in(search) == other) is goes_on
+        (other / "0" / "manifest.json").write_text('{"status": "failed"}')
+        assert (folder_to_go_on_in(search) == other) is (draws == "beforehand")
+    begin_sweep(folder, words)
     end_sweep(folder, done=True)
     assert folder_to_go_on_in(words) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "seed", "draws"),
+    [
+        ([], [], "beforehand"),
+        (["hydra/sweeper=search"], ["hydra.sweeper.sampler.seed=0"], "by results"),
+        (["hydra/sweeper=search", "+hydra.sweeper.sampler.seed=null"], [], "anew"),
+        (["hydra/sweeper=search", "hydra.sweeper.storage=sqlite:///s.db"], [], "anew"),
+        (["hydra/sweeper=search", "hydra/sweeper/sampler=grid"], [], "anew"),
+    ],
+)
+def test_how_a_search_draws(words: list[str], seed: list[str], draws: str) -> None:
+    """The sampler has a seed where a search is to go on, and none where it adds to a study."""
+    assert seeded(words) == seed
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        whole = compose("config", [*words, *seed], return_hydra_config=True)
+    assert how_it_draws(whole.hydra.sweeper) == draws
 
 
 LAUNCHERS = {

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from benchmarks.shapes import make
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
 from tests.conftest import Cli
 
 from zelo.errors import UserError
@@ -39,11 +41,23 @@ def decoder(tiny: Path, folder: Path) -> Path:
 
 def classifier(tiny: Path, folder: Path) -> Path:
     """A reranker that all servers know."""
-    import torch
-
     model = new_cross_encoder(tiny, "cls")
     torch.nn.init.normal_(model[0].model.classifier.weight)
     save_cross_encoder(model, folder)
+    return folder
+
+
+def with_more(tiny: Path, folder: Path) -> Path:
+    """An embedding model of 16 bits, with a prompt and a layer behind its pooling, and the graph of
+    another model beside it."""
+    model = load_embedding_model(tiny)
+    size = model.get_embedding_dimension()
+    modules = [model[0], model[1], Dense(size, 8), model[2]]
+    prompts = {"query": "find: ", "document": ""}
+    made = SentenceTransformer(modules=modules, prompts=prompts, device="cpu").bfloat16()
+    made.save_pretrained(str(folder))
+    (folder / "model.onnx").write_text("another model")
+    (folder / "README.md").write_text("# card\n\n## As a graph, on OpenVINO\n\nof before\n")
     return folder
 
 
@@ -61,6 +75,7 @@ def with_its_own_head(tiny: Path, folder: Path) -> Path:
         (classifier, "onnx"),
         (classifier, "openvino"),
         (with_its_own_head, "onnx"),
+        (with_more, "onnx"),
     ],
 )
 def test_a_graph_scores_as_the_model_does(
@@ -71,8 +86,11 @@ def test_a_graph_scores_as_the_model_does(
     assert found.largest <= 1e-3 * found.spread
     assert found.spread > 0
     names = {path.name for path in folder.iterdir()} | {Path(FILES[form]).parts[0], "README.md"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == names
-    assert (tmp_path / "out" / "README.md").read_text().count(FILES[form]) == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names - {"model.onnx"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.count("## As a graph, on") == card.count(FILES[form]) == 1
+    left_out = {with_more: "Behind it stands Dense, which", with_its_own_head: "Behind it stands"}
+    assert (left_out.get(shape, "Behind it") in card) is (shape in left_out)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +150,21 @@ def test_other_scores_are_refused(
     monkeypatch.setitem(graph.TOLERANCE, "int8", 1e-6)
     with pytest.raises(UserError, match=r"as a graph \(to=int8\) its scores differ by up to"):
         export_graph(tiny_model, "int8", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_traced(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import BertModel
+
+    def forward(self: BertModel, input_ids: torch.Tensor, **_: object) -> object:
+        return self.embeddings(input_ids.tolist())
+
+    monkeypatch.setattr(BertModel, "forward", forward)
+    monkeypatch.setattr(graph, "scores", lambda model: np.ones(3))
+    with pytest.raises(UserError, match="to=onnx: no graph can be made of this model"):
+        export_graph(tiny_model, "onnx", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -194,6 +194,8 @@ def test_a_local_model_is_asked_for_the_kinds_that_are_wanted(tmp_path: Path) ->
     assert max(len(drafts) for drafts in drawn) == 1
     with pytest.raises(UserError, match=r"queries\.writer\.kinds: poem: there are question"):
         local.model_copy(update={"kinds": ("poem",)}).prepare(context(tmp_path))
+    with pytest.raises(UserError, match="claim, claim: name each once"):
+        local.model_copy(update={"kinds": ("claim", "claim")}).prepare(context(tmp_path))
 
 
 def test_the_first_judge_at_an_endpoint_writes(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """A model as a graph that runs without torch: for ONNX Runtime or OpenVINO, its scores compared.
 
-The graph lies where sentence-transformers' backends, text-embeddings-inference and Infinity look
-for it, beside all other files of the model, and holds its transformer: what follows it (pooling, a
-head of several layers) is read from those files as before. What was written is read back and scores
-texts that tend to go wrong; where a score is not that of the model, nothing is written.
+The graph lies where sentence-transformers' backends and text-embeddings-inference look for it,
+beside all other files of the model, and holds its transformer: what follows it (pooling, a head of
+several layers) is described in those files as before. What was written is read back and scores
+texts that tend to go wrong; where a score differs from the model's, nothing is written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from zelo.artifacts import write_text
-from zelo.errors import UserError
+from zelo.errors import UserError, in_words
 from zelo.models.instructions import asks_pairs
 from zelo.models.sequence_classifier import LONG, PAIRS, new_folder
 
@@ -33,13 +33,21 @@ FILES = {  # of each form, where loaders look for it
     "int8": "onnx/model.onnx",
     "openvino": "openvino/openvino_model.xml",
 }
-PACKAGES = {  # that transformers' exporters need and this project does not
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "int8": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino",),
+PACKAGES = {  # that an export needs and nothing else here
+    "onnx": ("onnx", "onnxscript", "onnxruntime", "transformers.exporters.quantizers"),
+    "int8": ("onnx", "onnxscript", "onnxruntime", "transformers.exporters.quantizers"),
+    "openvino": ("openvino", "transformers.exporters.quantizers"),
 }
 TOLERANCE = {"onnx": 1e-3, "openvino": 1e-3, "int8": 0.5}  # of the scores' standard deviation
-MOST = 512  # tokens of a text that is compared
+MOST = 4096  # tokens of a text that is compared
+OTHERS = (
+    "onnx",
+    "openvino",
+    "*.onnx*",
+    "openvino_model*",
+    ".*",
+)  # graphs that were there, and caches
+HEADING = "## As a graph, on "
 ONE_FILE = (
     2**31 - 2**27
 )  # bytes of weights that fit into a graph's own file: protobuf ends at 2 GiB
@@ -58,27 +66,29 @@ def export_graph(folder: Path, form: str, out: Path) -> Scores:
     """Write the model in `folder` with a graph of `form` (`FILES`) into the new folder `out`.
 
     Raises `UserError` where it is a decoder that answers, where `out` has files, where a package is
-    missing, or where a score differs from the model's by more than `TOLERANCE`.
+    missing, where no graph can be made of the model, or where a score differs from the model's by
+    more than `TOLERANCE`.
     """
     new_folder(out)
+    check_packages(form)
     model = loaded(folder)
     model.max_seq_length = min(model.max_seq_length or MOST, MOST)
     before = scores(model)
+    modules = [type(module).__name__ for module in model][1:]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         written = Path(temporary) / "model"
-        shutil.copytree(folder, written, ignore=shutil.ignore_patterns("onnx", "openvino", ".*"))
+        shutil.copytree(folder, written, ignore=shutil.ignore_patterns(*OTHERS))
         file = written / FILES[form]
         file.parent.mkdir()
         try:
-            for package in PACKAGES[form]:
-                importlib.import_module(package)
             with quiet():
                 save_graph(model, form, file)
             put_graph(model, form, file)
-        except ImportError as error:
-            extra = "openvino" if form == "openvino" else "onnx"
-            raise UserError(f"to={form}: {error}; pip install 'zelo[{extra}]'") from None
+        except Exception as error:  # of five libraries, each with its own
+            raise UserError(
+                f"{folder}: to={form}: no graph can be made of this model ({in_words(error)})"
+            ) from error
         found = compared(before, scores(model))
         if not found.largest <= TOLERANCE[form] * found.spread:
             raise UserError(
@@ -87,11 +97,22 @@ def export_graph(folder: Path, form: str, out: Path) -> Scores:
             )
         about = written / "README.md"
         own = about.read_text(encoding="utf-8") if about.is_file() else f"# {folder.name}\n"
-        write_text(about, f"{own.rstrip()}\n\n{section(form, out, found)}")
+        own = own.partition(f"\n{HEADING}")[0].rstrip()  # but for that of another graph
+        write_text(about, f"{own}\n\n{section(form, found, modules)}")
         if out.exists():
             out.rmdir()
         shutil.move(written, out)
     return found
+
+
+def check_packages(form: str) -> None:
+    """Raises `UserError` where a package is missing that a form needs, or is too old."""
+    extra = "openvino" if form == "openvino" else "onnx"
+    try:
+        for package in PACKAGES[form]:
+            importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"to={form}: {error}; pip install 'zelo[{extra}]'") from None
 
 
 def loaded(folder: Path) -> Any:
@@ -114,11 +135,12 @@ def quiet() -> Iterator[None]:
     """Without what the exporters say on the way: that they are new, and which steps they take."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
 
 
 def save_graph(model: Any, form: str, file: Path) -> None:
@@ -223,15 +245,17 @@ def on_openvino(file: Path) -> Run:
 
 
 def scores(model: Any) -> Any:
-    """Of a reranker, the logits of `PAIRS`, read together; of an embedding model, the cosines of
-    all their queries with all their documents. One text is longer than is read."""
-    pairs = [*PAIRS, ("one that is cut", LONG * model.max_seq_length)]
+    """Of a reranker, the logits of `PAIRS`; of an embedding model, the cosines of all their queries
+    with all their documents. These are read together; one text by itself, which is cut."""
+    pairs = [PAIRS, [("one that is cut", LONG * model.max_seq_length)]]
     if asks_pairs(model):
-        return model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    queries, documents = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+        options = {"activation_fn": torch.nn.Identity(), "show_progress_bar": False}
+        return np.concatenate([model.predict(some, **options) for some in pairs])
     options = {"normalize_embeddings": True, "show_progress_bar": False}
-    embedded = model.encode_query(queries, **options), model.encode_document(documents, **options)
-    return (embedded[0] @ embedded[1].T).ravel()
+    texts = [[list(dict.fromkeys(each)) for each in zip(*some, strict=True)] for some in pairs]
+    queries = np.concatenate([model.encode_query(some, **options) for some, _ in texts])
+    documents = np.concatenate([model.encode_document(some, **options) for _, some in texts])
+    return (queries @ documents.T).ravel()
 
 
 def compared(of_model: Any, of_graph: Any) -> Scores:
@@ -242,16 +266,22 @@ def compared(of_model: Any, of_graph: Any) -> Scores:
     )
 
 
-def section(form: str, out: Path, found: Scores) -> str:
+def section(form: str, found: Scores, modules: Sequence[str]) -> str:
     """What the graph is, how it is loaded, and how its scores were compared."""
     backend = "openvino" if form == "openvino" else "onnx"
     runtime = "OpenVINO" if form == "openvino" else "ONNX Runtime"
-    numbers = "weights of 8 bits" if form == "int8" else "32 bits"
+    numbers = "with weights of 8 bits" if form == "int8" else "in 32 bits"
+    behind = [name for name in modules if name not in ("Pooling", "Normalize")]
+    own = (
+        f" Behind it stands {', '.join(behind)}, which sentence-transformers runs and servers "
+        f"leave out: to them this is another model."
+        if behind
+        else ""
+    )
     return (
-        f"## On {runtime}\n\n"
-        f"`{FILES[form]}` is this model's transformer as a graph, in {numbers}; "
-        f'sentence-transformers loads it by `backend="{backend}"`, '
-        f'`model_kwargs={{"file_name": "{Path(FILES[form]).name}"}}`. '
+        f"{HEADING}{runtime}\n\n"
+        f"`{FILES[form]}` is this model's transformer as a graph, {numbers}.{own} "
+        f'sentence-transformers loads it by `backend="{backend}"` where optimum is installed. '
         f"{found.number} scores (of long, empty, cut and non-Latin texts among others) differ from "
         f"those of the model by {found.largest:.1e} at most and {found.mean:.1e} on average, where "
         f"they spread by {found.spread:.2g}.\n"

@@ -36,10 +36,12 @@ QUERY = {
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raises UserError for a kind of query that there is not, or for none."""
+    """Raises UserError for a kind of query that there is not, for one twice, or for none."""
     unknown = ", ".join(sorted(set(kinds) - set(KINDS)))
     if unknown or not kinds:
         raise UserError(f"queries.writer.kinds: {unknown or 'none'}: there are {', '.join(KINDS)}")
+    if len({*kinds}) < len(kinds):
+        raise UserError(f"queries.writer.kinds: {', '.join(kinds)}: name each once")
 
 
 class LanguageModelWriter(BaseWriter):

@@ -210,7 +210,11 @@ def measure(run: Run) -> Size:
 def to_write(run: Run, given: int, documents: int) -> int:
     """How many queries are written for a collection of so many training queries and documents."""
     writing = run.writing(given)
-    return min(writing.number, documents * writing.per_document) if writing else 0
+    if writing is None:
+        return 0
+    kinds = getattr(writing.writer, "kinds", None)  # one query of each, at most
+    each = writing.per_document if kinds is None else min(writing.per_document, len(kinds))
+    return min(writing.number, documents * each)
 
 
 def work_of(

@@ -33,7 +33,7 @@ from zelo.reporting.results import (
     summary,
 )
 from zelo.run_config import STAGE_NAMES, Run
-from zelo.runs.gpu_turns import turn_on_gpus
+from zelo.runs.gpu_turns import keep_to_a_share, turn_on_gpus
 from zelo.store import RECORD, Artifact, Store, Used
 from zelo.training.loggers import Outcome, Tracking
 from zelo.training.trainable import MODEL
@@ -44,13 +44,17 @@ LINKED = "judgments*", "*_judgments", "ratings"  # names of what is linked to
 
 
 def execute(
-    config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    group: str | None = None,
+    side_by_side: bool = False,
 ) -> float | None:
     """Run a composed configuration; what it made is in `folder`, which must exist.
 
-    `overrides` are those that it was composed with, `group` the sweep that it belongs to. Returns
-    NDCG@10 of the trained model where it was evaluated. Raises `UserError`; the manifest then says
-    so.
+    `overrides` are those that it was composed with, `group` the sweep that it belongs to, whose
+    runs share the machine's GPUs where they are `side_by_side`. Returns NDCG@10 of the trained
+    model where it was evaluated. Raises `UserError`; the manifest then says so.
     """
     started, began = time.time(), time.monotonic()
     how = {
@@ -59,6 +63,8 @@ def execute(
     }
     try:
         run: Run = build_from(config)
+        if side_by_side:
+            keep_to_a_share(run.trainer.devices)
         run.trainer.check()
         describe(run.data)  # what is wrong with the data is said before a model is fetched
     except UserError as error:
