@@ -117,10 +117,12 @@ async def browser() -> AsyncIterator[Any]:
                 assert asyncio.get_running_loop().time() < end, "no browser"
                 await asyncio.sleep(0.05)
             port = port_file.read_text().split()[0]
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            async with aiohttp.ClientSession() as http:
 
                 async def tab() -> Page:
-                    async with http.put("/json/new?about:blank") as response:
+                    async with http.put(
+                        f"http://127.0.0.1:{port}/json/new?about:blank"
+                    ) as response:
                         address = (await response.json())["webSocketDebuggerUrl"]
                     page = Page(await http.ws_connect(address, max_msg_size=0))
                     for part in ("Page", "Runtime", "Log"):

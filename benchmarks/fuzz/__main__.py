@@ -29,11 +29,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
 from benchmarks.fuzz.inputs import FOLDER, LONGEST, SHOWN, Broken
 from benchmarks.fuzz.targets import TARGETS_OF, Target
 from benchmarks.machine import save
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as seeded
 
 
 @dataclass

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any
 
 from benchmarks.fuzz.inputs import Broken, expect, mutated
-
 from zelo.errors import UserError
 from zelo.launch import composed
 

@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import numpy as np
-from benchmarks.fuzz.inputs import expect
 
+from benchmarks.fuzz.inputs import expect
 from zelo.evaluation import calibration, significance
 from zelo.evaluation.elo_truth import elo_ndcg, pairwise_accuracy, top_recall
 from zelo.evaluation.metrics import evaluate_rankings

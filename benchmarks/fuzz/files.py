@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from benchmarks.fuzz.inputs import FOLDER, Broken, T, expect
 
+from benchmarks.fuzz.inputs import FOLDER, Broken, T, expect
 from zelo.data.beir import BeirFolder
 from zelo.data.collection import Collection, validate
 from zelo.data.columns import Columns, is_column

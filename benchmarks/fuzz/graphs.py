@@ -7,9 +7,9 @@ import random
 from typing import Any
 
 import numpy as np
+
 from benchmarks.fuzz.evaluation import NUMBERS
 from benchmarks.fuzz.inputs import expect
-
 from zelo.comparison import graphs
 from zelo.comparison.adaptive import AdaptiveSampler, Closest, Informative
 from zelo.data.texts import Corpus

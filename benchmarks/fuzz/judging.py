@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.fuzz.inputs import FOLDER, ODD, expect, mutated, odd_text
-
 from zelo.data.token_estimate import estimated_tokens
 from zelo.judging.endpoint import retry_after
 from zelo.judging.ledger import Ledger, ledger_question

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from benchmarks.fuzz.inputs import expect
 
+from benchmarks.fuzz.inputs import expect
 from zelo.rating import (
     ComparisonError,
     Comparisons,

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
 from benchmarks.fuzz.configuration import check_config, draw_overrides
 from benchmarks.fuzz.evaluation import (
     check_calibration,
@@ -88,9 +91,6 @@ from benchmarks.fuzz.rating import (
     draw_query_biases,
     draw_rankings,
 )
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
-
 from zelo.rating.rate import Rating
 from zelo.rating.solver import MODELS
 from zelo.rating.targets import TARGETS

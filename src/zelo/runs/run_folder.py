@@ -22,6 +22,7 @@ from zelo.errors import UserError
 from zelo.finished_run import MANIFEST
 from zelo.models.embedding_store import embeddings_kept
 from zelo.models.fusion import FUSION
+from zelo.models.pretrained import ModelNotFoundError
 from zelo.pipeline import run_stages
 from zelo.progress import say
 from zelo.reporting.passes import pass_summary, passes, print_passes
@@ -67,12 +68,15 @@ def execute(
             keep_to_a_share(run.trainer.devices)
         run.trainer.check()
         describe(run.data)  # what is wrong with the data is said before a model is fetched
+        described = json.dumps(describe(run))
     except UserError as error:
+        if isinstance(error, ModelNotFoundError):
+            error = error.named(OmegaConf.to_container(config, resolve=True))
         if group is not None:  # a sweep tells which of its jobs failed
             write_json(folder / MANIFEST, {"status": "failed", "error": str(error), **how})
         elif not any(folder.iterdir()):
             folder.rmdir()
-        raise
+        raise error from None
 
     @contextmanager
     def around(arguments: Mapping[str, Any]) -> Iterator[None]:
@@ -91,7 +95,7 @@ def execute(
     }
     manifest = {"status": "running", "started": started, **about}
     with alone(folder):
-        return _execute(run, store, folder, manifest, group, began)
+        return _execute(run, store, folder, manifest, group, described, began)
 
 
 @contextmanager
@@ -115,15 +119,14 @@ def _execute(
     folder: Path,
     manifest: dict[str, Any],
     group: str | None,
+    described: str,
     began: float,
 ) -> float | None:
     """What `execute` does in a folder of its own."""
     clear(folder, manifest["config"])
     write_json(folder / MANIFEST, manifest)
     status = "failed"
-    tracking = Tracking(
-        tracker=run.logger, folder=folder, config=json.dumps(describe(run)), group=group
-    )
+    tracking = Tracking(tracker=run.logger, folder=folder, config=described, group=group)
     try:
         artifacts = run_stages(run, store, tracking, manifest["overrides"])
         whole = {name: artifact.path for name, artifact in artifacts.items() if artifact.complete}

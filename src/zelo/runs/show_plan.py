@@ -30,6 +30,9 @@ def show(run: Run, made: Plan) -> None:
         f"{size.lengths.query_tokens:.0f} tokens, {size.documents:,} documents of about "
         f"{size.lengths.document_tokens.mean():.0f}"
     )
+    if made.asked and 0 < size.written < size.queries:
+        own = size.queries - size.written
+        console.print(f"(queries=off asks about the {own:,} queries of the collection alone)")
     for stage, count in made.comparisons.items():
         console.print(f"{stage}: {count:,.0f} comparisons")
 
