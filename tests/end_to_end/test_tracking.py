@@ -91,7 +91,13 @@ def test_weights_and_biases_is_told_everything_but_texts(
     judged = stages["judge"]["counts"]["judgments"]
     assert found["summary"]["stages/judge/judgments"] == judged
     media = {"/".join(key.split("/")[:2]) for row in found["history"] for key in row}
-    assert {"tables/metrics", "tables/per_query", "tables/judges"} <= media
+    assert {"tables/metrics", "tables/per_query", "tables/judges", "tables/won_and_lost"} <= media
+    (won_and_lost,) = folder.glob("wandb/offline-run-*/files/media/table/tables/won_and_lost*.json")
+    rows = json.loads(won_and_lost.read_text())["data"]
+    gained = [row[3] for row in rows]
+    assert gained == sorted(gained, reverse=True)
+    gain = metrics["zelo/NDCG@10"] - metrics["start/NDCG@10"]
+    assert sum(gained) / len(gained) == pytest.approx(gain)
     assert {f"figures/{name}" for name in ("systems", "elos", "loss", "after")} <= media
     dataset, model = found["artifacts"]["dataset"], found["artifacts"]["model"]
     assert model["data"] == dataset["fingerprint"] == stages["load"]["fingerprint"]

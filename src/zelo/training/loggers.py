@@ -118,6 +118,20 @@ class TensorBoard(Component):
             logger.finalize("success")
 
 
+def won_and_lost(rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Of each query its id, its values by the starting and by the trained model and the gain, those
+    that gained most first."""
+    of_query: dict[str, dict[str, float]] = {}
+    for row in rows:
+        of_query.setdefault(row["query_id"], {})[row["system"]] = row["value"]
+    table = [
+        [query_id, values["start"], values["zelo"], values["zelo"] - values["start"]]
+        for query_id, values in of_query.items()
+        if {"start", "zelo"} <= values.keys()
+    ]
+    return sorted(table, key=lambda line: (-line[3], line[0]))
+
+
 class WandB(Component):
     """`logger=wandb`: Weights & Biases, one run per run folder, one group per sweep.
 
@@ -215,6 +229,9 @@ class WandB(Component):
                 rows = read_table(made[source].path, table).to_pylist()
                 if table == "per_query":
                     rows = [row for row in rows if row["metric"] == SHOWN_METRIC]
+                    media["tables/won_and_lost"] = wandb.Table(
+                        columns=["query_id", "start", "zelo", "gain"], data=won_and_lost(rows)
+                    )
                 columns = list(rows[0]) if rows else []
                 data = [list(row.values()) for row in rows]
                 media[f"tables/{table}"] = wandb.Table(columns=columns, data=data)
