@@ -73,7 +73,7 @@ def with_its_own_head(tiny: Path, folder: Path) -> Path:
         (encoder, "openvino"),
         (decoder, "onnx"),
         (classifier, "onnx"),
-        (classifier, "openvino"),
+        pytest.param(classifier, "openvino", marks=pytest.mark.slow),
         (with_its_own_head, "onnx"),
         (with_more, "onnx"),
     ],
@@ -106,7 +106,10 @@ def embedded(model: SentenceTransformer, states: np.ndarray, mask: np.ndarray) -
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("form", ["onnx", "int8", "openvino"])
+@pytest.mark.parametrize(
+    "form",
+    ["int8", *(pytest.param(form, marks=pytest.mark.slow) for form in ("onnx", "openvino"))],
+)
 def test_a_graph_by_itself(minilm: Path, tmp_path: Path, form: str, cli: Cli) -> None:
     """As servers read it: names of inputs and outputs, pooled as the folder says."""
     if form == "int8":

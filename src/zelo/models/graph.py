@@ -48,9 +48,7 @@ OTHERS = (
     ".*",
 )  # graphs that were there, and caches
 HEADING = "## As a graph, on "
-ONE_FILE = (
-    2**31 - 2**27
-)  # bytes of weights that fit into a graph's own file: protobuf ends at 2 GiB
+ONE_FILE = 2**31 - 2**27  # bytes of weights that a graph's own file holds; protobuf ends at 2 GiB
 
 
 class Scores(NamedTuple):
