@@ -173,7 +173,8 @@ def test_adapters_need_their_package(monkeypatch: pytest.MonkeyPatch, tiny_model
 
     monkeypatch.setitem(sys.modules, "peft", None)  # what is not installed
     model = BiEncoder(pretrained=PretrainedModel(name=str(tiny_model)), lora=Lora())
-    with pytest.raises(UserError, match=r"model\.lora needs peft"):
+    # Releases of transformers before 5.20 import it themselves, and stumble over this.
+    with pytest.raises(UserError, match=r"model\.lora needs peft|import of peft halted"):
         try_training(model, MSE(), TrainingOptions(), LightningTrainer())
 
 
