@@ -164,7 +164,7 @@ class PipelineRunner:
         }
         self.loaded = loaded = store.run(load, {}, {"source": run.data})
         self.labelled = not loaded.complete or bool(loaded.record["counts"]["labels"])
-        if judge.name in store.selected and not self.labelled and reads_grades(run.judge):
+        if self.to_judge_by_labels_that_are_not_there():
             raise UserError(NO_GRADES)
         if evaluate.name in store.selected and not self.labelled:
             store.say("evaluate: left out, since no query has labels")
@@ -184,6 +184,18 @@ class PipelineRunner:
             self.try_the_rest()  # before what may take hours
         candidates = store.run(retrieve, {"data": data}, options)
         self.ranked = {"data": data, "candidates": candidates}
+
+    def to_judge_by_labels_that_are_not_there(self) -> bool:
+        """Whether judges are to read labels of queries that the collection has or gets, and none is
+        there."""
+        if (
+            self.labelled
+            or judge.name not in self.store.selected
+            or not reads_grades(self.run.judge)
+        ):
+            return False
+        given = self.loaded.record["counts"]["queries"].get("train", 0)
+        return bool(given) or self.run.writing(given) is not None
 
     def try_the_rest(self) -> None:
         """Try once what the stages after judging need: nothing is paid for that cannot be used.

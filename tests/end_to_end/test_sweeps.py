@@ -79,6 +79,7 @@ def killed_in_its_second_run(work: Path, words: Sequence[str]) -> Path:
     return manifests[0].parents[1]
 
 
+@pytest.mark.slow  # how it draws, and that a sweep goes on, are tested by themselves
 def test_a_search_that_was_killed_goes_on_in_its_folder(
     cli: Cli, tmp_path: Path, toy: list[str]
 ) -> None:
