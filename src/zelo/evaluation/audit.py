@@ -8,7 +8,6 @@ that the paper proposes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from zelo.evaluation.significance import bootstrap_interval
 from zelo.judging.ensemble import Ensemble
 from zelo.judging.judge import judge
 from zelo.judging.spending import Budget
-from zelo.models.embedding_store import embeddings_kept
+from zelo.models.embedding_store import keeping_embeddings
 from zelo.models.pretrained import PretrainedModel
 from zelo.rating.rate import Rating, rate
 from zelo.retrieval.logged import LoggedOrder
@@ -67,10 +66,7 @@ class Audit(Component):
 
     def run(self, say: Any) -> tuple[Path, dict[str, Any]]:
         """Judge and rate a sample; the folder that holds `audit.json`, and its content."""
-
-        def kept(_: Mapping[str, Any]) -> AbstractContextManager[None]:
-            return embeddings_kept(self.home, self.embeddings_gib)
-
+        kept = keeping_embeddings(self.home, self.embeddings_gib)
         stages = frozenset(stage.name for stage in STAGES)
         store = Store(self.home / "store", stages, say, around=kept)
         check(self.rating)  # before anything is paid for

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from zelo.evaluation.evaluate import (
 from zelo.evaluation.rerankers import Pool, Reranker
 from zelo.evaluation.significance import against
 from zelo.judging.ensemble import Ensemble
-from zelo.models.embedding_store import embeddings_kept
+from zelo.models.embedding_store import keeping_embeddings
 from zelo.models.pretrained import PretrainedModel
 from zelo.retrieval.ranking import (
     Ranking,
@@ -162,10 +161,7 @@ class Benchmark(Component):
         Returns the folder with runs, `per_query`, `metrics`, tests and, where they were asked for,
         `calibration.json` and the agreement of labels and Elos.
         """
-
-        def kept(_: Mapping[str, Any]) -> AbstractContextManager[None]:
-            return embeddings_kept(self.home, self.embeddings_gib)
-
+        kept = keeping_embeddings(self.home, self.embeddings_gib)
         store = Store(
             self.home / "store", frozenset({"load", "retrieve", "rank"}), say, around=kept
         )

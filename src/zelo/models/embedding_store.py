@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,6 +188,13 @@ def embeddings_kept(home: Path, gib: float) -> Iterator[None]:
         yield
     finally:
         _open.pop()
+
+
+def keeping_embeddings(
+    home: Path, gib: float
+) -> Callable[[Mapping[str, Any]], AbstractContextManager[None]]:
+    """What a `Store` runs its stages within, so that they have `embeddings_kept`."""
+    return lambda arguments: embeddings_kept(home, gib)
 
 
 def open_store() -> EmbeddingStore | None:

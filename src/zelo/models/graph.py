@@ -14,7 +14,6 @@ import inspect
 import io
 import logging
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from zelo.artifacts import write_text
 from zelo.errors import UserError, in_words
 from zelo.models.instructions import asks_pairs
-from zelo.models.sequence_classifier import LONG, PAIRS, new_folder
+from zelo.models.sequence_classifier import LONG, PAIRS, new_folder, written_whole
 
 FILES = {  # of each form, where loaders look for it
     "onnx": "onnx/model.onnx",
@@ -73,9 +72,7 @@ def export_graph(folder: Path, form: str, out: Path) -> Scores:
     model.max_seq_length = min(model.max_seq_length or MOST, MOST)
     before = scores(model)
     modules = [type(module).__name__ for module in model][1:]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        written = Path(temporary) / "model"
+    with written_whole(out) as written:
         shutil.copytree(folder, written, ignore=shutil.ignore_patterns(*OTHERS))
         file = written / FILES[form]
         file.parent.mkdir()
@@ -97,9 +94,6 @@ def export_graph(folder: Path, form: str, out: Path) -> Scores:
         own = about.read_text(encoding="utf-8") if about.is_file() else f"# {folder.name}\n"
         own = own.partition(f"\n{HEADING}")[0].rstrip()  # but for that of another graph
         write_text(about, f"{own}\n\n{section(form, found, modules)}")
-        if out.exists():
-            out.rmdir()
-        shutil.move(written, out)
     return found
 
 

@@ -16,7 +16,8 @@ import copy
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,9 +81,7 @@ def export_classifier(folder: Path, out: Path) -> Parity:
     new_folder(out)
     model = load_cross_encoder(folder)
     classifier = classifier_of(model, folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        written = Path(temporary) / "model"
+    with written_whole(out) as written:
         write(classifier, written)
         found = parity(model, classifier, written)
         if not found.holds:
@@ -92,9 +91,6 @@ def export_classifier(folder: Path, out: Path) -> Parity:
                 f"written"
             )
         write_text(written / "README.md", card(folder, out, classifier, model, found))
-        if out.exists():
-            out.rmdir()
-        shutil.move(written, out)
     return found
 
 
@@ -102,6 +98,19 @@ def new_folder(out: Path) -> None:
     """Raises UserError where `out` is a file, or a folder with something in it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is there already; name a new folder")
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A folder yet to be made beside `out`, which becomes `out` when all that is done in here has
+    worked, and else is gone."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
+        written = Path(temporary) / "model"
+        yield written
+        if out.exists():
+            out.rmdir()
+        shutil.move(written, out)
 
 
 def classifier_of(model: Any, folder: Path) -> Classifier:
