@@ -24,7 +24,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MarginMSELoss,
     MultipleNegativesRankingLoss,
 )
-from sentence_transformers.util import pairwise_cos_sim
+from sentence_transformers.util import batch_to_device, pairwise_cos_sim
 from transformers import get_linear_schedule_with_warmup
 
 from zelo.artifacts import read_table, write_csv
@@ -84,7 +84,13 @@ def batches(examples: Sequence[Example], steps: int, rng: random.Random) -> Iter
 
 
 def train(
-    start: Path, loss: str, examples: Sequence[Example], steps: int, seed: int, out: Path
+    start: Path,
+    loss: str,
+    examples: Sequence[Example],
+    steps: int,
+    seed: int,
+    out: Path,
+    rate: float = RATE,
 ) -> None:
     """Train the start by one of the losses and save it."""
     torch.manual_seed(seed)
@@ -97,12 +103,12 @@ def train(
         if loss == "mnrl"
         else MarginMSELoss(model, similarity_fct=lambda a, b: scale * pairwise_cos_sim(a, b))
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     model.train()
     for batch in batches(examples, steps, rng):
-        margins = torch.tensor([example[3] for example in batch])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        margins = torch.tensor([example[3] for example in batch], device=model.device)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
             columns = [embed(model, [example[i] for example in batch]) for i in range(3)]
         value = criterion.compute_loss_from_embeddings(columns, margins)
         value.backward()
@@ -117,11 +123,15 @@ def embed(model: SentenceTransformer, texts: Sequence[str]) -> torch.Tensor:
     """Embeddings (texts, dim) in float32, by parts of like length: together, padding takes most of
     a step's time."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    device = model.device
+    part = PART if device.type == "cpu" else len(texts)
     parts = [
-        model(model.preprocess([texts[i] for i in order[at : at + PART]]))["sentence_embedding"]
-        for at in range(0, len(order), PART)
+        model(batch_to_device(model.preprocess([texts[i] for i in order[at : at + part]]), device))[
+            "sentence_embedding"
+        ]
+        for at in range(0, len(order), part)
     ]
-    places = torch.tensor(order).argsort()
+    places = torch.tensor(order, device=device).argsort()
     return torch.cat(parts).float()[places]
 
 
@@ -131,7 +141,7 @@ def scale_of(model: SentenceTransformer, examples: Sequence[Example]) -> float:
     q, a, b = (
         model.encode([example[i] for example in some], convert_to_tensor=True) for i in range(3)
     )
-    margins = torch.tensor([example[3] for example in some])
+    margins = torch.tensor([example[3] for example in some], device=q.device)
     return float(margins.std() / (pairwise_cos_sim(q, a) - pairwise_cos_sim(q, b)).std())
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ pytestmark = pytest.mark.gpu
 TOLERANCE = {"32-true": {"rtol": 1e-3, "atol": 1e-4}, "bf16-mixed": BF16, "16-mixed": BF16}
 
 
+@pytest.fixture
+def small_loss_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 16-mixed a loss is scaled by 2¹⁰ at first: by 2¹⁶, gradients of some of the small models
+    overflow, and the first steps are left out."""
+
+    class GradScaler(torch.amp.GradScaler):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(init_scale=2.0**10, **options)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", GradScaler)
+
+
+@pytest.mark.usefixtures("small_loss_scale")
 @pytest.mark.parametrize("row", trainings.rows_of_a_gpu(), ids=str)
 def test_a_gpu_learns_what_a_cpu_learns(
     row: Row,
