@@ -72,6 +72,23 @@ def cross_encoder(folder: Path, head: str, **options: Any) -> CrossEncoder:
     return CrossEncoder(**{"pretrained": weights, "head": head, **size, **options})
 
 
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_no_decoder_keeps_what_it_has_read(
+    backbones: dict[str, Path], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """Each compiled layer would ask for its own keys and values, and be compiled alone."""
+
+    def kept(*_: Any, **__: Any) -> None:
+        raise AssertionError("keys and values are kept")
+
+    monkeypatch.setattr("transformers.cache_utils.DynamicCache.update", kept)
+    folder = backbones[family]
+    cross_encoder(folder, "answer").network().predict(PAIRS)
+    cross_encoder(folder, "mean").network().predict(PAIRS)
+    load_embedding_model(folder, 32, "lasttoken").encode("some words")
+    PairwiseCrossEncoder(folder, 8, 32).preference([("query", "one text", "another")])
+
+
 @pytest.mark.parametrize("family", ENCODERS)
 def test_a_sequence_classifier_ships_in_both_shapes(
     backbones: dict[str, Path], tmp_path: Path, family: str

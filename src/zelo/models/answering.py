@@ -21,7 +21,13 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    from zelo.models.loading import loaded_from, placed, with_padding, with_words
+    from zelo.models.loading import (
+        loaded_from,
+        placed,
+        with_padding,
+        with_words,
+        without_cache,
+    )
 
     tokenizer_config = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
     with loaded_from(folder):
@@ -34,6 +40,7 @@ def new_answering(folder: Path, answers: Sequence[str], options: Mapping[str, An
         name = "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "plain"
         decoder = with_template(decoder, name)
     with_padding(tokenizer, decoder.model)
+    without_cache(decoder.model)
     ids = [token_of(tokenizer, answer) for answer in answers]
     score = LogitScore(ids[0], ids[1] if len(ids) > 1 else None)
     modules = [decoder, score]

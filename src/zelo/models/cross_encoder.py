@@ -36,6 +36,7 @@ def new_cross_encoder(
         prepare_libraries,
         with_padding,
         with_words,
+        without_cache,
     )
     from zelo.models.segments import SegmentHead
 
@@ -55,11 +56,13 @@ def new_cross_encoder(
             )
             with_words(model.tokenizer)
         with_padding(model.tokenizer, model[0].model)
+        without_cache(model[0].model)
         return model.float()
     with loaded_from(folder):
         encoder = Transformer(str(folder), transformer_task="feature-extraction", **options)
         with_words(encoder.tokenizer)
     with_padding(encoder.tokenizer, encoder.model)
+    without_cache(encoder.model)
     if head == "segments" and "token_type_ids" not in encoder.tokenizer.model_input_names:
         raise UserError(
             f"model.head=segments: {folder}: its tokenizer does not tell query and document apart "
@@ -204,6 +207,7 @@ def load_cross_encoder(
         prepare_libraries,
         with_padding,
         with_words,
+        without_cache,
     )
     from zelo.models.segments import SegmentHead
 
@@ -229,6 +233,7 @@ def load_cross_encoder(
                     "a query and a document: nothing says how it scores"
                 )
     with_padding(model.tokenizer, model[0].model)
+    without_cache(model[0].model)
     limit(model, folder, max_length)
     return model.float()
 

@@ -24,6 +24,7 @@ from zelo.models.loading import (
     prepare_libraries,
     with_padding,
     with_words,
+    without_cache,
 )
 from zelo.models.pretrained import digest_of_model
 
@@ -71,6 +72,7 @@ def load_embedding_model(
         tokenizer = getattr(model[0], "tokenizer", None)
         with_words(tokenizer)
         with_padding(tokenizer, getattr(model[0], "model", None))
+        without_cache(getattr(model[0], "model", None))
         limit(model, folder, max_length, own=True)
     if pooling is not None:
         pool = Pooling(model[0].get_embedding_dimension(), pooling_mode=pooling)

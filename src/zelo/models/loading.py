@@ -132,6 +132,16 @@ def with_padding(tokenizer: Any, backbone: Any) -> None:
         backbone.config.pad_token_id = tokenizer.pad_token_id
 
 
+def without_cache(backbone: Any) -> None:
+    """Have a decoder keep no keys and values, as no text goes on where another one ended.
+
+    They would take memory, and each compiled layer asks for its own, so that none is compiled for
+    all of them.
+    """
+    if backbone is not None and hasattr(config := backbone.config.get_text_config(), "use_cache"):
+        config.use_cache = False
+
+
 def usable_length(backbone: Any) -> int | None:
     """Most tokens that a transformer can read; None where its positions are no table.
 

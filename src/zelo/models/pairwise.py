@@ -101,6 +101,7 @@ class PairwiseCrossEncoder(PairwiseNetwork):
             usable_length,
             with_padding,
             with_words,
+            without_cache,
         )
 
         prepare_libraries()
@@ -113,6 +114,7 @@ class PairwiseCrossEncoder(PairwiseNetwork):
                 str(folder), trust_remote_code=False, local_files_only=True, **loading()
             ).float()
         with_padding(self.tokenizer, self.encoder)
+        without_cache(self.encoder)
         most = usable_length(self.encoder)
         self.max_length = cut_to(max_length, most, folder) or max_length
         # Of each document a token is seen, and of the separators there are four.
