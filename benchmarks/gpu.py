@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                              `make gpu`
     python benchmarks/gpu.py --parts qwen3-4b demo        some parts, after one that had no time
+    python benchmarks/gpu.py --seconds 300                where less time is left
     python benchmarks/gpu.py --cpu                        every part at toy size, to try this script
 
 - `tests`: `pytest -m gpu`.
@@ -13,8 +14,9 @@
 - `demo`: `zelo run experiment=quickstart trainer=gpu`, nothing stored before.
 
 A part is a process of its own. None is started that is not expected to end in time, and one that
-takes longer is ended; the table says which are left out. Results are written to
-`results/gpu_DEVICE.csv`. Ends with 1 where a test or a part failed, with 2 where there is no GPU.
+takes longer is ended; the table says which are left out. What a part found is in
+`results/gpu_DEVICE.csv` as soon as it ends. Ends with 1 where a test or a part failed, with 2 where
+there is no GPU.
 """
 
 from __future__ import annotations
@@ -118,9 +120,9 @@ def demo(cpu: bool) -> Figures:
     toy = ["data.documents=200", "data.train_queries=20", "data.dev_queries=10", "depth=4",
            "data.test_queries=10", "training.max_steps=2"]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("zelo")), "run", "experiment=quickstart",
-                   f"trainer={'cpu' if cpu else 'gpu'}", f"home={folder}/home",
-                   f"hydra.run.dir={folder}/run", *(toy if cpu else [])]  # fmt: skip
+        zelo = [sys.executable, "-c", "import sys; from zelo.cli import main; sys.exit(main())"]
+        command = [*zelo, "run", "experiment=quickstart", f"trainer={'cpu' if cpu else 'gpu'}",
+                   f"home={folder}/home", f"hydra.run.dir={folder}/run", *(toy if cpu else [])]  # fmt: skip
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         manifest = json.loads((Path(folder) / "run" / "manifest.json").read_text())
     figures: Figures = {"seconds": manifest["seconds"]}
@@ -202,9 +204,16 @@ def other_parts(path: Path, done: set[str]) -> list[dict[str, Any]]:
     return [{key: row[key] for key in row if key != "machine"} for row in rows]  # `save` adds it
 
 
+def keep(device: str, rows: list[dict[str, Any]]) -> None:
+    """Write what is known of a device, parts that an earlier run did among them."""
+    name = f"gpu_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}.csv"
+    save(name, [*other_parts(RESULTS / name, {row["part"] for row in rows}), *rows])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="every part at toy size, on the CPU")
+    parser.add_argument("--seconds", type=float, default=BUDGET, help="for all parts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--one", choices=PARTS, help="a part in this process, as JSON")
     args = parser.parse_args()
@@ -222,7 +231,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     ended: dict[str, str] = {}
     for name in args.parts:
-        left = BUDGET - (time.monotonic() - begun)
+        left = args.seconds - (time.monotonic() - begun)
         expected = 1.0 if args.cpu else PARTS[name][1]
         if left < expected:
             ended[name] = f"left out: {expected:.0f} s are expected, {left:.0f} s were left"
@@ -230,6 +239,8 @@ def main() -> int:
             print(f"{name} ...", file=sys.stderr)
             figures, ended[name] = run_part(name, args.cpu, left)
             rows += rows_of(device, name, figures or {}, args.cpu)
+            if figures and not args.cpu:
+                keep(device, rows)
     print(f"\n{device}")
     print(f"{'part':<12}{'what':<32}{'asked':>12}{'reached':>14}  met")
     for row in rows:
@@ -238,9 +249,6 @@ def main() -> int:
     for name, what in ended.items():
         print(f"{name}: {what}")
     print(f"all: {time.monotonic() - begun:.0f} s")
-    if rows and not args.cpu:
-        name = f"gpu_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}.csv"
-        save(name, [*other_parts(RESULTS / name, {row["part"] for row in rows}), *rows])
     failed = any(row["what"] == "failed" and row["reached"] for row in rows)
     return int(failed or any(what.startswith("failed") for what in ended.values()))
 

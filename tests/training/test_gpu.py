@@ -31,12 +31,12 @@ TOLERANCE = {"32-true": {"rtol": 1e-3, "atol": 1e-4}, "bf16-mixed": BF16, "16-mi
 
 @pytest.fixture
 def small_loss_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With 16-mixed a loss is scaled by 2¹⁰ at first: by 2¹⁶, gradients of some of the small models
+    """With 16-mixed a loss is scaled by 2⁶ at first: by 2¹⁶, gradients of some of the small models
     overflow, and the first steps are left out."""
 
     class GradScaler(torch.amp.GradScaler):
         def __init__(self, **options: Any) -> None:
-            super().__init__(init_scale=2.0**10, **options)
+            super().__init__(init_scale=2.0**6, **options)
 
     monkeypatch.setattr(torch.amp, "GradScaler", GradScaler)
 
