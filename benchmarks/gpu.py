@@ -122,7 +122,8 @@ def demo(cpu: bool) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         zelo = [sys.executable, "-c", "import sys; from zelo.cli import main; sys.exit(main())"]
         command = [*zelo, "run", "experiment=quickstart", f"trainer={'cpu' if cpu else 'gpu'}",
-                   f"home={folder}/home", f"hydra.run.dir={folder}/run", *(toy if cpu else [])]  # fmt: skip
+                   f"home={folder}/home", f"hydra.run.dir={folder}/run",
+                   *(toy if cpu else [])]  # fmt: skip
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         manifest = json.loads((Path(folder) / "run" / "manifest.json").read_text())
     figures: Figures = {"seconds": manifest["seconds"]}
