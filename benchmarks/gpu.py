@@ -205,10 +205,11 @@ def other_parts(path: Path, done: set[str]) -> list[dict[str, Any]]:
     return [{key: row[key] for key in row if key != "machine"} for row in rows]  # `save` adds it
 
 
-def keep(device: str, rows: list[dict[str, Any]]) -> None:
-    """Write what is known of a device, parts that an earlier run did among them."""
+def keep(device: str, rows: list[dict[str, Any]], tried: set[str]) -> None:
+    """Write what is known of a device: of parts that were not tried, what an earlier run found."""
     name = f"gpu_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}.csv"
-    save(name, [*other_parts(RESULTS / name, {row["part"] for row in rows}), *rows])
+    if known := [*other_parts(RESULTS / name, tried), *rows]:
+        save(name, known)
 
 
 def main() -> int:
@@ -231,6 +232,7 @@ def main() -> int:
     begun = time.monotonic()
     rows: list[dict[str, Any]] = []
     ended: dict[str, str] = {}
+    tried: set[str] = set()
     for name in args.parts:
         left = args.seconds - (time.monotonic() - begun)
         expected = 1.0 if args.cpu else PARTS[name][1]
@@ -238,10 +240,11 @@ def main() -> int:
             ended[name] = f"left out: {expected:.0f} s are expected, {left:.0f} s were left"
         else:
             print(f"{name} ...", file=sys.stderr)
+            tried.add(name)
             figures, ended[name] = run_part(name, args.cpu, left)
             rows += rows_of(device, name, figures or {}, args.cpu)
-            if figures and not args.cpu:
-                keep(device, rows)
+            if not args.cpu:
+                keep(device, rows, tried)
     print(f"\n{device}")
     print(f"{'part':<12}{'what':<32}{'asked':>12}{'reached':>14}  met")
     for row in rows:

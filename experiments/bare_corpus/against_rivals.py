@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from run import HEADER, METRIC, average_line, line_of
@@ -20,7 +19,7 @@ from zelo.artifacts import read_table, write_csv
 from zelo.evaluation.evaluate import Values, values_by_system
 from zelo.finished_run import FinishedRun
 
-OURS = "zelo-search"
+SEARCHING, FUSED = "zelo-search", "zelo-search+bm25"
 
 
 def with_rivals(run: FinishedRun, rivals: Path) -> Values:
@@ -28,7 +27,7 @@ def with_rivals(run: FinishedRun, rivals: Path) -> Values:
     table = read_table(run.last("evaluate"), "per_query")
     values = {key: v for key, v in values_by_system(table).items() if key[1] == METRIC}
     systems, ids = table["system"].to_pylist(), table["query_id"].to_pylist()
-    order = sorted({i for system, i in zip(systems, ids, strict=True) if system == OURS})
+    order = sorted({i for system, i in zip(systems, ids, strict=True) if system == SEARCHING})
     found: dict[str, dict[str, float]] = {}
     with rivals.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -39,18 +38,20 @@ def with_rivals(run: FinishedRun, rivals: Path) -> Values:
 
 
 def main(out: Path, given: list[str]) -> None:
-    found: list[Values] = []
-    lines: list[list[Any]] = []
+    found: dict[str, Values] = {}
     for word in given:
         name, _, places = word.partition("=")
         run, rivals = places.split(",")
-        values = with_rivals(FinishedRun.at(run), Path(rivals))
-        found.append(values)
-        systems = sorted({system for system, _ in values} - {OURS})
-        rivalling = [system for system in systems if system.endswith("-search")]
-        for other in rivalling:
-            lines.append(line_of(name, values, OURS, other))
-    lines += [average_line(OURS, other, found) for other in rivalling]
+        found[name] = with_rivals(FinishedRun.at(run), Path(rivals))
+    systems = set.intersection(*({system for system, _ in values} for values in found.values()))
+    pairs = [
+        (ours, system)
+        for ours, ending in ((SEARCHING, "-search"), (FUSED, "-search+bm25"))
+        for system in sorted(systems - {SEARCHING, FUSED})
+        if system.endswith(ending)
+    ]
+    lines = [line_of(name, values, *pair) for name, values in found.items() for pair in pairs]
+    lines += [average_line(*pair, [*found.values()]) for pair in pairs]
     write_csv(out, HEADER, lines)
     for line in lines:
         print(*line, sep="\t")

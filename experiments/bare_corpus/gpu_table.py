@@ -1,9 +1,10 @@
 """A table of what `on_gpu.py` found.
 
-    python experiments/bare_corpus/gpu_table.py OUT FOUND ...
+    python experiments/bare_corpus/gpu_table.py OUT PAIRS FOUND ...
 
-FOUND are files that it wrote. Writes OUT, a CSV: NDCG@10 of each model beside the start's on the
-same queries, with the interval of the difference; and the mean over collections.
+FOUND are files that it wrote. Writes two CSVs of NDCG@10 with intervals of the differences, for
+each collection and the mean over them: OUT has each model beside the start on the same queries,
+PAIRS has trained models beside one another.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +22,75 @@ from run import COLLECTIONS, METRIC, average_line, line_of
 from zelo.artifacts import write_csv
 from zelo.evaluation.evaluate import Values
 
-ABOUT = ("kind", "variant", "seed", "name", "split")
-HEADER = [*ABOUT, "collection", "queries", METRIC, "of the start", "difference", "low", "high", "p"]
+ABOUT = ("kind", "variant", "seed", "name")
+HEADER = ["kind", "variant", "seed", "name", "split", "collection", "queries", METRIC,
+          "of the other", "difference", "low", "high", "p"]  # fmt: skip
+OTHER = ["other kind", "other variant", "other name"]
+
+Training = tuple[Any, ...]  # `ABOUT`
+Queries = dict[str, float]  # NDCG@10 by query
+Found = dict[tuple[Training, str], dict[str, Queries]]  # training, split -> collection
 
 
-def main(out: Path, found: list[Path]) -> None:
-    rows = [json.loads(line) for path in found for line in path.read_text().splitlines()]
-    starts = {(row["collection"], row["split"]): row["values"] for row in rows
-              if row["system"] == "search" and row["kind"] == "start"}  # fmt: skip
-    starts |= {(row["collection"], "reranked"): row["values"] for row in rows
-               if row["system"] == "start"}  # fmt: skip
-    by_training: dict[tuple[Any, ...], dict[str, Values]] = defaultdict(dict)
-    for row in rows:
+def read(paths: list[Path]) -> tuple[Found, dict[tuple[str, str], Queries]]:
+    """What every model reached, and the start: by split and collection."""
+    found: Found = defaultdict(dict)
+    starts: dict[tuple[str, str], Queries] = {}
+    for row in (json.loads(line) for path in paths for line in path.read_text().splitlines()):
+        # A cross-encoder's row is of candidates that are reranked, and so is its start's.
+        split = f"{row['split']}, reranked" if row["kind"] == "cross-encoder" else row["split"]
         if row["kind"] == "start" or row["system"] == "start":
+            starts[split, row["collection"]] = row["values"]
             continue
-        reranked = row["kind"] == "cross-encoder"
-        start = starts[row["collection"], "reranked" if reranked else row["split"]]
-        name = row["name"] if row["system"] in ("search", "reranked") else row["system"]
-        key = (row["kind"], row["variant"], row["seed"], name, row["split"])
-        by_training[key][row["collection"]] = {
-            ("model", METRIC): np.array([row["values"][query_id] for query_id in start]),
-            ("start", METRIC): np.array([*start.values()]),
-        }
-    lines: list[list[Any]] = []
-    for key in sorted(by_training, key=str):
-        of = by_training[key]
-        for collection in COLLECTIONS:
-            if collection in of:
-                line = line_of(collection, of[collection], "model", "start")
-                lines.append([*key, *line[:2], *line[4:10]])
-        line = average_line("model", "start", [*of.values()])
-        lines.append([*key, *line[:2], *line[4:10]])
+        name = row["system"] if row["system"] == "hybrid" else row["name"]
+        training = (row["kind"], row["variant"], row["seed"], name)
+        found[training, split][row["collection"]] = row["values"]
+    return found, starts
+
+
+def differences(of: dict[str, Queries], other: dict[str, Queries]) -> Iterator[list[Any]]:
+    """A line for each collection that both have, and one for their mean."""
+    both: list[Values] = []
+    for name in COLLECTIONS:
+        if name in of and name in other:
+            asked = list(other[name])
+            values = {("model", METRIC): np.array([of[name][i] for i in asked]),
+                      ("other", METRIC): np.array([other[name][i] for i in asked])}  # fmt: skip
+            both.append(values)
+            line = line_of(name, values, "model", "other")
+            yield [*line[:2], *line[4:10]]
+    line = average_line("model", "other", both)
+    yield [*line[:2], *line[4:10]]
+
+
+def compared_with(training: Training) -> list[Training]:
+    """Trainings that one is held against: rivals, the same without what it changes."""
+    kind, variant, seed, name = training
+    if kind != "zelo":
+        return []
+    if name != "recipe":
+        return [("zelo", variant, seed, "recipe")]
+    if variant != "recipe":
+        return [("zelo", "recipe", seed, "recipe")]
+    return [("rival", "recipe", seed, f"{loss}, rate 2e-05") for loss in ("mnrl", "margin_mse")]
+
+
+def main(out: Path, pairs: Path, paths: list[Path]) -> None:
+    found, starts = read(paths)
+    lines, of_pairs = [], []
+    for training, split in sorted(found, key=str):
+        of = found[training, split]
+        start = {name: starts[split, name] for name in of}
+        lines += [[*training, split, *line] for line in differences(of, start)]
+        for other in compared_with(training):
+            if (other, split) in found:
+                told = [*training, other[0], other[1], other[3], split]
+                of_pairs += [
+                    [*told, *line] for line in differences(of, found[other, split])
+                ]  # fmt: skip
     write_csv(out, HEADER, lines)
+    write_csv(pairs, [*ABOUT, *OTHER, *HEADER[4:]], of_pairs)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(word) for word in sys.argv[2:]])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), [Path(word) for word in sys.argv[3:]])

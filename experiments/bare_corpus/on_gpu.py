@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # what differs from the recipe's
 }
 RECIPE = {"max_epochs": 4, "batch_size": 96, "docs_per_query": None, "temperature": 0.4, "lr": None}
 OF_CROSS_ENCODER = {"batch_size": 16, "docs_per_query": 8, "max_epochs": 2, "temperature": 1.0}
+TRIED = "CPU, two steps"  # the device of rows that only try this script
 PADDED_TOKENS = 16_384  # that a cross-encoder reads at once
 Grades = Mapping[str, Mapping[str, int]]
 
@@ -53,6 +54,7 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def known_by(self) -> tuple[str, str, str, int, str]:
+        """What tells its rows from those of others."""
         return self.collection, self.kind, self.variant, self.seed, self.name
 
 
@@ -82,7 +84,7 @@ def work_on(task: Task, packed: Path, cpu: bool) -> list[dict[str, Any]]:
     of_kind = cross_encoder if task.kind == "cross-encoder" else embedding_model
     with tempfile.TemporaryDirectory() as folder:
         rows = of_kind(task, packed / task.collection, Path(folder), cpu)
-    device = "CPU" if cpu else torch.cuda.get_device_name()
+    device = TRIED if cpu else torch.cuda.get_device_name()
     told = {key: value for key, value in asdict(task).items() if key != "settings"}
     seconds = round(time.monotonic() - begun, 1)
     return [{**told, **row, "device": device, "seconds": seconds} for row in rows]
@@ -128,6 +130,7 @@ def labelled(here: Path, folder: Path) -> tuple[Path, dict[str, Grades]]:
 
 
 def trainer_of(cpu: bool) -> Any:
+    """The device, and the recipe's precision."""
     from zelo.distributed.trainer import LightningTrainer
 
     return LightningTrainer(accelerator="cpu" if cpu else "gpu", precision="bf16-mixed")
@@ -176,6 +179,7 @@ def trained_rival(task: Task, here: Path, folder: Path, start: Path, cpu: bool) 
 
 
 def measured(ranking: Any, grades: Grades, split: str, system: str) -> dict[str, Any]:
+    """NDCG@10 of each of these queries."""
     from zelo.evaluation.evaluate import measure
 
     ranking = {query_id: ranking[query_id] for query_id in grades}
@@ -237,8 +241,9 @@ def cross_encoder(task: Task, here: Path, folder: Path, cpu: bool) -> list[dict[
 def to_do(args: argparse.Namespace) -> list[Task]:
     """Tasks whose runs were packed and that OUT does not have."""
     lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {tuple(json.loads(line)[key] for key in ("collection", "kind", "variant", "seed",
-            "name")) for line in lines}  # fmt: skip
+    rows = [json.loads(line) for line in lines]
+    done = {tuple(row[key] for key in ("collection", "kind", "variant", "seed", "name"))
+            for row in rows if (row["device"] == TRIED) == args.cpu}  # fmt: skip
     return [
         task
         for task in tasks()
@@ -260,22 +265,23 @@ def main() -> None:
     wanted = to_do(args)
     pool = ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"))
     waiting = {pool.submit(work_on, task, args.packed, args.cpu): task for task in wanted}
-    done = failed = 0
-    try:
-        with args.out.open("a") as file:
-            for future in as_completed(waiting, timeout=args.seconds):
+    end, done, failed = time.monotonic() + args.seconds, 0, 0
+    with args.out.open("a") as file:
+        while waiting and (left := end - time.monotonic()) > 0:
+            for future in wait(waiting, left, FIRST_COMPLETED).done:
+                task = waiting.pop(future)
                 if (error := future.exception()) is not None:
                     failed += 1
-                    print(f"{waiting[future].known_by()}: {error!r}", file=sys.stderr)
+                    print(f"{task.known_by()}: {error!r}", file=sys.stderr)
                     continue
                 done += 1
                 file.writelines(json.dumps(row) + "\n" for row in future.result())
                 file.flush()
-    except TimeoutError:
-        for process in pool._processes.values():  # those at work would go on
-            process.kill()
+    for process in pool._processes.values() if waiting else ():  # those at work would go on
+        process.kill()
     pool.shutdown(wait=False, cancel_futures=True)
     print(f"{done} of {len(wanted)} done, {failed} failed")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

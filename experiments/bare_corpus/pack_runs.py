@@ -3,10 +3,10 @@
     python experiments/bare_corpus/pack_runs.py COLLECTIONS OUT COLLECTION/VARIANT-SEED=RUN ...
 
 COLLECTIONS is a folder of collections in BEIR layout, with all of their labels. A RUN of
-`experiment=bare_corpus`, up to its ratings at least, has a VARIANT: `recipe` is as that file says,
-first of its seed, `source` has `queries.source_is_candidate=true`, `no_start` has no judge
-`bi_encoder`; names are free but for the first two. Where a collection has both of these with a
-seed, the examples that rivals learn from are laid beside them. For `on_gpu.py`.
+`experiment=bare_corpus`, up to its ratings at least, is named after its VARIANT: `recipe` where
+nothing was changed, which comes before others of its seed; `source` where
+`queries.source_is_candidate=true`; other names are yours to choose. Where a collection has these
+two with a seed, the examples that rivals learn from are laid beside them. For `on_gpu.py`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ WRITTEN = ("queries", "written", "neighbourhoods", "qrels", "left_out")
 
 
 def put(table: pa.Table, path: Path, **how: Any) -> None:
+    """Write a table as small as it gets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", compression_level=19, **how)
 

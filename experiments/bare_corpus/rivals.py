@@ -6,8 +6,10 @@ RUN is the folder of a run of `experiment=bare_corpus`: both rivals get its quer
 start and number of steps, and are evaluated on its test queries. `mnrl` takes the document that a
 query was written from as its answer (MultipleNegativesRankingLoss, with another candidate as a
 hard negative). `margin_mse` is GPL's loss: the margin between that document and another candidate
-is that of the judges' Elos, from RATED, a run with `queries.source_is_candidate=true`. Writes OUT,
-a CSV of NDCG@10 by system and query.
+is that of the judges' Elos, from RATED, a run with `queries.source_is_candidate=true`. Both search
+alone and in a sum with BM25, by the weight of the run's own model. Writes OUT, a CSV of NDCG@10 by
+system and query; models lie in the folder of that name, and one that is there by as many steps and
+the same seed is not trained again.
 """
 
 from __future__ import annotations
@@ -27,14 +29,18 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import batch_to_device, pairwise_cos_sim
 from transformers import get_linear_schedule_with_warmup
 
-from zelo.artifacts import read_table, write_csv
+from zelo.artifacts import read_json, read_table, write_csv
 from zelo.data.texts import Corpus, document_texts, query_texts, sources_of_written
 from zelo.distributed.trainer import LightningTrainer
-from zelo.evaluation.evaluate import SEARCH, grades_to_evaluate, measure
-from zelo.evaluation.search import search_corpus
+from zelo.evaluation.evaluate import FUSED, SEARCH, grades_to_evaluate, measure
+from zelo.evaluation.search import LEXICAL, search_corpus
 from zelo.finished_run import FinishedRun
+from zelo.models.exporting import written_whole
+from zelo.models.fusion import FUSION
 from zelo.models.pretrained import PretrainedModel
+from zelo.retrieval.fusion import fused_by_score
 from zelo.retrieval.ranking import candidates_from
+from zelo.retrieval.retrieve import RANKED, first_stage_of
 from zelo.training.bi_encoder import BiEncoder
 
 PAIRS = 32  # queries of a step, each with two documents: 64, where a step of the recipe reads 48
@@ -159,12 +165,18 @@ def main(run: FinishedRun, rated: FinishedRun, out: Path) -> None:
     grades = grades_to_evaluate(data, split)
     queries = {i: text for i, text in query_texts(data, split).items() if i in grades}
     model, corpus = BiEncoder(pretrained=pretrained), Corpus.at(data)
+    lexical = first_stage_of(run.last("retrieve"), queries)[LEXICAL]
+    weight = read_json(run.last("fuse") / FUSION)["search_weight"]
     found = {}
     for loss in ("mnrl", "margin_mse"):
-        folder = out.with_suffix("") / loss
-        train(start, loss, examples, steps, seed, folder)
+        folder = out.with_suffix("") / f"{loss}-{steps}-{seed}"
+        if not folder.exists():
+            with written_whole(folder) as written:
+                train(start, loss, examples, steps, seed, written)
         ranking = search_corpus(model, folder, queries, corpus, LightningTrainer())
         found[f"{loss}{SEARCH}"] = ranking
+        fused = fused_by_score(lexical, ranking, weight, RANKED)
+        found[f"{loss}{SEARCH}{FUSED}{LEXICAL}"] = fused
     rows = [r for r in measure(found, grades).to_pylist() if r["metric"] == "NDCG@10"]
     write_csv(out, ["system", "query", "NDCG@10"],
               [[r["system"], r["query_id"], r["value"]] for r in rows])  # fmt: skip

@@ -199,20 +199,14 @@ def export_model(place: Path, out: Path, form: str) -> None:
     if form == "vllm":
         from zelo.models.sequence_classifier import export_classifier
 
-        parity = export_classifier(model_at(place), out)
-        number, largest, spread = (
-            f"logits of {parity.pairs} pairs",
-            parity.difference,
-            parity.spread,
-        )
+        found, what = export_classifier(model_at(place), out), "logits of pairs"
     else:
         from zelo.models.graph import export_graph
 
-        found = export_graph(model_at(place), form, out)
-        number, largest, spread = f"{found.number} scores", found.largest, found.spread
+        found, what = export_graph(model_at(place), form, out), "scores"
     print(
-        f"{out}: the {number} differ by {largest:.1e} at most, where they spread by {spread:.2g}; "
-        f"README.md says how it is served"
+        f"{out}: {found.number} {what} differ by {found.largest:.1e} at most, where they spread by "
+        f"{found.spread:.2g}; README.md says how it is served"
     )
 
 

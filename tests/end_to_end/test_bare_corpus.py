@@ -53,6 +53,7 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     assert "(12 of them written from its documents)" in card
     assert "It was not evaluated" in card
+    assert f"with w = {read_json(run / 'model' / 'fusion.json')['weight']}, where" in card
     stages = {s["stage"]: s for s in read_json(run / "manifest.json")["stages"]}
     assert not stages["evaluate"]["complete"]
     written = read_table(tmp_path / "work" / stages["queries"]["path"], "written").to_pylist()

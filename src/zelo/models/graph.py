@@ -17,15 +17,22 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from zelo.artifacts import write_text
 from zelo.errors import UserError, in_words
+from zelo.models.exporting import (
+    LONG,
+    PAIRS,
+    ScoreDifferences,
+    new_folder,
+    score_differences,
+    written_whole,
+)
 from zelo.models.instructions import asks_pairs
-from zelo.models.sequence_classifier import LONG, PAIRS, new_folder, written_whole
 
 FILES = {  # of each form, where loaders look for it
     "onnx": "onnx/model.onnx",
@@ -50,16 +57,7 @@ HEADING = "## As a graph, on "
 ONE_FILE = 2**31 - 2**27  # bytes of weights that a graph's own file holds; protobuf ends at 2 GiB
 
 
-class Scores(NamedTuple):
-    """How the scores by a graph differ from the model's."""
-
-    number: int
-    largest: float  # of the differences
-    mean: float
-    spread: float  # standard deviation of the model's scores
-
-
-def export_graph(folder: Path, form: str, out: Path) -> Scores:
+def export_graph(folder: Path, form: str, out: Path) -> ScoreDifferences:
     """Write the model in `folder` with a graph of `form` (`FILES`) into the new folder `out`.
 
     Raises `UserError` where it is a decoder that answers, where `out` has files, where a package is
@@ -84,8 +82,8 @@ def export_graph(folder: Path, form: str, out: Path) -> Scores:
             raise UserError(
                 f"{folder}: to={form}: no graph can be made of this model ({in_words(error)})"
             ) from error
-        found = compared(before, scores(model))
-        if not found.largest <= TOLERANCE[form] * found.spread:
+        found = score_differences(before, scores(model))
+        if not found.within(TOLERANCE[form]):
             raise UserError(
                 f"{folder}: as a graph (to={form}) its scores differ by up to {found.largest:.3g} "
                 f"where they spread by {found.spread:.3g}; nothing is written"
@@ -250,15 +248,7 @@ def scores(model: Any) -> Any:
     return (queries @ documents.T).ravel()
 
 
-def compared(of_model: Any, of_graph: Any) -> Scores:
-    """How two rows of scores differ."""
-    differences = np.abs(of_graph - of_model)
-    return Scores(
-        len(of_model), float(differences.max()), float(differences.mean()), float(of_model.std())
-    )
-
-
-def section(form: str, found: Scores, modules: Sequence[str]) -> str:
+def section(form: str, found: ScoreDifferences, modules: Sequence[str]) -> str:
     """What the graph is, how it is loaded, and how its scores were compared."""
     backend = "openvino" if form == "openvino" else "onnx"
     runtime = "OpenVINO" if form == "openvino" else "ONNX Runtime"

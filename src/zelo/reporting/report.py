@@ -24,6 +24,7 @@ from zelo.data.collection import title_of
 from zelo.data.texts import distinct_instructions, query_instructions, query_texts, relevance_grades
 from zelo.evaluation.calibration import Pairs, calibrate
 from zelo.evaluation.evaluate import TRAINED
+from zelo.models.fusion import FUSION
 from zelo.progress import WIDTH, say
 from zelo.rating.preferences import average
 from zelo.reporting.changes import changes
@@ -55,7 +56,7 @@ DEPTH = 10  # documents of a ranking whose scores are calibrated
 LEARNED = ("model", "objective", "training", "trainer", "rating")  # what the card says of the run
 
 
-@stage(version=7)
+@stage(version=8)
 def report(
     *,
     out: Path,
@@ -135,6 +136,7 @@ def report(
         "start_ships": start_ships(counts["train"]),
         "differences": [] if metrics is None else differences(metrics),
         "fused": weight_in_words(counts["evaluate"]) if metrics else "",
+        "weighed": read_json(asked["fusion"] / FUSION)["ndcg_at_10"],
         "what_ships": what_ships(counts["train"]),
         "compared": [] if metrics is None else comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),

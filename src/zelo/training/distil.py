@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from zelo.training.pairwise_module import PairwiseModule
 
 
-@stage(version=4)
+@stage(version=5)
 def distil(
     *,
     out: Path,
