@@ -8,6 +8,7 @@ import re
 from typing import Any, TypeAlias
 
 START = re.compile(r"\{")
+PASSES, ENOUGH = 20, 1_000_000  # how often a text is read in vain, or so many characters of it
 
 Span: TypeAlias = tuple[int, int]  # first character, and the one after the last
 
@@ -41,15 +42,24 @@ DECODER = json.JSONDecoder(object_pairs_hook=with_one_score)
 
 
 def objects(text: str) -> list[tuple[Span, dict[str, Any]]]:
-    """The outermost JSON objects in a text, in order, and where they stand."""
+    """The outermost JSON objects in a text, in order, and where they stand.
+
+    What begins as an object and breaks off is given up once all such beginnings have been read for
+    long: of a thousand that are nested, each would be read to the end.
+    """
     found = []
-    end = 0
+    end = in_vain = 0
     for match in START.finditer(text):
         if match.start() < end:
             continue
         try:
             item, end = DECODER.raw_decode(text, match.start())
-        except ValueError:
+        except json.JSONDecodeError as error:
+            in_vain += error.pos - match.start()
+            if in_vain > max(ENOUGH, PASSES * len(text)):
+                break
+            continue
+        except ValueError:  # a number of too many digits
             continue
         except RecursionError:
             break  # no answer is nested a thousand deep
