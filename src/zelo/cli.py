@@ -341,6 +341,10 @@ def parsed(words: Sequence[str]) -> Namespace:
     publish.add_argument("place", type=Path, metavar="RUN|MODEL")
     publish.add_setting("repo", required=True, metavar="OWNER/NAME")
     publish.add_setting("private", choices=("true", "false"), default="true", help="%(default)s")
+    publish.add_setting(
+        "results", type=Path, metavar="FOLDER",
+        help="of `zelo evaluate suite=...`, for the card's front matter",
+    )  # fmt: skip
     zbench = command("import", commands.import_zbench, "zbench's data or annotation, as BEIR")
     zbench.add_argument("place", type=Path, metavar="FILE|FOLDER")
     zbench.add_setting("out", type=Path, required=True, metavar="FOLDER")

@@ -40,7 +40,8 @@ def plan(given: Namespace) -> None:
 
 def evaluate(given: Namespace) -> int:
     """Compare rerankers; 2 where a collection of a suite failed."""
-    from zelo.evaluation.suites import INDEX, SuiteWords, evaluate_suite
+    from zelo.evaluation.suites import SuiteWords, evaluate_suite
+    from zelo.models.publish import INDEX
     from zelo.progress import say
     from zelo.reporting.results import print_evaluation
 
@@ -309,7 +310,8 @@ def publish(given: Namespace) -> None:
     """Upload a model."""
     from zelo.models.publish import publish as upload
 
-    print(upload(given.place, given.repo, given.private == "true"))
+    results = given.results and given.results.expanduser()
+    print(upload(given.place, given.repo, given.private == "true", results))
 
 
 def print_counts(counts: Mapping[str, int]) -> None:

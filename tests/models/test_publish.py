@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from tests.conftest import Cli
 
 
@@ -99,8 +101,6 @@ def hub() -> Iterator[tuple[str, type[Hub]]]:
 def test_a_model_is_published_whole_and_nothing_else(
     cli: Cli, tiny_model: Path, tmp_path: Path, hub: tuple[str, type[Hub]]
 ) -> None:
-    import shutil
-
     endpoint, handler = hub
     run = tmp_path / "run"
     shutil.copytree(tiny_model, run / "model")
@@ -126,6 +126,37 @@ def test_a_model_is_published_whole_and_nothing_else(
     }
     assert {k: v for k, v in handler.files.items() if k != ".gitattributes"} == expected
     assert "hf_right" not in done.stdout + done.stderr
+
+
+def test_results_of_a_suite_are_in_the_card(
+    cli: Cli, tiny_model: Path, tmp_path: Path, hub: tuple[str, type[Hub]]
+) -> None:
+    endpoint, handler = hub
+    model = tmp_path / "run" / "model"
+    shutil.copytree(tiny_model, model)
+    (model / "README.md").write_text("---\nlibrary_name: sentence-transformers\n---\n\n# A model\n")
+    settings = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+                "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_right"}  # fmt: skip
+    words = ("publish", str(tmp_path / "run"), "repo=team/better", f"results={tmp_path}")
+    none = cli(*words, **settings)
+    assert none.returncode == 2
+    assert "no model-index.yaml" in none.stderr
+    results = [{"task": {"type": "retrieval"}, "dataset": {"type": "a/b", "name": "NanoNQ"},
+                "metrics": [{"type": "ndcg_at_10", "value": 0.5}]}]  # fmt: skip
+    index = tmp_path / "model-index.yaml"
+    index.write_text(json.dumps({"model-index": [{"name": "other", "results": []}]}))
+    other = cli(*words, **settings)
+    assert other.returncode == 2
+    assert "has results of other, none of a model in a folder model" in other.stderr
+    index.write_text(json.dumps({"model-index": [{"name": "model", "results": results},
+                                                 {"name": "other", "results": []}]}))  # fmt: skip
+    done = cli(*words, **settings)
+    assert done.returncode == 0, done.stderr
+    card = ModelCard(handler.files["README.md"].decode())
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.model_name == "better"
+    assert [(r.dataset_name, r.metric_value) for r in card.data.eval_results] == [("NanoNQ", 0.5)]
+    assert "# A model" in card.text
 
 
 def test_what_is_no_model_is_not_published(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from zelo.config import conf_file, describe
 from zelo.errors import UserError
 from zelo.evaluation.benchmark import Benchmark
 from zelo.evaluation.evaluate import CEILING
+from zelo.models.publish import INDEX
 from zelo.store import digest
 
-INDEX = "model-index.yaml"
 TASK = {"type": "information-retrieval", "name": "Information Retrieval"}
 METRICS = {"NDCG@10": "ndcg_at_10", "Recall@10": "recall_at_10", "Recall@100": "recall_at_100"}
 
