@@ -16,6 +16,7 @@ from tests.reporting.tables import judgments_of_one_judge
 from zelo.artifacts import table, write_json, write_table
 from zelo.data.collection import load
 from zelo.evaluation.significance import Estimate
+from zelo.models.fusion import FUSION
 from zelo.rating.preferences import average
 from zelo.reporting import plots
 from zelo.reporting.figures import most_compared
@@ -160,7 +161,9 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             )
         )
     folders = {}
-    for name in ("data", "candidates", "comparisons", "judgments", "ratings", "trained", "metrics"):
+    names = ("data", "candidates", "comparisons", "judgments", "ratings", "trained", "fusion",
+             "metrics")  # fmt: skip
+    for name in names:
         folders[name] = tmp_path / name
         folders[name].mkdir()
     load(out=folders["data"], source=run.data)
@@ -307,10 +310,12 @@ def page(tmp_path: Path, beir_folder: Path) -> Path:
             {"queries": 1, "documents": 2, "disconnected_queries": 0, "not_converged": 0},
         ),
         "trained": ("train", {"queries": 1, "steps": 2, **SHIPS}),
+        "fusion": ("fuse", FUSED),
         "metrics": ("evaluate", {"queries": 8, "split": "test", "systems": [], "fusion": FUSED}),
     }
     for name, (of, count) in counts.items():
         write_json(folders[name] / RECORD, {"stage": of, "seconds": 1.0, "counts": count})
+    write_json(folders["fusion"] / FUSION, {**FUSED, "ndcg_at_10": {}})
     out = tmp_path / "out"
     out.mkdir()
     words = ["data=beir", "judge=[a,b]"]

@@ -64,6 +64,7 @@ def report(
     candidates: Path,
     ratings: Path,
     trained: Path,
+    fusion: Path,
     run: Run,
     vote: str,
     metrics: Path | None = None,
@@ -84,7 +85,9 @@ def report(
     from zelo.reporting.settled import settled
 
     evaluated = [] if metrics is None else [metrics]
-    folders = dict.fromkeys([data, candidates, *asked.values(), ratings, trained, *evaluated])
+    folders = dict.fromkeys(
+        [data, candidates, *asked.values(), ratings, trained, fusion, *evaluated]
+    )
     records = [read_json(folder / RECORD) for folder in folders]
     counts = {record["stage"]: record["counts"] for record in records}
     for stage_name, key in (("compare", "comparisons"), ("judge", "judgments")):
@@ -136,7 +139,7 @@ def report(
         "start_ships": start_ships(counts["train"]),
         "differences": [] if metrics is None else differences(metrics),
         "fused": weight_in_words(counts["evaluate"]) if metrics else "",
-        "weighed": read_json(asked["fusion"] / FUSION)["ndcg_at_10"],
+        "weighed": read_json(fusion / FUSION)["ndcg_at_10"],
         "what_ships": what_ships(counts["train"]),
         "compared": [] if metrics is None else comparisons_with_start(metrics),
         "passes": passes(asked, run.evaluation.resamples, run.seed),
