@@ -23,8 +23,8 @@ from zelo.artifacts import write_csv
 from zelo.evaluation.evaluate import Values
 
 ABOUT = ("kind", "variant", "seed", "name")
-HEADER = ["kind", "variant", "seed", "name", "split", "collection", "queries", METRIC,
-          "of the other", "difference", "low", "high", "p"]  # fmt: skip
+FIGURES = ["split", "collection", "queries", METRIC, "of the other", "difference", "low", "high",
+           "p"]  # fmt: skip
 OTHER = ["other kind", "other variant", "other name"]
 
 Training = tuple[Any, ...]  # `ABOUT`
@@ -85,11 +85,10 @@ def main(out: Path, pairs: Path, paths: list[Path]) -> None:
         for other in compared_with(training):
             if (other, split) in found:
                 told = [*training, other[0], other[1], other[3], split]
-                of_pairs += [
-                    [*told, *line] for line in differences(of, found[other, split])
-                ]  # fmt: skip
-    write_csv(out, HEADER, lines)
-    write_csv(pairs, [*ABOUT, *OTHER, *HEADER[4:]], of_pairs)
+                against = found[other, split]
+                of_pairs += [[*told, *line] for line in differences(of, against)]
+    write_csv(out, [*ABOUT, *FIGURES], lines)
+    write_csv(pairs, [*ABOUT, *OTHER, *FIGURES], of_pairs)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_a_gpu_learns_what_a_cpu_learns(
     if row.precision == "32-true":  # TF32 is off, but sums are taken in another order
         np.testing.assert_allclose(now, then, rtol=1e-3, atol=1e-4)
     else:
-        assert_near(now, then)
+        assert_near(now, then, row.model)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -74,7 +74,7 @@ def test_two_gpus_learn_what_a_cpu_learns(
     now, then = (
         read_table(i, "losses")["loss"].to_numpy() for i in (tmp_path / str(row), plain[name])
     )
-    assert_near(now, then)
+    assert_near(now, then, name)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])

@@ -35,6 +35,8 @@ ROWS = trainings.rows()
 ALONE = [row for row in ROWS if row.processes == "one"]
 PRECISIONS = ("32-true", "bf16-mixed")
 SHARED = [row for row in ROWS if row.processes != "one"]
+# Of a loss, and of one that is almost 0: bfloat16 keeps 8 bits of each product.
+BF16 = {"rtol": 0.02, "atol": 1e-3}
 EXACT = {"rtol": 1e-5, "atol": 1e-6}
 
 
@@ -95,27 +97,33 @@ def assert_finished(
     """End the stage of `row` and hold it against the same model in 32 bits on one process."""
     record = finish(row, out, folders)
     held_out = row.feature == "held_out"
-    assert_learned(out, plain[row.model + ("held_out" if held_out else "")], row.precision)
+    reference = plain[row.model + ("held_out" if held_out else "")]
+    assert_learned(out, reference, row.precision, row.model)
     assert not held_out or 0 < record["val/NDCG@10"] <= 1
 
 
-def assert_near(now: np.ndarray, then: np.ndarray) -> None:
-    """Losses in half precision as those in 32 bits, by their roots.
+def assert_near(now: np.ndarray, then: np.ndarray, model: str) -> None:
+    """Losses in half precision as those in 32 bits, within 2 %.
 
-    Bfloat16 keeps 8 bits of each product, so that scores are off by a hundredth, before anything
-    has learned. A squared loss is off by twice that times its root: by 5 % where it is 0.2.
+    Those of `bi-encoder-decoder` by their roots, within a hundredth: before it has learned anything
+    (a rate of 0) a squared loss of 0.17 is off by 5 % of itself, as its scores are by 0.009. Those
+    of `bi-encoder` and `answer` are off by 0.0006 at most.
     """
-    np.testing.assert_allclose(*(np.sqrt(np.abs(one)) for one in (now, then)), rtol=5e-3, atol=0.01)
+    if model == "bi-encoder-decoder":
+        roots = (np.sqrt(np.abs(losses)) for losses in (now, then))
+        np.testing.assert_allclose(*roots, rtol=5e-3, atol=0.01)
+    else:
+        np.testing.assert_allclose(now, then, **BF16)
 
 
-def assert_learned(out: Path, reference: Path, precision: str) -> None:
+def assert_learned(out: Path, reference: Path, precision: str, model: str) -> None:
     """Losses of every step as those of `reference`, and a model of 32 bits that has moved."""
     now, then = (read_table(i, "losses")["loss"].to_numpy() for i in (out, reference))
     exact = precision == "32-true"
     if exact:
         np.testing.assert_allclose(now, then, **EXACT)
     else:
-        assert_near(now, then)
+        assert_near(now, then, model)
     assert exact or not np.array_equal(now, then)  # half the bits leave their mark
     weights, others = (
         {path.relative_to(i / "model"): load_file(path)
@@ -137,7 +145,7 @@ def test_every_objective_is_of_32_bits_in_bf16(
     rows = [Row(name, precision=precision, objective=objective) for precision in PRECISIONS]
     for row in rows:
         row.stage()(**row.arguments(tmp_path / str(row), folders))
-    assert_learned(tmp_path / str(rows[1]), tmp_path / str(rows[0]), "bf16-mixed")
+    assert_learned(tmp_path / str(rows[1]), tmp_path / str(rows[0]), "bf16-mixed", name)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -201,4 +209,4 @@ def test_compiled_layers_learn_the_same(
         compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
         assert compiled > 0
         assert not torch._dynamo.utils.counters["recompile_limit"]
-    assert_learned(tmp_path / str(row), plain[row.model], row.precision)
+    assert_learned(tmp_path / str(row), plain[row.model], row.precision, row.model)
