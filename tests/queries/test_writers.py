@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,27 @@ def test_a_local_model_is_asked_for_the_kinds_that_are_wanted(tmp_path: Path) ->
         local.model_copy(update={"kinds": ("poem",)}).prepare(context(tmp_path))
     with pytest.raises(UserError, match="claim, claim: name each once"):
         local.model_copy(update={"kinds": ("claim", "claim")}).prepare(context(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("The river is wide where it meets the sea, and slow.", None),
+        ("Der Fluss ist breit, wo er in das Meer mündet, und langsam.", "Write it in German."),
+        ("川は海に注ぐところで広く、ゆっくり流れる。", "Write it in the language of the document."),
+    ],
+)
+def test_a_local_model_is_told_the_language(text: str, said: str | None, tmp_path: Path) -> None:
+    pretrained = PretrainedModel(name="tiny/writer", path=str(write_causal(tmp_path)))
+    corpus = Corpus.of({"d": text})
+    there = replace(context(tmp_path), corpus=corpus, terms=CorpusTerms.of(corpus))
+    session = LocalModelWriter(pretrained=pretrained).prepare(there)
+    asked = session.prompts(SourceDocument(0, "d", "", text))
+    assert asked
+    for _, ids in asked:
+        prompt = session.tokenizer.decode(ids)
+        assert ("Write it in" in prompt) == (said is not None)
+        assert (said or "") in prompt
 
 
 def test_the_first_judge_at_an_endpoint_writes(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class LocalModelWriterSession(WriterSession):
         from zelo.models.causal import as_chat
 
         examples = self.context.examples
-        wanted = LINE[kind]
+        wanted = LINE[kind] + in_language(self.context.terms.language)
         if examples:
             chosen = random.permutation(len(examples))[:EXAMPLES]
             shown = "; ".join(self.special.sub(prompt.broken, examples[i]) for i in chosen)
@@ -154,6 +154,15 @@ class LocalModelWriterSession(WriterSession):
         new = out[:, ids.shape[1] :] if self.told else out
         texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return texts
+
+
+def in_language(language: str) -> str:
+    """What a prompt adds about the language of the collection: nothing of English, in which these
+    prompts are."""
+    if language == "english":
+        return ""
+    named = "the language of the document" if language == "none" else language.capitalize()
+    return f" Write it in {named}."
 
 
 def first_line(text: str) -> str:
