@@ -85,6 +85,10 @@ class BaseWriter(Component):
         """Itself, with what it takes over from the judges of a run."""
         return self
 
+    def most_drafts(self, wanted: int) -> int:
+        """How many drafts of a document it writes at most, where so many are wanted."""
+        return wanted
+
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
         """What it would be asked and cost under the name `name`; None where it costs nothing."""
         return None

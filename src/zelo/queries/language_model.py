@@ -67,6 +67,10 @@ class LanguageModelWriter(BaseWriter):
             return self
         return self.model_copy(update={"model": model})
 
+    def most_drafts(self, wanted: int) -> int:
+        """One of each kind."""
+        return min(wanted, len(self.kinds))
+
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
         """As its model is paid; each document is shown once."""
         if self.model is None:
@@ -130,8 +134,8 @@ class LanguageModelWriterSession(WriterSession):
     def question(self, document: SourceDocument) -> Question:
         """The request for one document, as the ledger knows it."""
         random = stream(self.context.seed, "write", document.doc_id)
-        few = min(self.context.per_document, len(self.kinds))
-        kinds = [self.kinds[i] for i in random.permutation(len(self.kinds))[:few]]
+        chosen = random.permutation(len(self.kinds))[: self.context.per_document]
+        kinds = [self.kinds[i] for i in chosen]
         wanted = f"Write one query of each of these kinds: {', '.join(kinds)}."
         examples = self.context.examples
         if examples:

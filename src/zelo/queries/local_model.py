@@ -42,6 +42,10 @@ class LocalModelWriter(BaseWriter):
     precision: str = option("auto", "auto: as saved", pattern="^(auto|float32|bfloat16|float16)$")
     batch_size: int = option(8, "documents read at once", ge=1)
 
+    def most_drafts(self, wanted: int) -> int:
+        """One of each kind (of a model that was trained to write, perhaps more)."""
+        return min(wanted, len(self.kinds))
+
     def prepare(self, context: WritingContext) -> LocalModelWriterSession:
         """Load the model, on the GPU where there is one."""
         from zelo.models.causal import load_writer

@@ -212,9 +212,7 @@ def to_write(run: Run, given: int, documents: int) -> int:
     writing = run.writing(given)
     if writing is None:
         return 0
-    kinds = getattr(writing.writer, "kinds", None)  # one query of each, at most
-    each = writing.per_document if kinds is None else min(writing.per_document, len(kinds))
-    return min(writing.number, documents * each)
+    return min(writing.number, documents * writing.writer.most_drafts(writing.per_document))
 
 
 def work_of(
