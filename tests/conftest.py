@@ -6,18 +6,15 @@ import importlib.util
 import json
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+from tests.zygote import command_in
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -30,6 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # small models: tests run beside one anothe
 settings.register_profile("fixed", derandomize=True, database=None, print_blob=True, deadline=None)
 settings.load_profile("fixed")
 
+INSTALLED = str(Path(sys.executable).parent / "zelo")
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -137,19 +135,19 @@ def write_topics(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The socket of a process that others are forked from, imports and all (`zygote.py`)."""
-    place = tmp_path_factory.mktemp("zygote") / "socket"
-    with subprocess.Popen([sys.executable, "-m", "tests.zygote", str(place)]) as process:
-        yield place
-        process.terminate()
+def zelo_command(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a `zelo` whose processes have imported everything when they start."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one for all workers, whose parent has started them
+        return command_in(base.parent / "zygote", os.getppid())
+    return command_in(base / "zygote", os.getpid())
 
 
 @pytest.fixture
-def cli(tmp_path: Path, zygote: Path) -> Cli:
+def cli(tmp_path: Path, zelo_command: str) -> Cli:
     """Run `zelo` in an empty folder, in a process of its own.
 
-    With variables of the environment it is the installed command, which reads them from the start.
+    With variables of the environment that are read at the start it is the installed command.
     """
     work = tmp_path / "work"
     work.mkdir()
@@ -157,10 +155,9 @@ def cli(tmp_path: Path, zygote: Path) -> Cli:
     def run(
         *arguments: str, timeout: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        if not environment:
-            return forked(zygote, work, arguments, timeout)
+        anew = any(name.startswith(("PYTHONHASHSEED", "HF_")) for name in environment)
         return subprocess.run(
-            [str(Path(sys.executable).parent / "zelo"), *arguments],
+            [INSTALLED if anew else zelo_command, *arguments],
             cwd=work,
             env={**os.environ, **environment},
             capture_output=True,
@@ -169,35 +166,6 @@ def cli(tmp_path: Path, zygote: Path) -> Cli:
         )
 
     return run
-
-
-def forked(
-    place: Path, work: Path, arguments: Sequence[str], timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """Have the zygote at `place` run `zelo` in the folder `work`."""
-    end = time.monotonic() + 120
-    while not place.exists():  # it is importing
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    with (
-        socket.socket(socket.AF_UNIX) as connection,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
-    ):
-        connection.settimeout(timeout)
-        connection.connect(str(place))
-        request = json.dumps({"words": arguments, "folder": str(work)}).encode()
-        socket.send_fds(connection, [request], [out.fileno(), err.fileno()])
-        lines = connection.makefile()
-        pid = int(lines.readline())
-        try:
-            status = int(lines.readline())
-        except TimeoutError:
-            os.kill(pid, signal.SIGKILL)
-            raise
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess(["zelo", *arguments], status, out.read(), err.read())
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.conftest import INSTALLED
+
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -44,8 +46,8 @@ def joined(found: list[Block]) -> list[Block]:
     return cells
 
 
-def follow(page: str, folder: Path, **environment: str) -> list[str]:
-    """Do in `folder` what a page says; what each block printed.
+def follow(page: str, folder: Path, zelo: str = INSTALLED, **environment: str) -> list[str]:
+    """Do in `folder` what a page says, with the command `zelo`; what each block printed.
 
     Blocks of Python that follow one another are one program, like the cells of a notebook.
     """
@@ -63,7 +65,12 @@ def follow(page: str, folder: Path, **environment: str) -> list[str]:
             cwd=folder,
             env={
                 **os.environ,
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+                "PATH": os.pathsep.join(
+                    [
+                        *(str(Path(path).parent) for path in (zelo, sys.executable)),
+                        os.environ["PATH"],
+                    ]
+                ),
                 **environment,
             },
             capture_output=True,

@@ -24,10 +24,10 @@ from zelo.data.trec import read_run
 KEY = "sk-tutorial-1234"
 
 
-def test_the_tutorial(tmp_path: Path) -> None:
+def test_the_tutorial(zelo_command: str, tmp_path: Path) -> None:
     with running(words=True) as endpoint:
         address = {"OPENAI_BASE_URL": endpoint.base_url}
-        said = follow("tutorial.md", tmp_path, OPENAI_API_KEY=KEY, **address)
+        said = follow("tutorial.md", tmp_path, zelo_command, OPENAI_API_KEY=KEY, **address)
         counts = endpoint.counts()
     text = "\n".join(said)
     assert re.search(r"test queries +12 ", text)

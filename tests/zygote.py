@@ -1,10 +1,12 @@
-"""Runs `zelo` commands in processes forked from one that has imported what they import.
+"""`zelo` for tests: every command is a process forked from one that has imported what they import.
 
-Imports take most of the time of a small run, and so does taking them apart at its end. A request on
-the socket is a JSON line with the command's words and folder, and carries the descriptors of its
-standard output and error; process id and exit status come back, a line each.
+Imports take most of the time of a small run, and so does taking them apart at its end. The command
+of `command_in` is a small program that is used as the installed `zelo` is: it hands its words,
+folder, environment and descriptors over, passes signals on, and ends as the forked process does;
+when it is killed, so is that. Variables that Python or a library reads when it starts
+(PYTHONHASHSEED, HF_ENDPOINT) have no effect: for these there is the installed command.
 
-    python -m tests.zygote SOCKET
+    python -m tests.zygote SOCKET OWNER
 """
 
 from __future__ import annotations
@@ -14,59 +16,167 @@ import gc
 import importlib
 import json
 import os
+import selectors
+import signal
 import socket
+import subprocess
 import sys
 import threading
+import time
 import traceback
+from contextlib import suppress
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any, NoReturn
+
+import zelo
 
 HEAVY = (
     "torch", "lightning.pytorch", "transformers", "sentence_transformers", "torchmetrics",
     "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "networkx",
-    "matplotlib.figure", "zelo.cli", "zelo.runs.run_folder", "zelo.training.cross_encoder_module",
-    "zelo.training.bi_encoder_module", "zelo.training.data_modules",
-    "zelo.training.pairwise_module",
-    "zelo.training.fit", "zelo.models.cross_encoder", "zelo.models.pairwise", "zelo.rating.solver",
-    "zelo.reporting.plots", "hydra", "pydantic", "jinja2",
+    "matplotlib.figure", "hydra", "pydantic", "jinja2",
 )  # fmt: skip
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+COMMAND = """#!{python} -ISu
+import json, os, signal, socket, sys, time
+
+SIGNALS = {signals}
+end = time.monotonic() + 120
+connection = socket.socket(socket.AF_UNIX)
+while True:
+    try:
+        connection.connect({place!r})
+        break
+    except OSError:  # it is importing
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.02)
+ignored = [n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN]
+said = json.dumps({{
+    "words": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ),
+    "ignored": ignored,
+}}).encode() + b"\\n"
+sent = socket.send_fds(connection, [said], [0, 1, 2])
+connection.sendall(said[sent:])
+lines = connection.makefile()
+child = int(lines.readline())
+for number in set(SIGNALS) - set(ignored):
+    signal.signal(number, lambda number, _: os.kill(child, number))
+status = int(lines.readline())
+if status < 0:
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
 
 
-def serve(path: str) -> None:
-    """Answer requests, one at a time, until the socket's other side is gone for good."""
-    for name in HEAVY:
+def command_in(folder: Path, owner: int) -> str:
+    """The path of the command in a folder, with the process behind it, started by who comes first.
+
+    It ends when the process `owner` has.
+    """
+    command, place = folder / "zelo", folder / "socket"
+    try:
+        folder.mkdir()
+    except FileExistsError:  # by another worker of the same suite, just now perhaps
+        while not command.exists():
+            time.sleep(0.02)
+        return str(command)
+    signals = [int(number) for number in PASSED_ON]
+    program = COMMAND.format(python=sys.executable, place=str(place), signals=signals)
+    new = folder / "new"
+    new.write_text(program, encoding="utf-8")
+    new.chmod(0o755)
+    new.rename(command)
+    words = [sys.executable, "-m", "tests.zygote", str(place), str(owner)]
+    subprocess.Popen(words, start_new_session=True)
+    return str(command)
+
+
+def warm() -> None:
+    """Do what a small run does once in a process: imports, built-in data, compiled kernels."""
+    for name in (*HEAVY, *(module.name for module in walk_packages(zelo.__path__, "zelo."))):
         importlib.import_module(name)
+    from zelo.data.stdlib import library_functions, stdlib_root
+    from zelo.rating import Comparisons, fit, standard_errors
+    from zelo.retrieval.languages import language_of
+
+    library_functions(stdlib_root())
+    language_of(["What language is this?"])
+    comparisons = Comparisons(query=[0, 0], i=[0, 1], j=[1, 2], p=[0.9, 0.8])
+    for likelihood in ("thurstone", "bradley_terry"):
+        standard_errors(comparisons, fit(comparisons, likelihood, prior=0.05).elo)
+
+
+def serve(path: str, owner: int) -> None:
+    """Answer requests until the process `owner` is gone."""
+    warm()
     gc.freeze()  # collections in a forked process need not visit, and so copy, what is imported
     listening = socket.socket(socket.AF_UNIX)
-    listening.bind(path)
+    listening.bind(f"{path}.new")
     listening.listen()
-    parent = os.getppid()
-    listening.settimeout(1.0)
-    while os.getppid() == parent:
-        try:
-            connection, _ = listening.accept()
-        except TimeoutError:
-            continue
-        with connection:
-            said, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 2)
-            pid = os.fork()
-            if pid == 0:
-                listening.close()
-                connection.close()
-                act(json.loads(said), descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            connection.sendall(f"{pid}\n".encode())
-            _, status = os.waitpid(pid, 0)
-            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os.rename(f"{path}.new", path)  # nobody finds it before it listens
+    running: dict[socket.socket, int] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(listening, selectors.EVENT_READ)
+        while Path(f"/proc/{owner}").exists():
+            ready = [key.fileobj for key, _ in selector.select(0.02 if running else 1.0)]
+            for connection, pid in [*running.items()]:
+                if connection in ready:  # its command says nothing more: it was killed
+                    os.kill(pid, signal.SIGKILL)
+                ended, status = os.waitpid(pid, 0 if connection in ready else os.WNOHANG)
+                if ended:
+                    selector.unregister(connection)
+                    del running[connection]
+                    with connection, suppress(OSError):
+                        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+            if listening in ready:  # after the dead: who killed a command may start it anew
+                connection, _ = listening.accept()
+                if pid := fork(connection, [listening, *running]):
+                    running[connection] = pid
+                    selector.register(connection, selectors.EVENT_READ)
 
 
-def act(request: dict[str, str], descriptors: list[int]) -> None:
+def fork(connection: socket.socket, others: list[socket.socket]) -> int | None:
+    """Start the process that is asked for, which needs none of the other sockets; its id, or None
+    where the command was killed before it had asked."""
+    said, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    while not said.endswith(b"\n"):
+        if not (part := connection.recv(1 << 20)):
+            connection.close()
+            return None
+        said += part
+    pid = os.fork()
+    if pid == 0:
+        for other in (connection, *others):
+            other.close()
+        act(json.loads(said), descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    with suppress(OSError):
+        connection.sendall(f"{pid}\n".encode())
+    return pid
+
+
+def act(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     """Be the process of a command, and end."""
     from zelo.cli import main
 
-    for target, descriptor in zip((1, 2), descriptors, strict=True):
+    for number in PASSED_ON:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
+    for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
+    # Those that are there may believe that they write to a file, and know where in it they are.
+    sys.stdin = os.fdopen(0, encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace")
     os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["zelo", *request["words"]]
     status = 0
     try:
@@ -85,4 +195,4 @@ def act(request: dict[str, str], descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

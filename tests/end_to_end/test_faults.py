@@ -8,20 +8,17 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.conftest import Cli
+from tests.conftest import INSTALLED, Cli
 from tests.end_to_end.test_run import LONG, begin, run_folder
 from tests.judging.endpoint import running
 from tests.judging.storm import DEGREE, collection, command, rows
 
 from zelo.artifacts import read_table
-
-ZELO = str(Path(sys.executable).parent / "zelo")
 
 
 def one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -55,12 +52,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, zelo_command: str) -> Path:
     """A working folder with a run in it that is done."""
     from tests.conftest import small
 
     work = tmp_path_factory.mktemp("finished")
-    words = [ZELO, "run", "experiment=quickstart", *small(tiny_model), "hydra.run.dir=run"]
+    words = [zelo_command, "run", "experiment=quickstart", *small(tiny_model), "hydra.run.dir=run"]
     subprocess.run(words, cwd=work, check=True, capture_output=True)
     return work
 
@@ -96,8 +93,10 @@ def test_a_run_of_other_options_does_not_pass_for_the_one_before(
     assert {path.name for path in (work / "run").iterdir()} == {"manifest.json", "logs"}
 
 
-def test_two_runs_in_one_folder(cli: Cli, tmp_path: Path, toy: list[str]) -> None:
-    process = begin(tmp_path, *toy, *LONG, "hydra.run.dir=run")
+def test_two_runs_in_one_folder(
+    cli: Cli, zelo_command: str, tmp_path: Path, toy: list[str]
+) -> None:
+    process = begin(zelo_command, tmp_path, *toy, *LONG, "hydra.run.dir=run")
     try:
         until(lambda: (tmp_path / "work/run/manifest.json").is_file(), process)
         one_line(cli("run", *toy, *LONG, "hydra.run.dir=run"), "run: another run is writing")
@@ -120,10 +119,14 @@ def until(reached: Callable[[], object], process: subprocess.Popen[str]) -> None
     [cut, pytest.param(lambda path: path.write_bytes(b""), marks=pytest.mark.slow)],
 )
 def test_a_checkpoint_that_cannot_be_read(
-    cli: Cli, tmp_path: Path, toy: list[str], spoil: Callable[[Path], object]
+    cli: Cli,
+    zelo_command: str,
+    tmp_path: Path,
+    toy: list[str],
+    spoil: Callable[[Path], object],
 ) -> None:
     work = tmp_path / "work"
-    process = begin(tmp_path, *toy, *LONG)
+    process = begin(zelo_command, tmp_path, *toy, *LONG)
     until(lambda: list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")), process)
     process.kill()
     process.communicate()
@@ -135,12 +138,14 @@ def test_a_checkpoint_that_cannot_be_read(
     assert not list(work.rglob("*.tmp"))
 
 
-def test_a_batch_queue_ends_a_training_on_two_processes(tmp_path: Path, toy: list[str]) -> None:
+def test_a_batch_queue_ends_a_training_on_two_processes(
+    zelo_command: str, tmp_path: Path, toy: list[str]
+) -> None:
     words = [*toy, *LONG, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2",
              "trainer.precision=32-true"]  # fmt: skip
     work = tmp_path / "work"
     work.mkdir()
-    process = begin(tmp_path, *words)
+    process = begin(zelo_command, tmp_path, *words)
     until(lambda: list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")), process)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=120)
@@ -152,11 +157,11 @@ def test_a_batch_queue_ends_a_training_on_two_processes(tmp_path: Path, toy: lis
 
 
 @pytest.fixture
-def bought(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
+def bought(zelo_command: str, tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
     """A command whose judge costs money, run to its end, and its ledger."""
     data, home = collection(tmp_path / "data", 4, 12), tmp_path / "home"
     with running() as server:
-        words = command(data, home, server)
+        words = command(zelo_command, data, home, server)
         subprocess.run(words, check=True, capture_output=True)
         yield words, home / "ledger.sqlite"
 
@@ -186,10 +191,15 @@ def test_a_ledger_with_a_bad_page(bought: tuple[list[str], Path]) -> None:
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
-def test_what_ends_a_job_loses_no_answer(tmp_path: Path, sent: signal.Signals) -> None:
+def test_what_ends_a_job_loses_no_answer(
+    zelo_command: str, tmp_path: Path, sent: signal.Signals
+) -> None:
     data, home = collection(tmp_path / "data", 10, 12), tmp_path / "home"
     with running(latency=0.2) as server:
-        words = [*command(data, home, server), "judge.judges.vllm.provider.in_flight=16"]
+        words = [
+            *command(zelo_command, data, home, server),
+            "judge.judges.vllm.provider.in_flight=16",
+        ]
         process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         until(lambda: rows(home / "ledger.sqlite") > 20, process)
         process.send_signal(sent)
@@ -217,12 +227,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_no_answer_is_bought_that_may_not_fit_on_the_disk(tmp_path: Path, small_disk: Path) -> None:
+def test_no_answer_is_bought_that_may_not_fit_on_the_disk(
+    zelo_command: str, tmp_path: Path, small_disk: Path
+) -> None:
     data = collection(tmp_path / "data", 4, 12)
     free = shutil.disk_usage(small_disk).free
     (small_disk / "filler").write_bytes(bytes(free - 3 * 2**20))
     with running() as server:
-        words = command(data, small_disk / "home", server)
+        words = command(zelo_command, data, small_disk / "home", server)
         done = subprocess.run(words, capture_output=True, text=True)
         one_line(done, "KiB are left on its disk", "make room")
         assert server.counts()["requests"] == 0
@@ -274,7 +286,7 @@ def test_an_installation_that_cannot_be_written(cli: Cli, tmp_path: Path, small_
     unset = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
     there = {name: value for name, value in os.environ.items() if name not in unset}
     there |= {"HOME": str(small_disk), "PYTHONPATH": str(small_disk / "src")}
-    words = [ZELO, "rate", "c.jsonl", "out=there"]
+    words = [INSTALLED, "rate", "c.jsonl", "out=there"]
     done = subprocess.run(words, cwd=tmp_path, env=there, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("NUMBA_CACHE_DIR=FOLDER names one") == 1
@@ -296,9 +308,9 @@ def test_a_model_that_is_not_whole(cli: Cli, tmp_path: Path, tiny_model: Path) -
 
 
 def test_who_reads_the_output_may_stop_reading(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "docs.txt").write_text("".join(f"line {n}\n" for n in range(5000)))
-    rerank = f"{ZELO} rerank --model {tiny_model} --query x docs.txt"
-    for reader in (f"{rerank} | head -1", f"{ZELO} --help | true", f"{rerank} > /dev/full"):
+    (tmp_path / "docs.txt").write_text("".join(f"line {n}\n" for n in range(2000)))
+    rerank = f"{INSTALLED} rerank --model {tiny_model} --query x docs.txt"
+    for reader in (f"{rerank} | head -1", f"{INSTALLED} --help | true", f"{rerank} > /dev/full"):
         done = subprocess.run(
             ["bash", "-c", reader], cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -308,7 +320,7 @@ def test_who_reads_the_output_may_stop_reading(tmp_path: Path, tiny_model: Path)
 
 def test_a_terminal_that_knows_ascii_alone(cli: Cli, finished: Path) -> None:
     done = subprocess.run(
-        [ZELO, "plan", "data=planned", "judge=openai"],
+        [INSTALLED, "plan", "data=planned", "judge=openai"],
         cwd=finished,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
         capture_output=True,

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -173,9 +172,9 @@ def test_a_training_that_makes_nothing_better_ships_the_start(
     assert (tmp_path / "work" / trained["path"] / "unproven" / "modules.json").is_file()
 
 
-def begin(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+def begin(zelo: str, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(Path(sys.executable).parent / "zelo"), "run", *arguments],
+        [zelo, "run", *arguments],
         cwd=tmp_path / "work",
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -192,10 +191,15 @@ LONG = ["experiment=quickstart", "training.max_epochs=20", "training.checkpoint_
     "sent", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
 def test_a_run_that_is_stopped_in_training_goes_on_from_there(
-    cli: Cli, tmp_path: Path, toy: list[str], undisturbed: Path, sent: signal.Signals
+    cli: Cli,
+    zelo_command: str,
+    tmp_path: Path,
+    toy: list[str],
+    undisturbed: Path,
+    sent: signal.Signals,
 ) -> None:
     work = tmp_path / "work"
-    process = begin(tmp_path, *toy, *LONG)
+    process = begin(zelo_command, tmp_path, *toy, *LONG)
     deadline = time.monotonic() + 240
     while not list(work.glob("outputs/store/train/.*.partial/checkpoints/last.ckpt")):
         assert process.poll() is None, "ended before its first checkpoint"
@@ -222,11 +226,12 @@ def test_a_run_that_is_stopped_in_training_goes_on_from_there(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, zelo_command: str
+) -> Path:
     """Home of a long run that nobody stopped."""
     home = tmp_path_factory.mktemp("undisturbed")
-    zelo = str(Path(sys.executable).parent / "zelo")
-    subprocess.run([zelo, "run", *small(tiny_model), *LONG, f"home={home}"], check=True)
+    subprocess.run([zelo_command, "run", *small(tiny_model), *LONG, f"home={home}"], check=True)
     return home
 
 

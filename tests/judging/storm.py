@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import write_beir
+from tests.conftest import INSTALLED, write_beir
 from tests.judging.endpoint import Running, running
 
 from zelo.artifacts import read_table
@@ -53,11 +52,11 @@ def collection(folder: Path, queries: int, documents: int) -> Path:
     )
 
 
-def command(data: Path, home: Path, endpoint: Running, *more: str) -> list[str]:
+def command(zelo: str, data: Path, home: Path, endpoint: Running, *more: str) -> list[str]:
     """`zelo run` up to the ratings, with the endpoint as the judge."""
     provider = "judge.judges.vllm.provider"
     return [
-        str(Path(sys.executable).parent / "zelo"),
+        zelo,
         "run",
         "stages=[load,retrieve,compare,judge,rate]",
         "data=beir",
@@ -91,7 +90,7 @@ def storm(
     start = time.monotonic()
     killed = []
     with running(retry_after=0.05, hang=3, **endpoint) as server:
-        run = command(data, home, server, *words)
+        run = command(INSTALLED, data, home, server, *words)
         for share in sorted(chance.random() for _ in range(kills)):
             with (folder / "log").open("w") as log:
                 process = subprocess.Popen(run, stdout=log, stderr=log)

@@ -45,10 +45,12 @@ def until(ledger: Path, answers: int) -> None:
         time.sleep(0.02)
 
 
-def test_ctrl_c_finishes_what_is_in_flight(data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_what_is_in_flight(zelo_command: str, data: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.sqlite"
     with running(latency=0.5) as endpoint:
-        arguments = command(data, tmp_path, endpoint, "judge.judges.vllm.provider.in_flight=8")
+        arguments = command(
+            zelo_command, data, tmp_path, endpoint, "judge.judges.vllm.provider.in_flight=8"
+        )
         run = start(arguments)
         until(ledger, 8)
         run.send_signal(signal.SIGINT)
@@ -64,9 +66,11 @@ def test_ctrl_c_finishes_what_is_in_flight(data: Path, tmp_path: Path) -> None:
         assert endpoint.counts()["requests"] == rows(ledger) == COMPARISONS
 
 
-def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_does_not_wait(zelo_command: str, data: Path, tmp_path: Path) -> None:
     with running(always="timeout", hang=30) as endpoint:
-        run = start(command(data, tmp_path, endpoint, "judge.judges.vllm.provider.timeout=30"))
+        run = start(
+            command(zelo_command, data, tmp_path, endpoint, "judge.judges.vllm.provider.timeout=30")
+        )
         while endpoint.counts()["requests"] == 0:
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
@@ -80,12 +84,14 @@ def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_a_kill_costs_nothing_that_was_received(data: Path, tmp_path: Path) -> None:
+def test_a_kill_costs_nothing_that_was_received(
+    zelo_command: str, data: Path, tmp_path: Path
+) -> None:
     """Killed between two rounds of answers, a run asks for none of the first again."""
     ledger = tmp_path / "ledger.sqlite"
     provider = "judge.judges.vllm.provider"
     with running(latency=1.5) as endpoint:
-        run = start(command(data, tmp_path, endpoint, f"{provider}.in_flight=8"))
+        run = start(command(zelo_command, data, tmp_path, endpoint, f"{provider}.in_flight=8"))
         while len(endpoint.counts()["answered"]) < 8:
             time.sleep(0.02)
         time.sleep(0.6)  # the next eight are asked, and not answered yet
@@ -94,7 +100,9 @@ def test_a_kill_costs_nothing_that_was_received(data: Path, tmp_path: Path) -> N
         received = endpoint.counts()
         assert len(received["answered"]) == rows(ledger) == 8
         assert received["requests"] == 16
-        again = command(data, tmp_path, endpoint, f"{provider}.in_flight={COMPARISONS}")
+        again = command(
+            zelo_command, data, tmp_path, endpoint, f"{provider}.in_flight={COMPARISONS}"
+        )
         done = subprocess.run(again, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         counts = endpoint.counts()
@@ -103,13 +111,13 @@ def test_a_kill_costs_nothing_that_was_received(data: Path, tmp_path: Path) -> N
     assert counts["requests"] == COMPARISONS + 8  # those that were in flight
 
 
-def test_a_budget_outlives_kills(data: Path, tmp_path: Path) -> None:
+def test_a_budget_outlives_kills(zelo_command: str, data: Path, tmp_path: Path) -> None:
     """What is in flight counts before it is sent, so that no kill makes room for more."""
     ledger = tmp_path / "ledger.sqlite"
     budget = 50
     with running(latency=0.3) as endpoint:
         few = "judge.judges.vllm.provider.in_flight=8"
-        arguments = command(data, tmp_path, endpoint, few, f"budget.calls={budget}")
+        arguments = command(zelo_command, data, tmp_path, endpoint, few, f"budget.calls={budget}")
         for answers in (4, 12, 20):
             run = start(arguments)
             until(ledger, answers)
@@ -124,12 +132,12 @@ def test_a_budget_outlives_kills(data: Path, tmp_path: Path) -> None:
         assert endpoint.counts()["requests"] <= budget
 
 
-def test_two_processes_share_a_ledger(data: Path, tmp_path: Path) -> None:
+def test_two_processes_share_a_ledger(zelo_command: str, data: Path, tmp_path: Path) -> None:
     """Two runs that rate the same answers in two ways ask for them once."""
     with running(latency=0.1) as endpoint:
         few = "judge.judges.vllm.provider.in_flight=8"
         ways = ("judge.vote=soft", "judge.vote=sign")
-        both = [start(command(data, tmp_path, endpoint, few, way)) for way in ways]
+        both = [start(command(zelo_command, data, tmp_path, endpoint, few, way)) for way in ways]
         for run in both:
             _, err = run.communicate(timeout=120)
             assert run.returncode == 0, err
@@ -137,11 +145,13 @@ def test_two_processes_share_a_ledger(data: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "store" / "judge").glob("*/"))) == 2
 
 
-def test_a_run_goes_on_without_a_judge_that_is_down(data: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_without_a_judge_that_is_down(
+    zelo_command: str, data: Path, tmp_path: Path
+) -> None:
     """What it should have said is missing, and the next run asks for that and rates anew."""
     with running(key=KEY) as endpoint:
         arguments = [
-            *command(data, tmp_path, endpoint),
+            *command(zelo_command, data, tmp_path, endpoint),
             "judge=[vllm,openai]",
             f"judge.judges.openai.provider.base_url={endpoint.base_url}",
             "judge.judges.vllm.provider.key_variable=GOOD_KEY",
@@ -174,11 +184,13 @@ def test_a_run_goes_on_without_a_judge_that_is_down(data: Path, tmp_path: Path) 
     assert len(list((tmp_path / "store" / "rate").glob("*/"))) == 2
 
 
-def test_all_judges_down_is_an_error_that_keeps_what_came(data: Path, tmp_path: Path) -> None:
+def test_all_judges_down_is_an_error_that_keeps_what_came(
+    zelo_command: str, data: Path, tmp_path: Path
+) -> None:
     with running(key=KEY) as endpoint:
         run = start(
             [
-                *command(data, tmp_path, endpoint),
+                *command(zelo_command, data, tmp_path, endpoint),
                 "judge.judges.vllm.provider.key_variable=WRONG_KEY",
             ],
             WRONG_KEY="sk-wrong-0123456789",
@@ -191,9 +203,9 @@ def test_all_judges_down_is_an_error_that_keeps_what_came(data: Path, tmp_path: 
     assert "Traceback" not in err
 
 
-def test_a_budget_stops_a_run_with_one_line(data: Path, tmp_path: Path) -> None:
+def test_a_budget_stops_a_run_with_one_line(zelo_command: str, data: Path, tmp_path: Path) -> None:
     with running() as endpoint:
-        arguments = command(data, tmp_path, endpoint, "budget.calls=30")
+        arguments = command(zelo_command, data, tmp_path, endpoint, "budget.calls=30")
         for _ in range(2):  # the budget counts on
             run = start(arguments)
             _, err = run.communicate(timeout=60)
@@ -242,12 +254,13 @@ def test_a_key_is_nowhere_in_what_a_run_wrote(cli: Cli, tmp_path: Path, toy: lis
     assert all("***" in reasons for (reasons,) in failed)  # it was said back, and taken out
 
 
-def test_progress_says_how_fast_and_how_long(data: Path, tmp_path: Path) -> None:
+def test_progress_says_how_fast_and_how_long(zelo_command: str, data: Path, tmp_path: Path) -> None:
     """In a terminal of 80 columns: answers, answers per second, time left, money, failures."""
     import pty
 
     with running(latency=0.15, faults=0.2, kinds="server_error") as endpoint:
         arguments = command(
+            zelo_command,
             data,
             tmp_path,
             endpoint,

@@ -16,6 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ class StandardLibrary(Component):
     def load(self) -> Collection:
         """Draw the subset; raise `UserError` where the library is too small for the request."""
         rng = stream(self.seed, "stdlib")
-        functions = distinct(documented_functions(stdlib_root()))
+        functions = library_functions(stdlib_root())
         order = rng.permutation(len(functions))
         corpus = [functions[i] for i in order[: self.documents]]
         with_summary = [f for f in corpus if len(f.summary.split()) >= self.min_words]
@@ -130,6 +131,12 @@ def source_files(root: Path) -> list[Path]:
         below[:] = sorted(set(below) - LEFT_OUT)
         found += [Path(folder, name) for name in sorted(files) if name.endswith(".py")]
     return found
+
+
+@cache
+def library_functions(root: Path) -> tuple[Function, ...]:
+    """The distinct functions below `root`, read once in a process, as it takes seconds."""
+    return tuple(distinct(documented_functions(root)))
 
 
 def documented_functions(root: Path) -> Iterator[Function]:
