@@ -52,6 +52,7 @@ def follow(page: str, folder: Path, zelo: str = INSTALLED, **environment: str) -
     Blocks of Python that follow one another are one program, like the cells of a notebook.
     """
     said = []
+    found_in = [str(Path(program).parent) for program in (zelo, sys.executable)]
     for block in joined(blocks(page)):
         if block.title:
             (folder / block.title).write_text(block.code, encoding="utf-8")
@@ -65,12 +66,7 @@ def follow(page: str, folder: Path, zelo: str = INSTALLED, **environment: str) -
             cwd=folder,
             env={
                 **os.environ,
-                "PATH": os.pathsep.join(
-                    [
-                        *(str(Path(path).parent) for path in (zelo, sys.executable)),
-                        os.environ["PATH"],
-                    ]
-                ),
+                "PATH": os.pathsep.join([*found_in, os.environ["PATH"]]),
                 **environment,
             },
             capture_output=True,

@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
-from pathlib import Path
-
-ZELO = str(Path(sys.executable).parent / "zelo")
 
 
 class ZeloServer:
     """The process, and the address that it says."""
 
-    def __init__(self, *words: str, **environment: str) -> None:
+    def __init__(self, zelo: str, *words: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [ZELO, *words],
+            [zelo, *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
         )  # fmt: skip

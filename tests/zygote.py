@@ -170,8 +170,9 @@ def act(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
         os.dup2(descriptor, target)
         os.close(descriptor)
     # Those that are there may believe that they write to a file, and know where in it they are.
+    lines = 1 if "PYTHONUNBUFFERED" in request["environment"] else -1
     sys.stdin = os.fdopen(0, encoding="utf-8")
-    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stdout = os.fdopen(1, "w", lines, encoding="utf-8")
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace")
     os.chdir(request["folder"])
     os.environ.clear()

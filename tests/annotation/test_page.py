@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from tests.browser import PROGRAM, Page, browser
 from tests.conftest import write_beir
-from tests.zelo_server import ZELO, ZeloServer
+from tests.zelo_server import ZeloServer
 
 from zelo.annotation.server import OWN
 from zelo.judging.ledger import Ledger
@@ -32,7 +32,7 @@ ANSWERED = "Number(document.getElementById('bar').value)"
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, zelo_command: str) -> Path:
     """A run that has judged and rated, of documents that are hostile."""
     folder = tmp_path_factory.mktemp("annotate")
     documents = {f"d{i}": text.replace("\u0000", "") for i, text in enumerate(HOSTILE)}
@@ -47,7 +47,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "judge=bm25", "stages=[load,retrieve,compare,judge,rate]", f"home={folder}/home",
         f"hydra.run.dir={folder}/run", "sampler=dense",
     ]  # fmt: skip
-    done = subprocess.run([ZELO, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([zelo_command, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -55,13 +55,13 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Served(ZeloServer):
     """`zelo annotate` in a process of its own."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
-        super().__init__("annotate", str(folder / "run"), *words)
+    def __init__(self, zelo: str, folder: Path, *words: str) -> None:
+        super().__init__(zelo, "annotate", str(folder / "run"), *words)
 
 
 @contextmanager
-def served(folder: Path, *words: str) -> Iterator[Served]:
-    running = Served(folder, *words)
+def served(zelo: str, folder: Path, *words: str) -> Iterator[Served]:
+    running = Served(zelo, folder, *words)
     try:
         yield running
     finally:
@@ -100,9 +100,11 @@ async def press(page: Page, key: str, answered: int) -> None:
     await page.until(f"{ANSWERED} === {answered}")
 
 
-def test_by_keyboard_with_undo_and_reload(run_folder: Path, tmp_path: Path) -> None:
+def test_by_keyboard_with_undo_and_reload(
+    zelo_command: str, run_folder: Path, tmp_path: Path
+) -> None:
     async def steps(tab: Any) -> None:
-        with served(run_folder) as running:
+        with served(zelo_command, run_folder) as running:
             page = await tab()
             await page.screen(1200, 800)
             await begun(page, running.address, "Ann")
@@ -128,9 +130,11 @@ def test_by_keyboard_with_undo_and_reload(run_folder: Path, tmp_path: Path) -> N
     driven(steps)
 
 
-def test_on_a_phone_hostile_documents_are_text(run_folder: Path, tmp_path: Path) -> None:
+def test_on_a_phone_hostile_documents_are_text(
+    zelo_command: str, run_folder: Path, tmp_path: Path
+) -> None:
     async def steps(tab: Any) -> None:
-        with served(run_folder, "name=Bob") as running:
+        with served(zelo_command, run_folder, "name=Bob") as running:
             page = await tab()
             await page.screen(360, 740, mobile=True)
             await page.do(
@@ -168,9 +172,9 @@ def test_on_a_phone_hostile_documents_are_text(run_folder: Path, tmp_path: Path)
     driven(steps)
 
 
-def test_two_people_and_two_tabs_lose_nothing(run_folder: Path) -> None:
+def test_two_people_and_two_tabs_lose_nothing(zelo_command: str, run_folder: Path) -> None:
     async def steps(tab: Any) -> None:
-        with served(run_folder) as running:
+        with served(zelo_command, run_folder) as running:
             one, two = await tab(), await tab()
             await begun(one, running.address, "Cleo")
             await two.open(running.address)  # the same browser, so the same person
@@ -196,11 +200,11 @@ def test_two_people_and_two_tabs_lose_nothing(run_folder: Path) -> None:
     driven(steps)
 
 
-def test_a_kill_loses_nothing(run_folder: Path) -> None:
+def test_a_kill_loses_nothing(zelo_command: str, run_folder: Path) -> None:
     async def steps(tab: Any) -> None:
         page = await tab()
         for n in range(1, 4):
-            with served(run_folder, "name=Eve") as running:
+            with served(zelo_command, run_folder, "name=Eve") as running:
                 await page.open(running.address)
                 await page.until(f"{ASKED} && {ANSWERED} === {n - 1}")
                 await press(page, "ArrowLeft", n)
@@ -222,9 +226,9 @@ GRIPS = (
 )
 
 
-def test_a_list_is_ordered_by_keyboard(run_folder: Path, tmp_path: Path) -> None:
+def test_a_list_is_ordered_by_keyboard(zelo_command: str, run_folder: Path, tmp_path: Path) -> None:
     async def steps(tab: Any) -> None:
-        with served(run_folder, "list=4") as running:
+        with served(zelo_command, run_folder, "list=4") as running:
             page = await tab()
             await page.screen(1200, 800)
             await begun(page, running.address, "Fay")
@@ -268,9 +272,11 @@ def test_a_list_is_ordered_by_keyboard(run_folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("touch", [False, True])
-def test_a_list_is_ordered_by_dragging(run_folder: Path, tmp_path: Path, touch: bool) -> None:
+def test_a_list_is_ordered_by_dragging(
+    zelo_command: str, run_folder: Path, tmp_path: Path, touch: bool
+) -> None:
     async def steps(tab: Any) -> None:
-        with served(run_folder, "list=4", f"name=Gus {touch}") as running:
+        with served(zelo_command, run_folder, "list=4", f"name=Gus {touch}") as running:
             page = await tab()
             width, height = (360, 1400) if touch else (1200, 900)
             await page.screen(width, height, mobile=touch)
@@ -308,9 +314,11 @@ def test_a_list_is_ordered_by_dragging(run_folder: Path, tmp_path: Path, touch: 
     driven(steps)
 
 
-def test_other_sites_and_those_without_the_token_are_refused(run_folder: Path) -> None:
+def test_other_sites_and_those_without_the_token_are_refused(
+    zelo_command: str, run_folder: Path
+) -> None:
     async def go() -> None:
-        with served(run_folder) as running:
+        with served(zelo_command, run_folder) as running:
             base, _, token = running.address.rstrip("/").rpartition("/")
             own, body = {OWN: "1"}, json.dumps({"person": "Mallory", "number": 0, "answer": "left"})
             async with aiohttp.ClientSession() as http:
@@ -343,13 +351,13 @@ def test_other_sites_and_those_without_the_token_are_refused(run_folder: Path) -
     asyncio.run(go())
 
 
-def test_it_ends_with_what_was_answered(run_folder: Path) -> None:
-    running = Served(run_folder)
+def test_it_ends_with_what_was_answered(zelo_command: str, run_folder: Path) -> None:
+    running = Served(zelo_command, run_folder)
     running.process.send_signal(signal.SIGINT)
     said, _ = running.process.communicate(timeout=60)
     assert running.process.returncode == 0, said
     taken = subprocess.run(
-        [ZELO, "annotate", str(run_folder / "run"), "host=192.0.2.1"],
+        [zelo_command, "annotate", str(run_folder / "run"), "host=192.0.2.1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert taken.returncode == 2

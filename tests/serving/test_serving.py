@@ -21,7 +21,7 @@ import pytest
 import torch
 from openai import AsyncOpenAI, OpenAI
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from tests.zelo_server import ZELO, ZeloServer
+from tests.zelo_server import ZeloServer
 
 from zelo.evaluation.rerankers import EndpointReranker, Pool
 from zelo.models.cross_encoder import new_cross_encoder, save_cross_encoder
@@ -44,8 +44,8 @@ def reranker(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 class ServedProcess(ZeloServer):
     """`zelo serve` with an address."""
 
-    def __init__(self, model: Path, *words: str, **environment: str) -> None:
-        super().__init__("serve", str(model), "port=0", *words, **environment)
+    def __init__(self, zelo: str, model: Path, *words: str, **environment: str) -> None:
+        super().__init__(zelo, "serve", str(model), "port=0", *words, **environment)
 
     def post(self, path: str, content: Any, **headers: str) -> Any:
         """What it answers, or (status, answer) of an error."""
@@ -61,8 +61,8 @@ class ServedProcess(ZeloServer):
 
 
 @contextmanager
-def served(model: Path, *words: str, **environment: str) -> Iterator[ServedProcess]:
-    running = ServedProcess(model, *words, **environment)
+def served(zelo: str, model: Path, *words: str, **environment: str) -> Iterator[ServedProcess]:
+    running = ServedProcess(zelo, model, *words, **environment)
     try:
         yield running
     finally:
@@ -70,9 +70,9 @@ def served(model: Path, *words: str, **environment: str) -> Iterator[ServedProce
         running.process.wait()
 
 
-def test_a_reranker_as_cohere_and_jina_have_it(reranker: Path) -> None:
+def test_a_reranker_as_cohere_and_jina_have_it(zelo_command: str, reranker: Path) -> None:
     expected = CrossEncoder(str(reranker)).predict([(QUERY, d) for d in DOCUMENTS])
-    with served(reranker) as running:
+    with served(zelo_command, reranker) as running:
         asked = {"query": QUERY, "documents": DOCUMENTS, "model": "any"}
         found = running.post("/v1/rerank", asked)
         order = [one["index"] for one in found["results"]]
@@ -94,11 +94,11 @@ def test_a_reranker_as_cohere_and_jina_have_it(reranker: Path) -> None:
         assert (status, said["message"]) == (404, "model is a reranker: it has /rerank")
 
 
-def test_an_embedding_model_as_openai_has_it(tiny_model: Path) -> None:
+def test_an_embedding_model_as_openai_has_it(zelo_command: str, tiny_model: Path) -> None:
     model = SentenceTransformer(str(tiny_model))
     expected = model.encode_document(DOCUMENTS, normalize_embeddings=True)
     asked = model.encode_query([QUERY], normalize_embeddings=True)
-    with served(tiny_model) as running:
+    with served(zelo_command, tiny_model) as running:
         client = OpenAI(base_url=f"{running.address}/v1", api_key="none")
         for form in ("float", "base64"):  # the SDK asks for the second unless told otherwise
             found = client.embeddings.create(model="any", input=DOCUMENTS, encoding_format=form)
@@ -146,13 +146,13 @@ def test_mistakes_are_said_and_the_next_request_is_answered(
 
 
 @pytest.fixture(scope="module")
-def limited(reranker: Path) -> Iterator[ServedProcess]:
-    with served(reranker, "documents=50") as running:
+def limited(zelo_command: str, reranker: Path) -> Iterator[ServedProcess]:
+    with served(zelo_command, reranker, "documents=50") as running:
         yield running
 
 
-def test_a_key(tiny_model: Path) -> None:
-    with served(tiny_model, "key_variable=MY_KEY", MY_KEY="s3cret") as running:
+def test_a_key(zelo_command: str, tiny_model: Path) -> None:
+    with served(zelo_command, tiny_model, "key_variable=MY_KEY", MY_KEY="s3cret") as running:
         asked = {"query": "x", "documents": ["a"]}
         assert running.post("/rerank", asked)[0] == 401
         assert running.post("/rerank", asked, Authorization="Bearer wrong")[0] == 401
@@ -161,11 +161,13 @@ def test_a_key(tiny_model: Path) -> None:
             assert json.load(response) == {"status": "ok", "waiting": 0}
 
 
-def test_sixty_four_at_once_with_faults_and_nothing_is_lost(tiny_model: Path) -> None:
+def test_sixty_four_at_once_with_faults_and_nothing_is_lost(
+    zelo_command: str, tiny_model: Path
+) -> None:
     """Among them requests that are given up, broken ones, and too large ones."""
 
     async def go() -> None:
-        with served(tiny_model, "waiting=100000") as running:
+        with served(zelo_command, tiny_model, "waiting=100000") as running:
             client = AsyncOpenAI(base_url=f"{running.address}/v1", api_key="x", max_retries=0)
             gate = asyncio.Semaphore(64)
 
@@ -208,8 +210,8 @@ def test_sixty_four_at_once_with_faults_and_nothing_is_lost(tiny_model: Path) ->
     asyncio.run(go())
 
 
-def test_too_much_is_told_to_come_again(tiny_model: Path) -> None:
-    with served(tiny_model, "waiting=10") as running:
+def test_too_much_is_told_to_come_again(zelo_command: str, tiny_model: Path) -> None:
+    with served(zelo_command, tiny_model, "waiting=10") as running:
         status, said = running.post("/rerank", {"query": "x", "documents": ["a"] * 11})
         assert (status, said["message"]) == (413, "11 texts, and 9 may be in one")
 
@@ -227,8 +229,8 @@ def test_too_much_is_told_to_come_again(tiny_model: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_waits_for_what_is_under_way(reranker: Path, number: int) -> None:
-    running = ServedProcess(reranker, "documents=5000", "waiting=5000", "at_once=8")
+def test_a_stop_waits_for_what_is_under_way(zelo_command: str, reranker: Path, number: int) -> None:
+    running = ServedProcess(zelo_command, reranker, "documents=5000", "waiting=5000", "at_once=8")
 
     async def go() -> int:
         async with aiohttp.ClientSession() as http:
@@ -252,13 +254,14 @@ def test_a_stop_waits_for_what_is_under_way(reranker: Path, number: int) -> None
         running.process.kill()
 
 
-def test_what_cannot_be_served(tmp_path: Path, tiny_model: Path) -> None:
+def test_what_cannot_be_served(zelo_command: str, tmp_path: Path, tiny_model: Path) -> None:
     for words, why in (
         ([str(tmp_path)], "not a model's folder"),
         ([str(tiny_model), "host=192.0.2.1"], "host=192.0.2.1 port=8000: cannot be served there"),
         ([str(tiny_model), "at_once=0"], "numbers from 1 on"),
     ):
-        done = subprocess.run([ZELO, "serve", *words], capture_output=True, text=True, check=False)
+        command = [zelo_command, "serve", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert why in done.stderr
 
