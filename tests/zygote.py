@@ -1,10 +1,12 @@
-"""`zelo` for tests: every command is a process forked from one that has imported what they import.
+"""`zelo` for tests: every command is a process forked from one that has imported what they import,
+the zygote.
 
 Imports take most of the time of a small run, and so does taking them apart at its end. The command
 of `command_in` is a small program that is used as the installed `zelo` is: it hands its words,
-folder, environment and descriptors over, passes signals on, and ends as the forked process does;
-when it is killed, so is that. Variables that Python or a library reads when it starts
-(PYTHONHASHSEED, HF_ENDPOINT) have no effect: for these there is the installed command.
+folder, environment and descriptors over, passes signals on, and ends as the forked process does.
+When it is killed, so is that, a moment later: its pipes are closed only then. Variables that Python
+or a library reads when it starts (PYTHONHASHSEED, HF_ENDPOINT) have no effect: for these there is
+the installed command.
 
     python -m tests.zygote SOCKET OWNER
 """
@@ -16,6 +18,8 @@ import gc
 import importlib
 import json
 import os
+import random
+import secrets
 import selectors
 import signal
 import socket
@@ -24,10 +28,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any, NoReturn
+
+import numpy as np
 
 import zelo
 
@@ -36,6 +43,7 @@ HEAVY = (
     "sklearn.feature_extraction.text", "scipy.special", "scipy.sparse", "networkx",
     "matplotlib.figure", "hydra", "pydantic", "jinja2",
 )  # fmt: skip
+ROOT = Path(__file__).parents[1]
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 COMMAND = """#!{python} -ISu
 import json, os, signal, socket, sys, time
@@ -49,7 +57,7 @@ while True:
         break
     except OSError:  # it is importing
         if time.monotonic() > end:
-            raise
+            sys.exit("the zygote does not answer; it said:\\n" + open({log!r}).read())
         time.sleep(0.02)
 ignored = [n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN]
 said = json.dumps({{
@@ -60,8 +68,14 @@ sent = socket.send_fds(connection, [said], [0, 1, 2])
 connection.sendall(said[sent:])
 lines = connection.makefile()
 child = int(lines.readline())
+def pass_on(number, frame):
+    try:
+        os.kill(child, number)
+    except ProcessLookupError:  # it has just ended
+        pass
+
 for number in set(SIGNALS) - set(ignored):
-    signal.signal(number, lambda number, _: os.kill(child, number))
+    signal.signal(number, pass_on)
 status = int(lines.readline())
 if status < 0:
     if -status != signal.SIGKILL:
@@ -72,11 +86,11 @@ os._exit(status)
 
 
 def command_in(folder: Path, owner: int) -> str:
-    """The path of the command in a folder, with the process behind it, started by who comes first.
+    """The path of the command in a folder; whoever comes first starts the zygote behind it.
 
-    It ends when the process `owner` has.
+    That ends when the process `owner` has.
     """
-    command, place = folder / "zelo", folder / "socket"
+    command, place, log = folder / "zelo", folder / "socket", folder / "log"
     try:
         folder.mkdir()
     except FileExistsError:  # by another worker of the same suite, just now perhaps
@@ -84,13 +98,16 @@ def command_in(folder: Path, owner: int) -> str:
             time.sleep(0.02)
         return str(command)
     signals = [int(number) for number in PASSED_ON]
-    program = COMMAND.format(python=sys.executable, place=str(place), signals=signals)
+    program = COMMAND.format(python=sys.executable, place=str(place), log=str(log), signals=signals)
     new = folder / "new"
     new.write_text(program, encoding="utf-8")
     new.chmod(0o755)
     new.rename(command)
     words = [sys.executable, "-m", "tests.zygote", str(place), str(owner)]
-    subprocess.Popen(words, start_new_session=True)
+    with log.open("w") as said:
+        subprocess.Popen(
+            words, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
     return str(command)
 
 
@@ -118,6 +135,15 @@ def serve(path: str, owner: int) -> None:
     listening.listen()
     os.rename(f"{path}.new", path)  # nobody finds it before it listens
     running: dict[socket.socket, int] = {}
+    try:
+        answer(listening, owner, running)
+    finally:
+        for pid in running.values():
+            os.kill(pid, signal.SIGKILL)
+
+
+def answer(listening: socket.socket, owner: int, running: dict[socket.socket, int]) -> None:
+    """Fork what is asked for and tell how it ended; `running` has the processes by connection."""
     with selectors.DefaultSelector() as selector:
         selector.register(listening, selectors.EVENT_READ)
         while Path(f"/proc/{owner}").exists():
@@ -144,7 +170,9 @@ def fork(connection: socket.socket, others: list[socket.socket]) -> int | None:
     said, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     while not said.endswith(b"\n"):
         if not (part := connection.recv(1 << 20)):
-            connection.close()
+            for left in (connection.fileno(), *descriptors):
+                os.close(left)
+            connection.detach()
             return None
         said += part
     pid = os.fork()
@@ -161,7 +189,25 @@ def fork(connection: socket.socket, others: list[socket.socket]) -> int | None:
 
 def act(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     """Be the process of a command, and end."""
-    from zelo.cli import main
+    status = 1
+    try:
+        become(request, descriptors)
+        status = status_of(request["words"])
+        # As Python ends, but for taking apart all that was imported, which takes seconds
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        status = status or 1
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Take over a command's folder, environment, signals and streams; draw as nobody else does."""
+    from zelo.judging import prompt
 
     for number in PASSED_ON:
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -169,7 +215,7 @@ def act(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    # Those that are there may believe that they write to a file, and know where in it they are.
+    # The streams that are there may remember a position in a file.
     lines = 1 if "PYTHONUNBUFFERED" in request["environment"] else -1
     sys.stdin = os.fdopen(0, encoding="utf-8")
     sys.stdout = os.fdopen(1, "w", lines, encoding="utf-8")
@@ -179,20 +225,21 @@ def act(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     os.environ.update(request["environment"])
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["zelo", *request["words"]]
-    status = 0
+    prompt.SECRET = secrets.token_bytes(32)
+    prompt.CODES.seed(secrets.randbits(128))
+    for seed in (random.seed, np.random.seed):
+        seed()
+
+
+def status_of(words: Sequence[str]) -> int:
+    """The exit status of a command that was run."""
+    from zelo.cli import main
+
     try:
-        main(list(request["words"]))
+        main(list(words))
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    # As Python ends, but for taking apart all that was imported, which takes seconds
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 if __name__ == "__main__":

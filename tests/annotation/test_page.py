@@ -209,7 +209,7 @@ def test_a_kill_loses_nothing(zelo_command: str, run_folder: Path) -> None:
                 await page.until(f"{ASKED} && {ANSWERED} === {n - 1}")
                 await press(page, "ArrowLeft", n)
                 running.process.send_signal(signal.SIGKILL)
-                running.process.wait()
+                running.process.communicate()  # until its pipe is closed: then it is gone
                 await page.press("ArrowLeft")  # nobody is there any more
                 await page.until("document.getElementById('trouble').textContent !== ''")
             assert kept(run_folder, "Eve") == n

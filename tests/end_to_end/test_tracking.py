@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,34 @@ def test_ranks_and_their_stage_are_one_run_of_weights_and_biases(
     assert len(found["ids"]) == 1
     assert any("train/loss" in row for row in found["history"])  # by a rank
     assert "zelo/NDCG@10" in found["summary"]  # by the run
+
+
+HOLD = """
+import sys, time, wandb
+run = wandb.init(id=sys.argv[1], dir=sys.argv[2], mode="offline",
+                 settings=wandb.Settings(silent=True, console="off"))
+print("open", flush=True)
+time.sleep(2)
+run.finish()
+"""
+
+
+def test_a_run_that_its_rank_has_not_closed_yet_is_waited_for(tmp_path: Path) -> None:
+    import lightning.pytorch.loggers  # which takes longer than the run is held
+    import wandb
+
+    assert lightning.pytorch.loggers.WandbLogger
+    wandb.setup()  # the process of W&B that both talk to
+    (tmp_path / "wandb.json").write_text('{"id": "held1"}')
+    command = [sys.executable, "-c", HOLD, "held1", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "open\n"
+        tracking = Tracking(tracker=WandB(mode="offline"), folder=tmp_path)
+        opened = tracking("train").experiment
+        assert opened.id == "held1"
+        assert rank.wait() == 0
+    opened.finish()
 
 
 def test_tensorboard(cli: Cli, tmp_path: Path, toy: list[str]) -> None:

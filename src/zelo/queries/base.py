@@ -85,8 +85,9 @@ class BaseWriter(Component):
         """Itself, with what it takes over from the judges of a run."""
         return self
 
-    def most_drafts(self, wanted: int) -> int:
-        """How many drafts of a document it writes at most, where so many are wanted."""
+    def drafts_of_each(self, wanted: int) -> int:
+        """How many drafts of one document it writes, as far as it can be told, where so many are
+        wanted."""
         return wanted
 
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:

@@ -67,7 +67,7 @@ class LanguageModelWriter(BaseWriter):
             return self
         return self.model_copy(update={"model": model})
 
-    def most_drafts(self, wanted: int) -> int:
+    def drafts_of_each(self, wanted: int) -> int:
         """One of each kind."""
         return min(wanted, len(self.kinds))
 

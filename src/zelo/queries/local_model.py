@@ -42,8 +42,8 @@ class LocalModelWriter(BaseWriter):
     precision: str = option("auto", "auto: as saved", pattern="^(auto|float32|bfloat16|float16)$")
     batch_size: int = option(8, "documents read at once", ge=1)
 
-    def most_drafts(self, wanted: int) -> int:
-        """One of each kind (of a model that was trained to write, perhaps more)."""
+    def drafts_of_each(self, wanted: int) -> int:
+        """One of each kind; a model that was trained to write knows no kinds and may write more."""
         return min(wanted, len(self.kinds))
 
     def prepare(self, context: WritingContext) -> LocalModelWriterSession:
@@ -161,8 +161,8 @@ class LocalModelWriterSession(WriterSession):
 
 
 def in_language(language: str) -> str:
-    """What a prompt adds about the language of the collection: nothing of English, in which these
-    prompts are."""
+    """What a prompt adds about the language of the collection: nothing for English, the language
+    of the prompts."""
     if language == "english":
         return ""
     named = "the language of the document" if language == "none" else language.capitalize()

@@ -131,7 +131,7 @@ class Written(NamedTuple):
     neighbourhood: int | None = None
 
 
-@stage(version=2)
+@stage(version=3)
 def queries(
     *,
     out: Path,

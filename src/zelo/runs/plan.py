@@ -212,7 +212,7 @@ def to_write(run: Run, given: int, documents: int) -> int:
     writing = run.writing(given)
     if writing is None:
         return 0
-    return min(writing.number, documents * writing.writer.most_drafts(writing.per_document))
+    return min(writing.number, documents * writing.writer.drafts_of_each(writing.per_document))
 
 
 def work_of(

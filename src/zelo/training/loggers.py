@@ -7,8 +7,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 TABLES = {"judges": "ratings", "metrics": "metrics", "per_query": "metrics"}  # and whose they are
 FILED = {"judge": "judgments", "rate": "ratings"}  # stages, and what W&B calls what they made
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+IN_USE, CLOSED_WITHIN = "is in use", 60.0  # as W&B says it; seconds
 SHOWN_METRIC = "NDCG@10"  # of which a tracker gets the value of every query
 
 
@@ -191,19 +194,21 @@ class WandB(Component):
         if not kept.is_file():
             write_json(kept, {"id": self.id or secrets.token_hex(4)})
         mode = self._mode()
+        open_run = partial(
+            wandb.init,
+            project=self.project,
+            entity=self.entity,
+            id=read_json(kept)["id"],
+            resume="allow" if mode == "online" else None,
+            group=self.group or run.group,
+            dir=str(run.folder),
+            mode=mode,  # type: ignore[arg-type]
+            config=json.loads(run.config),
+            name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
         try:
-            return wandb.init(
-                project=self.project,
-                entity=self.entity,
-                id=read_json(kept)["id"],
-                resume="allow" if mode == "online" else None,
-                group=self.group or run.group,
-                dir=str(run.folder),
-                mode=mode,  # type: ignore[arg-type]
-                config=json.loads(run.config),
-                name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            return opened_when_free(open_run)
         except wandb.errors.Error as error:  # no way to the server, or no leave to enter
             raise UserError(
                 f"logger=wandb: {in_words(error)}; with logger.mode=offline all stays here until "
@@ -288,6 +293,22 @@ class WandB(Component):
         with made.new_file(f"{kind}.json") as file:
             json.dump(about, file)
         return made
+
+
+def opened_when_free(open_run: Callable[[], Any]) -> Any:
+    """The W&B run that `open_run` opens.
+
+    A rank has ended before W&B's own process has closed what it wrote to; until then that process
+    says that the run is in use.
+    """
+    end = time.monotonic() + CLOSED_WITHIN
+    while True:
+        try:
+            return open_run()
+        except Exception as error:
+            if IN_USE not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def has_key() -> bool:
