@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,9 +62,9 @@ def test_a_sweep_shares_what_its_runs_have_in_common(
     assert "no run of a sweep lies there" in nothing.stderr
 
 
-def killed_in_its_second_run(work: Path, words: Sequence[str]) -> Path:
+def killed_in_its_second_run(zelo: str, work: Path, words: Sequence[str]) -> Path:
     """Folder of a sweep that was killed when its second run had begun."""
-    program = [str(Path(sys.executable).parent / "zelo"), *words]
+    program = [zelo, *words]
     with (work.parent / "said").open("w") as said:
         process = subprocess.Popen(
             program, cwd=work, stdout=said, stderr=said,
@@ -81,7 +80,7 @@ def killed_in_its_second_run(work: Path, words: Sequence[str]) -> Path:
 
 @pytest.mark.slow  # how it draws, and that a sweep goes on, are tested by themselves
 def test_a_search_that_was_killed_goes_on_in_its_folder(
-    cli: Cli, tmp_path: Path, toy: list[str]
+    cli: Cli, zelo_command: str, tmp_path: Path, toy: list[str]
 ) -> None:
     """It draws again what it had drawn, which is done already."""
     words = [
@@ -89,7 +88,7 @@ def test_a_search_that_was_killed_goes_on_in_its_folder(
         "hydra.sweeper.sampler.n_startup_trials=1",  # from the second on draws follow results
         "evaluation.split=dev", "training.optimizer.lr=tag(log,interval(1e-5,1e-3))", *toy,
     ]  # fmt: skip
-    sweep = killed_in_its_second_run(tmp_path / "work", words)
+    sweep = killed_in_its_second_run(zelo_command, tmp_path / "work", words)
 
     def rates() -> list[str]:
         runs = [json.loads(path.read_text()) for path in sorted(sweep.glob("*/manifest.json"))]
@@ -111,12 +110,12 @@ def test_a_search_that_was_killed_goes_on_in_its_folder(
 
 
 def test_a_sweep_that_was_killed_goes_on_in_its_folder(
-    cli: Cli, tmp_path: Path, toy: list[str]
+    cli: Cli, zelo_command: str, tmp_path: Path, toy: list[str]
 ) -> None:
     """Under the same names, in the same runs of W&B, with one table of all; what is done stays."""
     words = ["run", "-m", "experiment=quickstart", "seed=1,2", "logger=wandb", *toy]
     work = tmp_path / "work"
-    sweep = killed_in_its_second_run(work, words)
+    sweep = killed_in_its_second_run(zelo_command, work, words)
     ids = [json.loads(path.read_text())["id"] for path in sorted(sweep.glob("*/wandb.json"))]
     trained = {path: path.stat().st_mtime_ns for path in
                work.glob("outputs/store/train/*/stage.json")}  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -293,7 +292,9 @@ def test_only_the_first_are_reranked_and_thresholds_are_chosen_apart(
     assert (folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> None:
+def test_rerank_orders_a_file(
+    cli: Cli, zelo_command: str, tmp_path: Path, tiny_model: Path
+) -> None:
     work = tmp_path / "work"
     (work / "docs.txt").write_text("a river bank\n\napple pie recipe\n")
     (work / "docs.jsonl").write_text(
@@ -311,9 +312,8 @@ def test_rerank_orders_a_file(cli: Cli, tmp_path: Path, tiny_model: Path) -> Non
     assert row["id"] in (7, 8)
     assert row["rank"] == 1
     assert row["score"] < 2
-    zelo = str(Path(sys.executable).parent / "zelo")
     piped = subprocess.run(
-        [zelo, *rerank, "-"], input="one\ntwo\n", capture_output=True, text=True, cwd=work
+        [zelo_command, *rerank, "-"], input="one\ntwo\n", capture_output=True, text=True, cwd=work
     )
     assert len(piped.stdout.splitlines()) == 2, piped.stderr
     for file, message in (("none", "none: not found"), ("bad.jsonl", "bad.jsonl:1: no field text")):

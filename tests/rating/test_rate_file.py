@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +213,9 @@ def test_no_answer_at_all_rates_nothing(tmp_path: Path) -> None:
     assert (fitted["query_id"], fitted["unanswered"]) == ("q", 2)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(zelo_command: str, tmp_path: Path) -> None:
     def zelo(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("zelo")), "rate", *arguments]
+        command = [zelo_command, "rate", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
     write(tmp_path / "c.parquet", rows())
