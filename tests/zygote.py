@@ -59,7 +59,7 @@ while True:
         if time.monotonic() > end:
             sys.exit("the zygote does not answer; it said:\\n" + open({log!r}).read())
         time.sleep(0.02)
-ignored = [n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN]
+ignored = [n for n in SIGNALS if signal.getsignal(n) is signal.SIG_IGN]  # as in the background
 said = json.dumps({{
     "words": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ),
     "ignored": ignored,
@@ -74,7 +74,7 @@ def pass_on(number, frame):
     except ProcessLookupError:  # it has just ended
         pass
 
-for number in set(SIGNALS) - set(ignored):
+for number in SIGNALS:  # ignored or not: that is for the other to say
     signal.signal(number, pass_on)
 status = int(lines.readline())
 if status < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -150,9 +151,18 @@ def test_a_server_that_cannot_be_reached_is_one_line(
         tracking("train")
 
 
+@pytest.mark.parametrize("shared", [False, True])
 def test_ranks_and_their_stage_are_one_run_of_weights_and_biases(
-    cli: Cli, tmp_path: Path, toy: list[str]
+    cli: Cli, tmp_path: Path, toy: list[str], shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where all talk to a process of W&B's that was there before them."""
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+    if shared:
+        import wandb
+
+        wandb.teardown()
+        wandb.setup()
+        assert os.environ["WANDB_SERVICE"]
     folder, _ = run_folder(
         cli, tmp_path, "experiment=quickstart", "logger=wandb", *toy, "trainer.devices=2"
     )
