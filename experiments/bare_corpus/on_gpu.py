@@ -70,6 +70,8 @@ def tasks() -> Iterator[Task]:
     wanted.append(("cross-encoder", "recipe", 1, "segments", of_cross_encoder))
     wanted += [("zelo", "source", 1, name, settings) for name, settings in SETTINGS.items()]
     wanted += [("zelo", "no_start", seed, "recipe", {}) for seed in SEEDS]
+    wanted += [("zelo", "own_candidates", seed, "1 epoch", {"batch_size": 8, "max_epochs": 1})
+               for seed in SEEDS]  # fmt: skip
     for kind, variant, seed, name, settings in wanted:
         for collection in COLLECTIONS:
             yield Task(collection, kind, variant, seed, name, settings)

@@ -5,8 +5,9 @@
 COLLECTIONS is a folder of collections in BEIR layout, with all of their labels. A RUN of
 `experiment=bare_corpus`, up to its ratings at least, is named after its VARIANT: `recipe` where
 nothing was changed, which comes before others of its seed; `source` where
-`queries.source_is_candidate=true`; other names are yours to choose. Where a collection has these
-two with a seed, the examples that rivals learn from are laid beside them. For `on_gpu.py`.
+`queries.source_is_candidate=true`; `own_candidates` where `queries.neighbourhood=null depth=16`;
+other names are yours to choose. Where a collection has `recipe` and `source` with a seed, the
+examples that rivals learn from are laid beside them. For `on_gpu.py`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,17 @@ from zelo.errors import UserError
 from zelo.training.loggers import Tracking, WandB, legal
 
 
+@pytest.fixture(autouse=True)
+def no_service_of_another_test() -> Iterator[None]:
+    """W&B's own process is told to those that are started later, by a variable."""
+    import wandb
+
+    os.environ.pop("WANDB_SERVICE", None)
+    yield
+    wandb.teardown()
+    os.environ.pop("WANDB_SERVICE", None)
+
+
 def records(path: Path) -> Iterator[Any]:
     """Records of a W&B offline file: LevelDB's log format after seven bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -153,14 +164,12 @@ def test_a_server_that_cannot_be_reached_is_one_line(
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_ranks_and_their_stage_are_one_run_of_weights_and_biases(
-    cli: Cli, tmp_path: Path, toy: list[str], shared: bool, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, toy: list[str], shared: bool
 ) -> None:
     """Also where all talk to a process of W&B's that was there before them."""
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     if shared:
         import wandb
 
-        wandb.teardown()
         wandb.setup()
         assert os.environ["WANDB_SERVICE"]
     folder, _ = run_folder(
