@@ -168,22 +168,21 @@ def fork(connection: socket.socket, others: list[socket.socket]) -> int | None:
     """Start the process that is asked for, which needs none of the other sockets; its id, or None
     where the command was killed before it had asked."""
     said, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-    while not said.endswith(b"\n"):
-        if not (part := connection.recv(1 << 20)):
-            for left in (connection.fileno(), *descriptors):
-                os.close(left)
-            connection.detach()
-            return None
+    while not said.endswith(b"\n") and (part := connection.recv(1 << 20)):
         said += part
-    pid = os.fork()
+    request = json.loads(said) if said.endswith(b"\n") else None
+    pid = os.fork() if request else None
     if pid == 0:
         for other in (connection, *others):
             other.close()
-        act(json.loads(said), descriptors)
+        act(request, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)
-    with suppress(OSError):
-        connection.sendall(f"{pid}\n".encode())
+    if pid is None:
+        connection.close()
+    else:
+        with suppress(OSError):
+            connection.sendall(f"{pid}\n".encode())
     return pid
 
 

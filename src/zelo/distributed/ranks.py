@@ -147,9 +147,6 @@ def end_well() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-        # By itself W&B closes a run only where the process that writes it was started for this rank
-        wandb.finish()
     atexit._run_exitfuncs()  # trackers send what they hold
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -159,7 +159,14 @@ class WandB(Component):
         """Logger for one Lightning run; metrics of any but the shipped model's bear its name."""
         from lightning.pytorch.loggers import WandbLogger
 
-        return WandbLogger(experiment=self._run(run), prefix="" if name == "train" else name)
+        from zelo.distributed.ranks import this_process
+
+        opened = self._run(run)
+        if this_process().world_size > 1:
+            # Nobody calls `finish` in a rank, and by itself W&B closes a run at the end only where
+            # the process that writes it was started for this one.
+            atexit.register(opened.finish)
+        return WandbLogger(experiment=opened, prefix="" if name == "train" else name)
 
     def finish(self, run: Tracking, outcome: Outcome) -> None:
         """Write the results and close the run, which one that failed early never opened."""
@@ -194,21 +201,19 @@ class WandB(Component):
         if not kept.is_file():
             write_json(kept, {"id": self.id or secrets.token_hex(4)})
         mode = self._mode()
-        open_run = partial(
-            wandb.init,
-            project=self.project,
-            entity=self.entity,
-            id=read_json(kept)["id"],
-            resume="allow" if mode == "online" else None,
-            group=self.group or run.group,
-            dir=str(run.folder),
-            mode=mode,  # type: ignore[arg-type]
-            config=json.loads(run.config),
-            name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
-            settings=wandb.Settings(silent=True, console="off"),
-        )
         try:
-            return opened_when_free(open_run)
+            return opened_when_free(
+                project=self.project,
+                entity=self.entity,
+                id=read_json(kept)["id"],
+                resume="allow" if mode == "online" else None,
+                group=self.group or run.group,
+                dir=str(run.folder),
+                mode=mode,
+                config=json.loads(run.config),
+                name=run.folder.name if run.group is None else f"{run.group}/{run.folder.name}",
+                settings=wandb.Settings(silent=True, console="off"),
+            )
         except wandb.errors.Error as error:  # no way to the server, or no leave to enter
             raise UserError(
                 f"logger=wandb: {in_words(error)}; with logger.mode=offline all stays here until "
@@ -295,16 +300,18 @@ class WandB(Component):
         return made
 
 
-def opened_when_free(open_run: Callable[[], Any]) -> Any:
-    """The W&B run that `open_run` opens.
+def opened_when_free(**options: Any) -> Any:
+    """The W&B run that `wandb.init` opens with these options.
 
     A rank has ended before W&B's own process has closed what it wrote to; until then that process
     says that the run is in use.
     """
+    import wandb
+
     end = time.monotonic() + CLOSED_WITHIN
     while True:
         try:
-            return open_run()
+            return wandb.init(**options)
         except Exception as error:
             if IN_USE not in str(error) or time.monotonic() > end:
                 raise
