@@ -99,11 +99,11 @@ def ours(kind: str, precision: str, steps: int, out: Path, device: str) -> Any:
 
     from zelo.distributed.trainer import LightningTrainer
     from zelo.models.tokens import TokenFile
-    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE, MarginMSE
     from zelo.training.optimization import AdamW, LinearSchedule
     from zelo.training.options import TrainingOptions
+    from zelo.training.thurstone_data_module import ThurstoneDataModule
 
     rated, queries, documents = collection(steps, kind)
     k = len(rated[0].doc_ids)
@@ -402,10 +402,10 @@ def train_decoder(
     from lightning.pytorch import Callback
 
     from zelo.distributed.trainer import LightningTrainer
-    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import LossCurve, build_trainer, quiet_lightning
     from zelo.training.objectives import MSE
     from zelo.training.options import TrainingOptions
+    from zelo.training.thurstone_data_module import ThurstoneDataModule
 
     queries, warm = 16, 3
     rated, texts, documents = long_pairs((steps + warm) * queries, 8)

@@ -15,9 +15,9 @@ from zelo.distributed.trainer import SET_ELSEWHERE, WATCHES, LightningTrainer, a
 from zelo.errors import UserError
 from zelo.launch import composed
 from zelo.training import fit
-from zelo.training.data_modules import VALIDATED_AT_ONCE
 from zelo.training.objectives import CentredMSE
 from zelo.training.options import TrainingOptions
+from zelo.training.thurstone_data_module import VALIDATED_AT_ONCE
 from zelo.training.trial import try_lightning
 
 CHANGES = {

@@ -28,10 +28,10 @@ from zelo.queries.queries import QueryWriting, queries
 from zelo.retrieval.bm25 import BM25
 from zelo.retrieval.ranking import candidates_from
 from zelo.retrieval.retrieve import retrieve
-from zelo.training.data_modules import ThurstoneDataModule
 from zelo.training.loader import ResumableLoader, steps_of
 from zelo.training.objectives import InfoNCE
 from zelo.training.rated_queries import RatedDataset, RatedQuery, grouped
+from zelo.training.thurstone_data_module import ThurstoneDataModule
 
 SUBJECTS = {
     "valve": "The {0} valve opens when pressure in the boiler rises above {1} bar. A spring of "

@@ -15,10 +15,10 @@ from zelo.models.pretrained import PretrainedModel
 from zelo.training import fit as fitting
 from zelo.training.base_module import ZeloModule
 from zelo.training.bi_encoder import BiEncoder
-from zelo.training.data_modules import ThurstoneDataModule
 from zelo.training.options import TrainingOptions
 from zelo.training.pointwise import PointwiseModule
 from zelo.training.rated_queries import RatedDataset, RatedQuery
+from zelo.training.thurstone_data_module import ThurstoneDataModule
 
 DOCUMENTS = {
     f"d{i}": f"document number {i} about {w}"

@@ -23,12 +23,12 @@ from zelo.training import fit as fitting
 from zelo.training.base_module import READ_AT_ONCE
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
-from zelo.training.data_modules import PairwiseDataModule
 from zelo.training.loader import ResumableLoader, ahead
 from zelo.training.losses import centre
 from zelo.training.objectives import MSE, CentredMSE
 from zelo.training.optimization import AdamW
 from zelo.training.options import TrainingOptions
+from zelo.training.pairwise_data_module import PairwiseDataModule
 from zelo.training.pairwise_module import PairwiseModule
 from zelo.training.pointwise import PointwiseModule
 from zelo.training.rated_queries import RatedQuery

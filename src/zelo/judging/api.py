@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -33,6 +32,7 @@ from zelo.judging.batch_client import BatchTroubleError
 from zelo.judging.batches import answer_in_batches, not_under_way
 from zelo.judging.endpoint import FIRST_WAIT, wait_before_retry
 from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
+from zelo.judging.held_answers import TRIAL, HeldAnswers
 from zelo.judging.ledger import Ledger
 from zelo.judging.limits import Limiter
 from zelo.judging.prices import entry_of, price_of
@@ -49,36 +49,7 @@ FORMATS = form("comparison", {"reasons": {"type": "string"}, "score": SCORE})
 LABEL_TOKENS = 6.0  # of a document's label in an order, with what is around it
 NOT_AGAIN = {"refused", "too_long"}
 SHORTEST_WAIT = 0.01  # seconds of the first backoff where the provider says how long to wait
-IN_A_ROW = 5  # questions without any answer before a judge is given up
-TRIAL = 20  # questions whose answers are all of no use before a judge is given up
-ADVICE = {  # by the commonest problem
-    "cut_off": "max_tokens={max_tokens} is too little for what it writes",
-    "thoughts_only": (
-        "the endpoint gave thoughts and no answer: raise max_tokens={max_tokens}, or switch "
-        "thinking off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM)"
-    ),
-    "too_long": (
-        "show less of each document than max_document_tokens={max_document_tokens}, or give the "
-        "server a longer context"
-    ),
-    "refused": "it refuses to compare these texts: take another model",
-    "no_logprobs": (
-        "the endpoint gives no log-probabilities of tokens: ask for reasons (judge=vllm), or take "
-        "one that does"
-    ),
-    "no_grade": (
-        "none of 0, 1, 2, 3 is among the likeliest tokens that an answer begins with: switch "
-        "thinking off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM), "
-        "or take a model that was trained on instructions"
-    ),
-    "no_letter": (
-        "neither A nor B is among the likeliest tokens that an answer begins with: switch thinking "
-        "off (extra_body={{chat_template_kwargs: {{enable_thinking: false}}}} for vLLM), or take "
-        "a model that was trained on instructions"
-    ),
-}
 PROMPTS = ("compare", "cross", "instruction", "order", "best")
-KEEP_TO_THE_FORM = "provider.structured=json_schema has it keep to the form, where the endpoint can"
 OWN_FIELDS = {
     "model",
     "messages",
@@ -263,12 +234,10 @@ class ApiSession(RemoteSession):
     judge: ApiJudge
     read_tokens: int = field(default=0, init=False)  # of all requests so far
     cached_tokens: int = field(default=0, init=False)  # of those, that the provider had kept
-    _in_a_row: int = field(default=0, init=False)
-    _answered: int = field(default=0, init=False)
-    _rejected: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
-    _failed: list[tuple[Question, Answer]] = field(default_factory=list, init=False)
-    _usable: bool = field(default=False, init=False)  # whether any answer was
-    _proved: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    held: HeldAnswers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.held = HeldAnswers(self.judge.max_tokens, self.judge.max_document_tokens)
 
     def prompt_for(self, question: Question) -> str:
         """The name of the prompt that asks a question."""
@@ -342,14 +311,11 @@ class ApiSession(RemoteSession):
                 provider.in_flight, provider.requests_per_minute, provider.tokens_per_minute
             )
         key = provider.key()
+        self.held.begin(context)
         async with provider.connect(provider.account_headers(key)) as http:
             judge = self.judge
             price, shown = judge.price_or_none(), judge.max_document_tokens
             wire = Wire(provider, price, judge.max_tokens, shown, http, limiter, context, key)
-            self._usable = context.has_usable_answer
-            self._proved = asyncio.Event()  # set by an answer that is of use; more are asked then
-            if self._usable:
-                self._proved.set()
             if provider.batch or provider.batch_cancel:
                 half = replace(wire, price=price and price.half())
                 questions = await self._in_batches(questions, wire, half, context)
@@ -363,24 +329,17 @@ class ApiSession(RemoteSession):
                         f"cancels them"
                     )
             await self._one_by_one(questions, wire, context)
-        if not context.given_up:  # too few to say that none is of use
-            for question, answer in self._failed:
-                context.deliver(question, answer)
-        self._failed.clear()
-        if self._answered and not context.given_up:  # it is these questions, not the configuration
-            for question, answer in self._rejected:
-                context.deliver(question, answer)
-        self._rejected.clear()
+        self.held.end()
 
     async def _in_batches(
         self, questions: Sequence[Question], wire: Wire, half: Wire, context: RequestContext
     ) -> Sequence[Question]:
         """Ask as many as can be in batches, after a few have shown that answers are of use; the
         questions that are to be asked one by one."""
-        if not self._usable and not wire.provider.batch_cancel:
+        if not self.held.usable and not wire.provider.batch_cancel:
             await self._one_by_one(questions[:TRIAL], wire, context)
             questions = questions[TRIAL:]
-        if context.given_up or not (self._usable or wire.provider.batch_cancel):
+        if context.given_up or not (self.held.usable or wire.provider.batch_cancel):
             return questions
         try:
             return await answer_in_batches(self, questions, half, context)
@@ -398,13 +357,13 @@ class ApiSession(RemoteSession):
                 for number in range(min(wire.provider.in_flight, len(questions))):
                     late = number >= TRIAL
                     (group if late else first).create_task(self._work(supply, wire, context, late))
-            self._proved.set()
+            self.held.proved.set()
 
     async def _work(
         self, supply: Iterator[Question], wire: Wire, context: RequestContext, late: bool
     ) -> None:
         if late:
-            await self._proved.wait()
+            await self.held.proved.wait()
         for question in supply:
             if context.stopping:
                 return
@@ -414,43 +373,9 @@ class ApiSession(RemoteSession):
                 context.given_up = in_words(error)
                 return
             if answer is not None:
-                self.take(question, answer, context)
+                self.held.take(question, answer)
             elif not context.stopping:
-                self._in_a_row += 1
-                if self._in_a_row >= IN_A_ROW:
-                    context.given_up = (
-                        f"{IN_A_ROW} questions in a row without an answer: {wire.last_trouble}"
-                    )
-
-    def take(self, question: Question, answer: Answer, context: RequestContext) -> None:
-        """Hand an answer on; failures only after one that is of use, and the judge is given up
-        where none comes: they then stay missing, and are asked again when it is mended."""
-        self._in_a_row, self._answered = 0, self._answered + 1
-        if answer.score is not None and not self._usable:
-            self._usable = True
-            self._proved.set()
-            for failed in self._failed:
-                context.deliver(*failed)
-            self._failed.clear()
-        if self._usable:
-            context.deliver(question, answer)
-            return
-        self._failed.append((question, answer))
-        if len(self._failed) >= TRIAL and not context.given_up:
-            context.given_up = self._of_no_use()
-
-    def _of_no_use(self) -> str:
-        """What is wrong with all answers so far, by the commonest problem."""
-        kinds = Counter(answer.status for _, answer in self._failed)
-        problem, n = kinds.most_common(1)[0]
-        said = next(answer.reasons for _, answer in self._failed if answer.status == problem)
-        options = {
-            "max_tokens": self.judge.max_tokens,
-            "max_document_tokens": self.judge.max_document_tokens,
-        }
-        advice = ADVICE.get(problem, KEEP_TO_THE_FORM).format(**options)
-        shown = f" ({' '.join(said.split())[:120]!r})" if said else ""
-        return f"of {len(self._failed)} answers none is usable, {n} {problem}{shown}; {advice}"
+                self.held.no_answer(wire.last_trouble)
 
     def taken(self, outcome: RequestOutcome, question: Question, context: RequestContext) -> bool:
         """Hand on the answer that an outcome of a batch holds; False where it has to be asked for
@@ -459,20 +384,20 @@ class ApiSession(RemoteSession):
         self.read_tokens += outcome.tokens_in
         self.cached_tokens += outcome.tokens_cached
         if outcome.kind == "rejected":
-            self._rejected.append((question, tally.answer(None, outcome.kind, outcome.text)))
+            self.held.reject(question, tally.answer(None, outcome.kind, outcome.text))
             return True
         if outcome.kind in NOT_AGAIN:
-            self.take(question, tally.answer(None, outcome.kind, outcome.text), context)
+            self.held.take(question, tally.answer(None, outcome.kind, outcome.text))
             return True
         reply = self.read(outcome, question)
         if reply.score is not None:
             reasons = self.kept(reply, outcome.thoughts)
-            self.take(question, tally.answer(reply.score, "answered", reasons), context)
+            self.held.take(question, tally.answer(reply.score, "answered", reasons))
             return True
         context.count_failure(reply.problem)
         if self.corrects:
             return False
-        self.take(question, tally.answer(None, reply.problem, outcome.text), context)
+        self.held.take(question, tally.answer(None, reply.problem, outcome.text))
         return True
 
     async def _ask(self, question: Question, wire: Wire) -> Answer | None:
@@ -491,7 +416,7 @@ class ApiSession(RemoteSession):
             self.read_tokens += outcome.tokens_in
             self.cached_tokens += outcome.tokens_cached
             if outcome.kind == "rejected":
-                self._rejected.append((question, tally.answer(None, "rejected", outcome.text)))
+                self.held.reject(question, tally.answer(None, "rejected", outcome.text))
                 return None
             if outcome.kind == "unauthorised":
                 return None

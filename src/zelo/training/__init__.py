@@ -15,10 +15,10 @@ CLASSES = {
     "BiEncoderModule": "zelo.training.bi_encoder_module",
     "CrossEncoder": "zelo.training.cross_encoder",
     "CrossEncoderModule": "zelo.training.cross_encoder_module",
-    "PairwiseDataModule": "zelo.training.data_modules",
+    "PairwiseDataModule": "zelo.training.pairwise_data_module",
     "PairwiseModel": "zelo.models.pairwise_model",
     "PairwiseModule": "zelo.training.pairwise_module",
-    "ThurstoneDataModule": "zelo.training.data_modules",
+    "ThurstoneDataModule": "zelo.training.thurstone_data_module",
     "TrainingOptions": "zelo.training.options",
 }
 __all__ = sorted(CLASSES)

@@ -38,8 +38,8 @@ def distil(
     `judgments` are folders of the ensemble's answers, one for each time that it was asked.
     """
     from zelo.training.checkpoints import TOKENS, drop_damaged
-    from zelo.training.data_modules import PairwiseDataModule
     from zelo.training.fit import export
+    from zelo.training.pairwise_data_module import PairwiseDataModule
     from zelo.training.pairwise_module import PairwiseModule
 
     refuse_validation(training)
@@ -80,8 +80,8 @@ def distil_on_ranks(
     logger: Callable[[str], Any],
 ) -> PairwiseModule:
     """Train as one of the trainer's ranks; `batches` are the options of the DataModule."""
-    from zelo.training.data_modules import PairwiseDataModule
     from zelo.training.fit import fit
+    from zelo.training.pairwise_data_module import PairwiseDataModule
     from zelo.training.pairwise_module import PairwiseModule
 
     with of_distil():

@@ -21,7 +21,7 @@ from zelo.training.trainable import MODEL, TrainableModel
 
 if TYPE_CHECKING:
     from zelo.training.base_module import ZeloModule
-    from zelo.training.data_modules import ThurstoneDataModule
+    from zelo.training.thurstone_data_module import ThurstoneDataModule
 
 HELD_OUT = "held_out.json"
 SETTINGS = "settings.json"
@@ -53,8 +53,8 @@ def train(
     """
     from zelo.models.instructions import ship_with, template_of
     from zelo.training.checkpoints import CHECKPOINTS, TOKENS, WATCHED, drop_damaged
-    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import clear_up, load_fitted, save, told
+    from zelo.training.thurstone_data_module import ThurstoneDataModule
 
     drop_damaged(out)
     batches = ThurstoneDataModule(
@@ -159,8 +159,8 @@ def train_on_ranks(
     logger: Callable[[str], Any],
 ) -> ZeloModule:
     """Train as one of the trainer's ranks; `batches` are the options of the DataModule."""
-    from zelo.training.data_modules import ThurstoneDataModule
     from zelo.training.fit import fit
+    from zelo.training.thurstone_data_module import ThurstoneDataModule
 
     data = ThurstoneDataModule(**batches)
     training = settled(training, data, out)

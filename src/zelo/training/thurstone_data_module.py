@@ -1,149 +1,35 @@
-"""DataModules: Thurstone-scored and pairwise-judged batches, made of token ids on the disk.
-
-Texts are tokenised once, into a folder of `cache_dir`, as the model reads them; a rank maps the
-files into memory. Rank, world size and accumulation are the trainer's.
-"""
+"""The DataModule of Thurstone-scored batches, which rerankers and embedding models learn from."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import torch
-from lightning.pytorch import LightningDataModule
 
-from zelo.artifacts import read_table
-from zelo.config import dump
-from zelo.data.beir import BeirFolder
-from zelo.data.collection import load
 from zelo.data.texts import document_texts, query_instructions, query_texts
-from zelo.distributed.trainer import suitable_tokens
 from zelo.errors import UserError
 from zelo.finished_run import FinishedRun
 from zelo.models.loading import without_weights
-from zelo.models.pairwise_model import BasePairwiseModel, PairwiseModel
-from zelo.models.tokens import Chunking, TokenFile, write_tokens
-from zelo.rating.preferences import Preferences, average
 from zelo.seeding import stream
-from zelo.store import digest
-from zelo.training.batches import Drawn, PairwiseBatch, ScoredBatch, scored_batch
+from zelo.training.batches import Drawn, ScoredBatch, scored_batch
 from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loader import Division, MicroBatch, ResumableLoader, ahead, steps_of
 from zelo.training.rated_queries import RatedDataset, RatedQuery
 from zelo.training.tokenized import RatedTexts
+from zelo.training.tokenized_data_module import TokenizedDataModule
 from zelo.training.trainable import TrainableModel
 
-CACHE = Path("~/.cache/zelo/tokens")
 CALIBRATING = 32  # queries that a cosine is calibrated on
 VALIDATED_AT_ONCE = 256  # queries, at most
 ARCHITECTURES: dict[str, type[TrainableModel]] = {
     "cross_encoder": CrossEncoder,
     "bi_encoder": BiEncoder,
 }
-TRIPLES = "triples.arrow"
-AnyBatch = TypeVar("AnyBatch", ScoredBatch, PairwiseBatch)
-
-
-class TokenizedDataModule(LightningDataModule):  # type: ignore[misc]
-    """What the two have in common: a collection, and token ids of it in a cache."""
-
-    def __init__(
-        self,
-        collection: str | Path,
-        batch_size: int,
-        max_tokens_per_forward: int | None,
-        seed: int,
-        cache_dir: str | Path | None,
-    ) -> None:
-        super().__init__()
-        self.source, self.batch_size, self.seed = Path(collection), batch_size, seed
-        self.asked_tokens = max_tokens_per_forward
-        self.asked_cache = None if cache_dir is None else Path(cache_dir)
-        self.cache_dir = (self.asked_cache or CACHE).expanduser()
-
-    def keep_options(self, **own: Any) -> None:
-        """Save what it is made from as plain data, `own` and what both have: in checkpoints, and
-        for ranks to make it again. Paths are absolute."""
-        shared = {
-            "collection": self.source,
-            "model": self.model,
-            "batch_size": self.batch_size,
-            "max_tokens_per_forward": self.asked_tokens,
-            "seed": self.seed,
-            "cache_dir": self.asked_cache,
-        }
-        self.save_hyperparameters(dump({**shared, **own}), logger=False)
-
-    @cached_property
-    def collection(self) -> Path:
-        """Folder of the collection as the stages read it; of one in BEIR layout below the cache."""
-        if (self.source / "queries.parquet").is_file():
-            return self.source
-        files = BeirFolder(path=str(self.source)).files().all
-        return self.cache_dir / digest(stamps(files))
-
-    def prepare_collection(self) -> None:
-        """Read a folder in BEIR layout, where that has not been done."""
-        if self.collection.is_dir():
-            return
-        self.cache_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.cache_dir) as folder:
-            load(out=Path(folder), source=BeirFolder(path=str(self.source)))
-            with suppress(OSError):  # another process was faster
-                Path(folder).rename(self.collection)
-            Path(folder).mkdir(exist_ok=True)
-
-    @property
-    def max_tokens_per_forward(self) -> int:
-        """As asked, or what suits the trainer's device."""
-        return self.asked_tokens or suitable_tokens(self.device.type)
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches go."""
-        if self.trainer is None:
-            return torch.device("cpu")
-        device: torch.device = self.trainer.strategy.root_device
-        return device
-
-    def ready(self, batch: AnyBatch) -> AnyBatch:
-        """`batch` where a GPU fetches it from while the host goes on."""
-        if self.device.type != "cuda":
-            return batch
-        with torch.cuda.device(self.device):  # a thread begins with the first one
-            return batch.pin_memory()
-
-    @property
-    def chunking(self) -> Chunking:
-        """How inputs are cut into what is read at once, as suits the module that reads them."""
-        module = None if self.trainer is None else self.trainer.lightning_module
-        return Chunking(
-            self.max_tokens_per_forward,
-            packed=getattr(module, "packed", False),
-            fixed=getattr(module, "fixed_lengths", False),
-        )
-
-    def cached_in(self, model: Any, sources: Sequence[Path]) -> Path:
-        """Folder of the token ids that `model` makes of these files; another one after a change."""
-        tokenizer = [
-            path
-            for path in sorted(model.pretrained.locate().rglob("*"))
-            if path.suffix in (".json", ".txt", ".model", ".jinja")
-        ]
-        return self.cache_dir / digest([stamps([*sources, *tokenizer]), dump(model)])
-
-
-def stamps(files: Sequence[Path]) -> list[list[str | int]]:
-    """What changes when a file does, without reading it."""
-    return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 class ThurstoneDataModule(TokenizedDataModule):
@@ -374,131 +260,3 @@ def trainable_model(
     if isinstance(model, str | Path):
         return ARCHITECTURES[architecture].of(model, **options)
     return TrainableModel.of(model, **options)
-
-
-@dataclass(frozen=True)
-class JudgedTriple:
-    """A comparison: its query, where its token ids are, the ensemble's preference for the first."""
-
-    query_id: str
-    row: int  # of (q, a, b); (q, b, a) is the next
-    preference: float
-
-
-class PairwiseDataModule(TokenizedDataModule):
-    """Pairwise-judged batches: triples of texts with the ensemble's preference.
-
-    `collection` is as in `ThurstoneDataModule`, `judgments` are folders with `judgments.parquet`
-    (stage `judge`), one for each time that the ensemble was asked; `vote` (soft, sign) says how
-    answers are averaged. `model` is a hub name, a folder or a pairwise model with its options.
-    """
-
-    def __init__(
-        self,
-        collection: str | Path,
-        judgments: str | Path | Sequence[str | Path],
-        model: str | Path | BasePairwiseModel | Mapping[str, Any],
-        *,
-        max_length: int | None = None,
-        vote: str = "soft",
-        batch_size: int = 32,
-        max_tokens_per_forward: int | None = None,
-        seed: int = 0,
-        cache_dir: str | Path | None = None,
-    ) -> None:
-        super().__init__(collection, batch_size, max_tokens_per_forward, seed, cache_dir)
-        folders = [judgments] if isinstance(judgments, str | Path) else list(judgments)
-        own = isinstance(model, str | Path)
-        kind = PairwiseModel if own else BasePairwiseModel
-        self.model: BasePairwiseModel = kind.of(model, max_length=max_length)
-        self.judgments, self.vote = [Path(folder) for folder in folders], vote
-        self.keep_options(judgments=self.judgments, vote=vote)
-
-    @cached_property
-    def preferences(self) -> Preferences:
-        """What the ensemble said, each pair once; `UserError` where it said nothing."""
-        tables = [read_table(folder, "judgments") for folder in self.judgments]
-        said = average(pa.concat_tables(tables), self.vote)
-        if not said.query_ids:
-            raise UserError(
-                "distil: the ensemble answered no comparison; there is nothing to learn"
-            )
-        return said
-
-    @cached_property
-    def tokens(self) -> Path:
-        """File of the token ids."""
-        tables = [self.collection / f"{name}.parquet" for name in ("queries", "documents")]
-        judged = [folder / "judgments.parquet" for folder in self.judgments]
-        return self.cached_in(self.model, [*tables, *judged]) / TRIPLES
-
-    def prepare_data(self) -> None:
-        """Tokenise what is not in the cache yet: each triple in both orders."""
-        self.prepare_collection()
-        if self.tokens.is_file():
-            return
-        said = self.preferences
-        queries = query_texts(self.collection)
-        documents = document_texts(self.collection, {*said.doc_a, *said.doc_b})
-        both = [
-            (queries[q], documents[first], documents[second])
-            for q, a, b in zip(said.query_ids, said.doc_a, said.doc_b, strict=True)
-            for first, second in ((a, b), (b, a))
-        ]
-        network = without_weights(self.model.network)
-
-        def encode(rows: range) -> list[Mapping[str, Any]]:
-            return [network.encode(both[rows.start : rows.stop])]
-
-        write_tokens(encode, len(both), self.tokens, network.tokenizer, "triples")
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read the preferences and map the token ids into memory."""
-        said = self.preferences
-        self.judged = [
-            JudgedTriple(query_id, 2 * i, p)
-            for i, (query_id, p) in enumerate(zip(said.query_ids, said.p.tolist(), strict=True))
-        ]
-        self.triples = TokenFile(self.tokens)
-
-    def train_dataloader(self) -> ResumableLoader[PairwiseBatch]:
-        """This rank's micro-batches of batches of `batch_size` comparisons."""
-        return ResumableLoader(
-            self.judged,
-            self.batch_size,
-            self.seed,
-            lambda *drawn: self.ready(self.collate(*drawn)),
-            Division.of(self.trainer),
-        )
-
-    def collate(
-        self, judged: Sequence[JudgedTriple], rng: np.random.Generator, micro_batch: MicroBatch
-    ) -> PairwiseBatch:
-        """Put comparisons together, each in an order drawn anew: the model learns no position."""
-        swap = rng.random(len(judged)) < 0.5
-        shown = [
-            (one.query_id, one.row + int(s), 1 - one.preference if s else one.preference)
-            for one, s in zip(judged, swap, strict=True)
-        ]
-        own = shown[micro_batch.number :: micro_batch.count]
-        query_ids, rows, preference = zip(*(own or shown[:1]), strict=True)
-        return PairwiseBatch(
-            list(query_ids),
-            self.triples.chunks(rows, self.chunking),
-            torch.tensor(preference, dtype=torch.float32),
-            loss_scale=micro_batch.count / len(shown) if own else 0.0,
-        )
-
-    def tokens_per_step(self) -> int:
-        """Tokens of a step's batch, of the first comparisons for example."""
-        rows = [one.row for one in self.judged[: self.batch_size]]
-        return int(self.triples.lengths[rows].sum())
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of `batch_size` comparisons."""
-        return -(-len(self.preferences.query_ids) // self.batch_size)
-
-    def counts(self) -> dict[str, int]:
-        """What is learned from."""
-        return {"pairs": len(self.preferences.query_ids)}
