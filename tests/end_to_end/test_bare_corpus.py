@@ -112,6 +112,10 @@ def test_models_write_queries(cli: Cli, tmp_path: Path) -> None:
         done = cli("run", *realistic, stages)
         assert done.returncode == 0, done.stderr
         assert re.search(r"left out: .*unrealistic \d+", done.stderr), done.stderr
+    beside = cli("plan", *words, "queries=llm", "judge@queries.writer.model=openai", "judge=bm25")
+    assert re.search(r"queries \(gpt\S+\)\s+4 to 8", beside.stdout), (beside.stdout, beside.stderr)
+    nobody = cli("plan", *words, "queries=llm", "judge@queries.writer.model=bm25")
+    assert "none of bm25 is asked at an endpoint" in nobody.stderr
     writer = write_causal(tmp_path / "writer", with_template=True)
     done = cli(
         "run", *words, "queries=local", f"queries.writer.pretrained.path={writer}",

@@ -30,6 +30,10 @@ def test_copies() -> None:
     assert not Filters().is_copy(" ".join(LONG.text.split()[10:30]), LONG)
     assert Filters().is_copy("A short document", SourceDocument(0, "d", "A short", "document"))
     assert not OFF.is_copy(LONG.text, LONG)
+    characters = "".join(chr(0x4E00 + n) for n in range(200))  # each once, no spaces
+    chinese = SourceDocument(0, "d", "", characters)
+    assert Filters().is_copy(characters[50:91], chinese)
+    assert not Filters().is_copy(characters[50:90], chinese)  # as long as twenty words
     assert longest_run(list("abcd"), list("cdabc")) == 3
     assert longest_run([], ["a"]) == 0
 

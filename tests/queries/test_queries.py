@@ -259,6 +259,28 @@ def test_what_was_dropped_is_said_with_its_filter(collection: Path, tmp_path: Pa
         nothing_left(collection, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [(["Statutes."] * 3, "Statutes."), (["Statutes.", "Cases.", None], None), ([None] * 3, None)],
+)
+def test_written_queries_have_the_instruction_that_all_others_have(
+    own: list[str | None], written: str | None, collection: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked = [
+        {"_id": f"own{n}", "text": f"own query {n}", **({"instruction": told} if told else {})}
+        for n, told in enumerate(own)
+    ]
+    lines = "".join(json.dumps(one) + "\n" for one in asked)
+    (tmp_path / "collection" / "queries.jsonl").write_text(lines, encoding="utf-8")
+    (tmp_path / "again").mkdir()
+    load(out=tmp_path / "again", source=BeirFolder(path=str(tmp_path / "collection")))
+    write(tmp_path / "out", tmp_path / "again")
+    told = query_instructions(tmp_path / "out")
+    assert {told.get(i) for i in sources_of_written(tmp_path / "out")} == {written}
+    assert ("3 different instructions" in capsys.readouterr().err) == (len(set(own)) > 1)
+
+
 def nothing_left(collection: Path, tmp_path: Path) -> None:
     """Of a collection without a query, by a filter that drops all."""
     bare = tmp_path / "bare"

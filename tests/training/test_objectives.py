@@ -203,6 +203,7 @@ def batch_of(target: torch.Tensor, weight: torch.Tensor, rows: list[int]) -> Sco
         inputs={},
         document_index=torch.zeros(len(rows), K, dtype=torch.long),
         target=target[rows],
+        elo=target[rows],
         weight=weight[rows],
         compared=torch.tensor(compared).T,
         preference=torch.tensor(preference),

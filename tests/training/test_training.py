@@ -25,7 +25,7 @@ from zelo.training.bi_encoder import BiEncoder
 from zelo.training.cross_encoder import CrossEncoder
 from zelo.training.loader import ResumableLoader, ahead
 from zelo.training.losses import centre
-from zelo.training.objectives import MSE, CentredMSE
+from zelo.training.objectives import MSE, BaseObjective, CentredMSE
 from zelo.training.optimization import AdamW
 from zelo.training.options import TrainingOptions
 from zelo.training.pairwise_data_module import PairwiseDataModule
@@ -293,11 +293,20 @@ def test_the_scale_is_matched_to_the_targets_and_kept_over_a_resume(
     assert fresh.logit_scale == first.logit_scale
 
 
-def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Path) -> None:
-    """torchmetrics in training and `elo_ndcg` afterwards say the same."""
+@pytest.mark.parametrize("objective", [CentredMSE(), MSE()], ids=["centred", "of 0 to 1"])
+def test_held_out_queries_are_measured_as_by_elos(
+    tiny_model: Path, tmp_path: Path, objective: BaseObjective
+) -> None:
+    """torchmetrics in training and `elo_ndcg` afterwards say the same, whatever is learned."""
+    queries = rated(16)
+    if objective.target != "centred":
+        queries = [
+            replace(one, targets=(0.5 + 0.01 * np.array(one.targets)).tolist(), elos=one.targets)
+            for one in queries
+        ]
     training = TrainingOptions(optimizer=AdamW(lr=1e-9), validate_every=2)
-    module = bi_encoder(tiny_model).module(CentredMSE(), training)
-    data = data_module(module, tmp_path, rated(16)[7:], 3, 2, held_out=rated(7))
+    module = bi_encoder(tiny_model).module(objective, training)
+    data = data_module(module, tmp_path, queries[7:], 3, 2, held_out=queries[:7])
     log = fit(module, data, tmp_path, 4, training)
     with (log / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row.get("val/NDCG@10")]
@@ -307,7 +316,7 @@ def test_held_out_queries_are_measured_as_by_elos(tiny_model: Path, tmp_path: Pa
         predictions = module(batch)
         for row, _ in enumerate(batch.query_ids):
             places = batch.document_index[row][batch.mask[row]].tolist()
-            elos = dict(zip(places, batch.target[row][batch.mask[row]].tolist(), strict=True))
+            elos = dict(zip(places, batch.elo[row][batch.mask[row]].tolist(), strict=True))
             scores = predictions[row][batch.mask[row]].tolist()
             ranked = [p for _, p in sorted(zip(scores, places, strict=True), key=lambda x: -x[0])]
             values.append(elo_ndcg(ranked, elos))

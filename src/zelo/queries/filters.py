@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.queries.base import CorpusTerms, SourceDocument
-from zelo.queries.prose import WORD
+from zelo.queries.prose import CHARACTERS, WORD, spaced
 from zelo.retrieval.retrieve import Retriever
 
 KEPT = "kept"
@@ -54,7 +54,10 @@ class Filters(Component):
             distinct = set(source) | set(words_of(document.title))
             if len(set(query) & distinct) > self.share_of_document * len(distinct):
                 return True
-        return self.longest_copy is not None and longest_run(query, source) > self.longest_copy
+        if self.longest_copy is None:
+            return False
+        # In scripts without spaces two characters count as a word.
+        return longest_run(query, source) > self.longest_copy * (1 if spaced(text) else 2)
 
     def is_generic(self, text: str, terms: CorpusTerms) -> bool:
         """Whether many documents have all of a query's words, or it has no word that counts."""
@@ -107,8 +110,8 @@ class NearDuplicates:
 
 
 def words_of(text: str) -> list[str]:
-    """Words of a text in lower case, in their order."""
-    return [word.lower() for word in WORD.findall(text)]
+    """Words of a text in lower case, in their order; characters of scripts without spaces."""
+    return [part for word in WORD.findall(text.lower()) for part in CHARACTERS.findall(word)]
 
 
 def longest_run(query: Sequence[str], source: Sequence[str]) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import field_validator
+
 from zelo.config import option
 from zelo.errors import UserError
 from zelo.judging import prompt
@@ -52,9 +54,21 @@ class LanguageModelWriter(BaseWriter):
     """
 
     model: ApiJudge | None = option(
-        None, "who writes; null: the first judge of the run that is asked at an endpoint"
+        None,
+        "who writes, a judge's model (judge@queries.writer.model=openai); null: the first judge of "
+        "the run that is asked at an endpoint",
     )
     kinds: tuple[str, ...] = option(KINDS, "kinds of queries, drawn anew for each document")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_of(cls, model: Any) -> Any:
+        """Of judges, as a file of `conf/judge` has them, the first that can write."""
+        if not isinstance(model, Ensemble):
+            return model
+        if (first := first_asked(model)) is None:
+            raise ValueError(f"none of {', '.join(model.judges)} is asked at an endpoint")
+        return first
 
     @property
     def asks(self) -> ApiJudge | None:
@@ -82,7 +96,8 @@ class LanguageModelWriter(BaseWriter):
         if self.model is None:
             raise UserError(
                 "queries.writer.model: no judge of this run is asked at an endpoint: choose one "
-                "(judge=openai), or queries=extractive, which needs none"
+                "(judge@queries.writer.model=openai, or judge=openai, which judges too), or "
+                "queries=extractive, which needs none"
             )
         check_kinds(self.kinds)
         return LanguageModelWriterSession(self.model, self.kinds, context)

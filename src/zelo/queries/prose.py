@@ -38,7 +38,9 @@ LABEL = regex.compile(
 BRACKETS = re.compile(r"\s*[(\[][^()\[\]]*[)\]]")
 SPACE = re.compile(r"\s+")
 WORD = regex.compile(r"[\p{L}\p{N}\p{M}](?:[\p{L}\p{N}\p{M}\u200c\u200d'’_./-]*[\p{L}\p{N}\p{M}])?")
-UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
+SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+UNSPACED = regex.compile(rf"[{SCRIPTS}]")
+CHARACTERS = regex.compile(rf"[{SCRIPTS}]|[^{SCRIPTS}]+")  # one by one where no spaces are
 
 # What lines of code have and lines of prose do not, in the languages that are read most.
 CODE_LINE = re.compile(

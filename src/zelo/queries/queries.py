@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from zelo.config import Component, name_of, option
 from zelo.data.collection import hash_share
 from zelo.data.hold_out import limit_to_hold_out
 from zelo.data.lines import numbered_lines
-from zelo.data.texts import PART, Corpus, documents_left_out
+from zelo.data.texts import PART, Corpus, distinct_instructions, documents_left_out
 from zelo.errors import UserError
 from zelo.judging.api import ApiJudge
 from zelo.judging.ensemble import Ensemble
@@ -46,7 +45,7 @@ from zelo.retrieval.retrieve import Retriever
 from zelo.store import digest, stage
 
 HANDED_ON = ("documents", "qrels", "privileged")  # tables that stay as they are
-FIRST_GUESS = 0.9  # share of drafts that filters keep, before any has been filtered
+FIRST_GUESS = 0.9  # queries of a document that stay, of those wanted, before any was read
 LEAST = 0.1  # share that is reckoned with after that, so that no round reads the whole collection
 
 
@@ -131,7 +130,7 @@ class Written(NamedTuple):
     neighbourhood: int | None = None
 
 
-@stage(version=3)
+@stage(version=4)
 def queries(
     *,
     out: Path,
@@ -151,9 +150,9 @@ def queries(
     The table `written`, and `written.jsonl` for readers, say of every draft which document it was
     written from and which filter dropped it. The document is known to nobody who judges or rates.
     `instruction` is what makes a document relevant to any query of the collection, and goes with
-    the written ones. `retriever` is that of the run, None where drafts need not find their
-    document. `validation_fraction` is that of training, as queries that validate are of no
-    neighbourhood.
+    the written ones; None: what all queries have that are there. `retriever` is that of the run,
+    None where drafts need not find their document. `validation_fraction` is that of training, as
+    queries that validate are of no neighbourhood.
     """
     given = read_table(data, "queries")
     corpus = Corpus.at(data)
@@ -191,7 +190,7 @@ def queries(
         found += new
         read += len(indices)
         kept += sum(one.status == KEPT for one in new)
-        share = kept / max(len(found), 1)
+        share = kept / (read * writing.per_document)
     if not kept and not to_train:
         why = counts_in_words(Counter(one.status for one in found))
         raise UserError(
@@ -200,12 +199,13 @@ def queries(
             f"off, or add queries to the collection"
         )
     chosen = [one for one in found if one.status == KEPT]
+    told = instruction_of_written(instruction, distinct_instructions(data))
     written = table(
         "queries",
         query_id=[one.query_id for one in chosen],
         text=[one.text for one in chosen],
         split=["train"] * len(chosen),
-        instruction=[(instruction or "").strip() or None] * len(chosen),
+        instruction=[told] * len(chosen),
     )
     left_out = documents_left_out(data)
     if not writing.source_is_candidate:
@@ -316,6 +316,19 @@ def filtered(
     return [row._replace(status=status[query_id]) for query_id, row in rows.items()]
 
 
+def instruction_of_written(common: str | None, own: Sequence[str | None]) -> str | None:
+    """What judges of written queries are told: what is said of the whole collection, or what all
+    of its `own` queries have; where these differ nothing, which is said."""
+    if common and common.strip():
+        return common.strip()
+    if len(own) > 1:
+        say(
+            f"  ! the collection's queries have {len(own)} different instructions, and written "
+            f"ones none: data.instruction='...' is what judges are told of these"
+        )
+    return own[0] if len(own) == 1 else None
+
+
 def held_out(sources: Sequence[str], own: Sequence[str], share: float | None) -> set[str]:
     """Sources whose queries will validate, if all queries are rated: this share of them, None: as
     many as without anybody's word. The collection's own ones count by their texts."""
@@ -327,7 +340,7 @@ def held_out(sources: Sequence[str], own: Sequence[str], share: float | None) ->
 
 def id_of(doc_id: str, text: str) -> str:
     """The id of a written query, by its document and its text."""
-    return f"written-{hashlib.sha256(f'{doc_id} {text}'.encode()).hexdigest()[:16]}"
+    return f"written-{digest([doc_id, text])[:16]}"
 
 
 def documents_at(data: Path, indices: Sequence[int]) -> list[SourceDocument]:

@@ -19,7 +19,7 @@ from zelo.training.losses import documents
 from zelo.training.rated_queries import RatedQuery
 
 Drawn = Sequence[tuple[RatedQuery, Sequence[int]]]  # queries, and which of their documents
-TENSORS = ("document_index", "target", "weight", "compared", "preference")  # of a `ScoredBatch`
+OF_SCORED = ("document_index", "target", "elo", "weight", "compared", "preference")  # tensors
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ScoredBatch:
     inputs: Mapping[str, Chunks]  # `pairs`, or `queries` and `documents` of a bi-encoder
     document_index: Tensor  # (Q, K) int64: which of the pairs, or of the documents
     target: Tensor  # (Q, K) float32
+    elo: Tensor  # (Q, K) float32: what NDCG takes for truth; targets where no Elos are known
     weight: Tensor  # (Q, K) float32; 0 where a row has no more documents
     compared: Tensor  # (3, P) int64: row, columns of the first and of the second document
     preference: Tensor  # (P,) float32 in [0, 1], for the first
@@ -69,7 +70,7 @@ class ScoredBatch:
         self, inputs: Mapping[str, Chunks], move: Callable[[Tensor], Tensor]
     ) -> ScoredBatch:
         """The same batch elsewhere."""
-        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in TENSORS}
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in OF_SCORED}
         return replace(self, inputs=inputs, **moved)
 
     def uncounted(self) -> ScoredBatch:
@@ -89,13 +90,15 @@ def scored_batch(
     """Put queries with the drawn of their documents together; `index` is each one's input."""
     width = max(len(picks) for _, picks in drawn)
     document_index = torch.zeros(len(drawn), width, dtype=torch.long)
-    target, weight = torch.zeros(2, len(drawn), width)
+    target, elo, weight = torch.zeros(3, len(drawn), width)
     compared: list[tuple[int, int, int]] = []
     preference: list[float] = []
     for row, (query, picks) in enumerate(drawn):
         n = len(picks)
         document_index[row, :n] = torch.tensor(index[row])
         target[row, :n] = torch.tensor([query.targets[pick] for pick in picks])
+        elos = query.targets if query.elos is None else query.elos
+        elo[row, :n] = torch.tensor([elos[pick] for pick in picks])
         weight[row, :n] = (
             1.0 if query.weights is None else torch.tensor([query.weights[p] for p in picks])
         )
@@ -109,6 +112,7 @@ def scored_batch(
         inputs=inputs,
         document_index=document_index,
         target=target,
+        elo=elo,
         weight=weight,
         compared=torch.tensor(compared, dtype=torch.long).reshape(-1, 3).T,
         preference=torch.tensor(preference),

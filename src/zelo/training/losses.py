@@ -123,14 +123,14 @@ def lambda_loss(
     return -summed
 
 
-def ndcg(prediction: Tensor, target: Tensor, weight: Tensor, k: int) -> Tensor:
-    """NDCG@k (Q,) of the predictions' order with gains exp(y); 0 for a query without a document.
+def ndcg(prediction: Tensor, elo: Tensor, weight: Tensor, k: int) -> Tensor:
+    """NDCG@k (Q,) of the predictions' order with gains exp(e); 0 for a query without a document.
 
     Documents that are predicted to be equal share the mean of their gains (McSherry and Najork,
     ECIR 2008).
     """
     held = weight > 0
-    gain = target.exp() * held
+    gain = elo.exp() * held
     scores, order = prediction.masked_fill(~held, -torch.inf).sort(1, descending=True)
     n = scores.shape[1]
     discount = 1 / torch.log2(torch.arange(n, device=scores.device) + 2.0)

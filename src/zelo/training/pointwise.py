@@ -191,9 +191,10 @@ class PointwiseModule(ZeloModule):
             )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss and NDCG@10 on held-out queries, with exp(target) as the gain: no label is needed.
+        """Loss and NDCG@10 on held-out queries, with exp(Elo) as the gain: no label is needed.
 
-        Targets of `centred_mse` are Elos: the gains are then those of `evaluation.elo_truth`.
+        The gains are those of `evaluation.elo_truth`, whatever targets the objective learns: of
+        targets in [0, 1] the best has hardly more than twice the gain of the worst.
         It reads in training's precision, with scores of 32 bits; each query is on one rank alone.
         """
         batch = batch if isinstance(batch, ScoredBatch) else self.from_rows(batch)
@@ -201,7 +202,7 @@ class PointwiseModule(ZeloModule):
         size = self.objective.size(batch).sum()
         total = self.objective.total(prediction, batch, others).sum()
         self.val_loss.update(total / size.clamp_min(1e-12), size)
-        values = ndcg(prediction.float(), batch.target, batch.weight, k=10)
+        values = ndcg(prediction.float(), batch.elo, batch.weight, k=10)
         counted = batch.mask.any(1)
         self.ndcg.update(values, counted)
         self.validated.append((batch.query_ids, values, counted))

@@ -28,6 +28,7 @@ class RatedQuery:
     judged: Sequence[tuple[int, int, float]] = ()  # indices of doc_ids, preference for the first
     group: int = 0  # no step has queries of two groups
     positive: int | None = None  # index of the document that is drawn whenever some are
+    elos: Sequence[float] | None = None  # the truth where it validates; None: the targets
 
 
 @dataclass(frozen=True)
@@ -122,28 +123,30 @@ def with_positive(one: RatedQuery, doc_id: str) -> RatedQuery:
             weight.append(1.0)
     positive = docs.index(doc_id)
     targets[positive] = max(one.targets) + 1.0
-    return replace(one, doc_ids=docs, targets=targets, weights=weight, positive=positive)
+    return replace(one, doc_ids=docs, targets=targets, weights=weight, positive=positive, elos=None)
 
 
 def read_rated(
     query_ids: Sequence[str], ratings: Path, judgments: Sequence[Path], stderr_weights: bool
 ) -> list[RatedQuery]:
     """Queries with at least two rated documents, in the order of `query_ids`."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
     rows = read_table(ratings, "ratings")
     elo, stderr = (rows[name].to_numpy() for name in ("elo", "stderr"))
     weight = weights(elo, stderr) if stderr_weights else np.ones_like(elo)
     columns = (rows[name].to_pylist() for name in ("query_id", "doc_id", "target"))
-    for query_id, doc_id, target, w in zip(*columns, weight.tolist(), strict=True):
-        found.setdefault(query_id, {})[doc_id] = target, w
+    for query_id, doc_id, *numbers in zip(*columns, weight.tolist(), elo.tolist(), strict=True):
+        target, w, its_elo = numbers
+        found.setdefault(query_id, {})[doc_id] = target, w, its_elo
     judged = comparisons_of(judgments, found)
     return [
         RatedQuery(
             query_id,
             list(found[query_id]),
-            [target for target, _ in found[query_id].values()],
-            [w for _, w in found[query_id].values()] if stderr_weights else None,
+            [target for target, _, _ in found[query_id].values()],
+            [w for _, w, _ in found[query_id].values()] if stderr_weights else None,
             judged.get(query_id, []),
+            elos=[its_elo for _, _, its_elo in found[query_id].values()],
         )
         for query_id in query_ids
         if len(found.get(query_id, {})) > 1

@@ -27,7 +27,7 @@ HELD_OUT = "held_out.json"
 SETTINGS = "settings.json"
 
 
-@stage(version=9)
+@stage(version=10)
 def train(
     *,
     out: Path,
