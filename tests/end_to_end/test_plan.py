@@ -69,6 +69,25 @@ def test_hours_are_those_of_the_nearest_size() -> None:
     assert device.hours(Work("train", 1e6, None, None)) is None
 
 
+def test_embedding_models_read_a_document_once(tmp_path: Path) -> None:
+    """However many queries it is a candidate of; in training those of one neighbourhood."""
+    lines = [
+        json.dumps({"_id": f"d{n}", "text": f"the {n}th of many words " * 9}) for n in range(96)
+    ]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    made = planned("experiment=bare_corpus", f"data.path={tmp_path}")
+    tokens = {work.stage: work.tokens for work in made.work}
+    size = made.size
+    query, document = size.lengths.query_tokens, size.lengths.truncated(256)
+    assert (size.queries, size.documents) == (192, 96)
+    assert tokens["judge (embedding)"] == pytest.approx(192 * query + 96 * document)
+    assert tokens["train"] == pytest.approx(4 * 192 * (query + 0.5 * document))
+    assert "queries (written)" not in tokens
+    local = planned("data=corpus", "queries=local", f"data.path={tmp_path}")
+    (written,) = [work for work in local.work if work.stage == "queries (written)"]
+    assert written.tokens > 192 * (document + 32)
+
+
 def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_folder: Path) -> None:
     """And knows the tokens once the ledger does. Nothing is asked while planning."""
     arguments = [

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tests.judging.endpoint import CONTENT, WIRE, Running, realism_of, running
 from tests.language_models import write_causal, write_sequence_to_sequence
 
@@ -18,6 +20,7 @@ from zelo.judging.prompt import messages
 from zelo.judging.provider import Provider
 from zelo.judging.question import Question
 from zelo.judging.spending import Budget, Price
+from zelo.models.causal import drawing
 from zelo.models.pretrained import PretrainedModel
 from zelo.queries.base import CorpusTerms, Draft, SourceDocument, WritingContext
 from zelo.queries.language_model import KINDS, LanguageModelWriter, drafts_in
@@ -181,10 +184,24 @@ def test_a_local_model_writes_the_same_whatever_is_read_beside_it(
     likeliest = write(5, temperature=0, batch_size=2)
     assert likeliest[:3] == write(3, temperature=0, batch_size=3)
     drawn = write(4)
-    assert drawn == write(4)
+    assert drawn == write(4, batch_size=1)
+    assert drawn[:3] == write(3)
     assert drawn != likeliest[:4]
     kinds = {draft.kind for drafts in drawn for draft in drafts}
     assert kinds <= ({"query"} if kind == "trained to write" else set(KINDS))
+
+
+def test_draws_are_of_the_softmax() -> None:
+    """As often as its probability says, without what is too unlikely for `top_p`."""
+    n, temperature = 20_000, 0.7
+    logits = torch.tensor([2.0, 1.5, 1.0, -4.0])
+    rows = logits.repeat(n, 1)
+    for step in drawing(temperature, 0.95, range(n)):
+        rows = step(torch.zeros(n, 1, dtype=torch.long), rows)
+    found = torch.bincount(rows.argmax(1), minlength=4) / n
+    likely = torch.softmax(logits[:3] / temperature, 0)
+    assert found[3] == 0
+    np.testing.assert_allclose(found[:3], likely, atol=4 * 0.5 / n**0.5)
 
 
 def test_a_local_model_is_asked_for_the_kinds_that_are_wanted(tmp_path: Path) -> None:

@@ -66,9 +66,10 @@ class JudgeEstimate:
 
 @dataclass(frozen=True)
 class LocalReading:
-    """What a judge with a model on this machine reads for one comparison, or for one document."""
+    """What a model on this machine reads for one comparison, one document or one prompt."""
 
     pretrained: PretrainedModel
     tokens: float
     tokens_of_another: float = 0.0  # more for each document beyond two, of one that orders blocks
     once: bool = False  # `tokens` are of one document, read once however often it is compared
+    embeds: bool = False  # ... and once for all queries, which are read by themselves

@@ -52,7 +52,10 @@ class Scorer(ScoringJudge):
         return ScorerSession(digest(["scorer", *how]), self, self.load())
 
     def local_reading(self, lengths: TextLengths) -> LocalReading:
-        """A document with its query."""
+        """A document with its query, or by itself."""
+        if self.kind == "bi_encoder":
+            document = lengths.truncated(self.max_length)
+            return LocalReading(self.pretrained, document, once=True, embeds=True)
         pair = lengths.query_tokens + lengths.truncated(self.max_length)
         return LocalReading(self.pretrained, pair, once=True)
 

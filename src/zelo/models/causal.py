@@ -89,6 +89,32 @@ def logits_at_end(model: Any, ids: Any, mask: Any, last: int) -> Any:
         ).logits[:, -last:]
 
 
+def drawing(temperature: float, top_p: float, seeds: Sequence[int]) -> Any:
+    """What makes `generate`, told to take the likeliest token, draw one: a `LogitsProcessorList`.
+
+    The likeliest after Gumbel noise is a draw from the softmax. The noise of each row comes from
+    a seed of its own, so that what is written of a text depends on no other text of a batch.
+    """
+    import torch
+    from transformers import (
+        LogitsProcessor,
+        LogitsProcessorList,
+        TemperatureLogitsWarper,
+        TopPLogitsWarper,
+    )
+
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            size = scores.shape[1]
+            waits = [torch.empty(size).exponential_(generator=one) for one in generators]
+            return scores.float() - torch.stack(waits).log().to(scores.device)
+
+    steps = [TemperatureLogitsWarper(temperature), TopPLogitsWarper(top_p), GumbelNoise()]
+    return LogitsProcessorList(steps)
+
+
 def as_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
     """Messages as a tokenizer's template writes them, up to where the answer stands."""
     text: str = tokenizer.apply_chat_template(

@@ -20,7 +20,7 @@ from zelo.config import Component
 from zelo.data.texts import Corpus
 from zelo.judging.api import ApiJudge
 from zelo.judging.ensemble import Ensemble
-from zelo.judging.estimate import JudgeEstimate, JudgeWorkload
+from zelo.judging.estimate import JudgeEstimate, JudgeWorkload, LocalReading, TextLengths
 from zelo.judging.spending import Budget
 from zelo.retrieval.bm25 import BM25, Index, Words, build_index
 from zelo.retrieval.languages import SAMPLE, language_of
@@ -92,6 +92,10 @@ class BaseWriter(Component):
 
     def estimate(self, name: str, workload: JudgeWorkload) -> JudgeEstimate | None:
         """What it would be asked and cost under the name `name`; None where it costs nothing."""
+        return None
+
+    def local_reading(self, lengths: TextLengths) -> LocalReading | None:
+        """What a model on this machine reads and writes for one draft; None where none does."""
         return None
 
     @abstractmethod

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from zelo.config import option
+from zelo.data.token_estimate import estimated_tokens
 from zelo.judging import prompt
+from zelo.judging.estimate import LocalReading, TextLengths
 from zelo.models.batching import by_length
 from zelo.models.pretrained import PretrainedModel
 from zelo.progress import track
@@ -22,6 +24,7 @@ LINE = {  # what a small model is asked for, one kind at a time
 }
 FRAME = "Document:\n{document}\n\n{wanted} Name its subject. Answer with that one line alone."
 EXAMPLES = 3  # of the collection's own queries that one prompt shows
+TOP_P = 0.95  # what is likely enough to be drawn
 OPENING = 16  # tokens that stay at the beginning of a prompt that is cut
 LABELS = ("query:", "question:", "keywords:", "claim:", "statement:", "answer:")  # left out
 
@@ -45,6 +48,12 @@ class LocalModelWriter(BaseWriter):
     def drafts_of_each(self, wanted: int) -> int:
         """One of each kind; a model that was trained to write knows no kinds and may write more."""
         return min(wanted, len(self.kinds))
+
+    def local_reading(self, lengths: TextLengths) -> LocalReading:
+        """A document in its frame, and the longest query that it may write."""
+        frame = estimated_tokens(FRAME) + estimated_tokens(LINE["question"])
+        read = frame + lengths.truncated(self.max_document_tokens)
+        return LocalReading(self.pretrained, read + self.max_new_tokens)
 
     def prepare(self, context: WritingContext) -> LocalModelWriterSession:
         """Load the model, on the GPU where there is one."""
@@ -71,17 +80,18 @@ class LocalModelWriterSession(WriterSession):
     def write(self, documents: Sequence[SourceDocument]) -> list[list[Draft]]:
         """Drafts of each document; what is read together has similar lengths."""
         asked = [
-            (i, kind, ids)
+            (i, kind, ids, derived_seed(self.context.seed, "write", document.doc_id, str(n)))
             for i, document in enumerate(documents)
-            for kind, ids in self.prompts(document)
+            for n, (kind, ids) in enumerate(self.prompts(document))
         ]
         texts = [""] * len(asked)
-        batches = by_length([len(ids) for _, _, ids in asked], self.writer.batch_size)
+        batches = by_length([len(ids) for _, _, ids, _ in asked], self.writer.batch_size)
         for part in track(list(batches), "writing queries"):
-            for a, text in zip(part, self.continued([asked[a][2] for a in part]), strict=True):
+            *_, prompts, seeds = zip(*(asked[a] for a in part), strict=True)
+            for a, text in zip(part, self.continued(prompts, seeds), strict=True):
                 texts[a] = text
         drafts: list[list[Draft]] = [[] for _ in documents]
-        for (i, kind, _), text in zip(asked, texts, strict=True):
+        for (i, kind, *_), text in zip(asked, texts, strict=True):
             if query := first_line(text):
                 drafts[i].append(Draft(query, kind))
         return drafts
@@ -128,32 +138,25 @@ class LocalModelWriterSession(WriterSession):
         room = usable_length(self.model)
         return 4096 if room is None else room - (self.writer.max_new_tokens if self.told else 0)
 
-    def continued(self, prompts: Sequence[Sequence[int]]) -> list[str]:
-        """What the model writes after each prompt; draws depend on the prompts alone."""
+    def continued(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[str]:
+        """What the model writes after each prompt; the draws of each have a seed of their own."""
         import torch
 
-        from zelo.models.causal import padded
+        from zelo.models.causal import drawing, padded
 
         pad = self.tokenizer.pad_token_id or 0
         # What is told is read from the left, so that every prompt ends where writing begins.
         ids, mask = padded(prompts, pad, "left" if self.told else "right")
         device = self.model.device
-        drawn = self.writer.temperature > 0
-        seed = derived_seed(
-            self.context.seed, "write", *(str(part) for row in prompts for part in row)
-        )
-        with (
-            torch.random.fork_rng([device] if device.type == "cuda" else []),
-            torch.inference_mode(),
-        ):
-            torch.manual_seed(seed)
+        temperature = self.writer.temperature
+        with torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 max_new_tokens=self.writer.max_new_tokens,
-                do_sample=drawn,
+                do_sample=False,
                 pad_token_id=pad,
-                **({"temperature": self.writer.temperature, "top_p": 0.95} if drawn else {}),
+                logits_processor=drawing(temperature, TOP_P, seeds) if temperature > 0 else None,
             )
         new = out[:, ids.shape[1] :] if self.told else out
         texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)

@@ -20,10 +20,12 @@ from zelo.judging.estimate import BlockWorkload, JudgeEstimate, JudgeWorkload, T
 from zelo.judging.prompt import instruction_tokens
 from zelo.pipeline import run_stages
 from zelo.queries import realism
+from zelo.queries.queries import QueryWriting
 from zelo.retrieval.retrieve import EmbeddingRetriever
 from zelo.run_config import STAGE_NAMES, Distillation, Run
 from zelo.runs.planning_store import PlannedStage, PlanningStore
 from zelo.runs.workload import Work, learning, parameters, reading
+from zelo.training.bi_encoder import BiEncoder
 from zelo.training.by_size import by_size
 from zelo.training.loggers import Tracking
 from zelo.training.options import TrainingOptions
@@ -105,13 +107,18 @@ def plan(run: Run, today: date | None = None) -> Plan:
     )
 
 
+def written_by(run: Run, size: Size) -> QueryWriting | None:
+    """How queries are written, where any are."""
+    return run.writing(size.queries - size.written) if size.written else None
+
+
 def writing_estimate(run: Run, size: Size, ledger: Path, today: date) -> Iterator[JudgeEstimate]:
     """What who writes queries would be asked, and who says how realistic they are, where that may
     cost something.
 
     Of a document that gives fewer queries than it may, another one is read in its place.
     """
-    writing = run.writing(size.queries - size.written) if size.written else None
+    writing = written_by(run, size)
     if writing is not None:
         least = size.written / writing.per_document
         calls = (least, min(MOST_READ * least, float(size.documents)))
@@ -223,6 +230,9 @@ def work_of(
     size: Size,
 ) -> Iterator[Work]:
     """What the stages compute here, all passes together, as far as it is worth counting."""
+    writing = written_by(run, size)
+    if writing is not None and (local := writing.writer.local_reading(size.lengths)) is not None:
+        yield reading("queries (written)", size.written * local.tokens, local.pretrained)
     if isinstance(run.retriever, EmbeddingRetriever):
         pretrained, max_length = run.retriever.embeds_with()
         tokens = size.lengths.truncated(max_length) * size.documents
@@ -235,6 +245,9 @@ def work_of(
             number = asked_pairs[name] - (orders.pairs if orders else 0.0)
             times = min(2 * number, documents) if local.once else number
             tokens = times * local.tokens
+            if local.embeds:
+                told = size.queries * size.lengths.query_tokens
+                tokens = told + min(times, size.documents) * local.tokens
             if orders:
                 another = (orders.documents - 2) * local.tokens_of_another
                 tokens += orders.number * (local.tokens + another)
@@ -242,11 +255,19 @@ def work_of(
     if run.distil is not None:
         yield from work_of_distilled(run.distil, run.judge, stages, pairs, size)
     trainings = sum(planned.stage == "train" for planned in stages)
-    each = min(run.depth, run.top_k, run.training.docs_per_query or run.depth, size.documents)
-    pair = size.lengths.query_tokens + size.lengths.truncated(run.model.training_length)
+    each: float = min(
+        run.depth, run.top_k, run.training.docs_per_query or run.depth, size.documents
+    )
+    query = size.lengths.query_tokens
+    document = size.lengths.truncated(run.model.training_length)
     training = training_by_size(run, size)
-    tokens = training.reads(size.queries) * each * pair
-    yield learning("train", trainings * tokens, run.model, training)
+    tokens = each * (query + document)
+    if isinstance(run.model, BiEncoder):  # reads a step's documents once for all of its queries
+        if writing is not None and (near := writing.neighbourhood) is not None:
+            drafts = writing.writer.drafts_of_each(writing.per_document)
+            each = near / min(training.batch_size, near * drafts)
+        tokens = query + each * document
+    yield learning("train", trainings * training.reads(size.queries) * tokens, run.model, training)
 
 
 def training_by_size(run: Run, size: Size) -> TrainingOptions:
