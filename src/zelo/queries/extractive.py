@@ -57,6 +57,10 @@ class Extractive(BaseWriter):
 
     longest: int = option(16, "words of a query, at most", ge=4)
 
+    def drafts_of_each(self, wanted: int) -> int:
+        """One of each kind."""
+        return min(wanted, len(KINDS))
+
     def prepare(self, context: WritingContext) -> ExtractiveSession:
         """Count in how many documents each word is, and which titles several documents have."""
         titles: Counter[str] = Counter()
