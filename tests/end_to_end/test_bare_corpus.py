@@ -64,8 +64,16 @@ def test_a_folder_becomes_a_model(cli: Cli, tiny_model: Path, tmp_path: Path) ->
     assert stages["train"]["counts"]["by_size"] == {"frozen_layers": 1, "optimizer.lr": 1e-4}
     again = cli("run", *words)
     assert again.stderr.count("already done") == len(stages) - 1
+    without_recipe = [
+        "data=corpus", f"data.path={folder}", f"pretrained.path={tiny_model}", "top_k=6", "depth=6",
+        f"judge.judges.embedding.pretrained.path={other}",
+        "stages=[load,queries,retrieve,compare,judge]",
+    ]  # fmt: skip
+    done = cli("run", *without_recipe)
+    assert done.returncode == 0, done.stderr
+    assert "bm25: P(a ≻ b) = sigmoid(" in done.stderr
     for more, said in (
-        (["queries=off"], "data: no query is left to train on: queries=auto or extractive"),
+        (["queries=off", "judge=bm25"], "no query is left to train on: queries=auto or extractive"),
         (["judge=graded"], "no query is left to train on"),
         (["judge=graded", "queries=extractive"],
          "queries: written besides the collection's own, but judge first answers from"),

@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tests.test_config import components, differences
 
-from zelo.config import conf_folder
+from zelo.config import build_from, conf_folder
+from zelo.pipeline import judges_that_start_alike
 
 JUDGES = conf_folder() / "judge"
 CHOICES = sorted(JUDGES.glob("*.yaml"))
@@ -91,3 +92,32 @@ def test_what_is_inherited_can_be_set_and_choices_can_be_combined() -> None:
     assert list(joined.judges) == ["bm25", "embedding", "cross_encoder"]
     assert joined.weights == {"bm25": 0.5, "embedding": 1.0}
     assert weighted.weights == {"bm25": 2}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "judges", "alike"),
+    [
+        (["data=corpus"], {"bm25", "embedding"}, []),
+        (["data=corpus", "judge=openai"], {"openai"}, []),
+        (["experiment=bare_corpus"], {"bm25", "embedding", "small_embedding", "bi_encoder"}, []),
+        (
+            ["experiment=bare_corpus", "judge.weights.bi_encoder=1"],
+            {"bm25", "embedding", "small_embedding", "bi_encoder"},
+            ["bi_encoder"],
+        ),
+        (["experiment=bare_corpus", "judge=local_ensemble"], {"bm25", "embedding"}, []),
+        (["experiment=bare_corpus", "judge=[bm25,openai]"], {"bm25", "openai"}, []),
+    ],
+)
+def test_judges_of_documents_alone(
+    chosen: list[str], judges: set[str], alike: list[str], tmp_path: Path, tiny_model: Path
+) -> None:
+    """Others take their place, and who counts as much as others is named where it starts alike."""
+    at_hand = [
+        f"judge.judges.{name}.pretrained.path={tiny_model}"
+        for name in judges & {"embedding", "small_embedding"}
+    ]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        run = build_from(compose("config", overrides=[*chosen, *at_hand, f"data.path={tmp_path}"]))
+    assert set(run.judge.judges) == judges
+    assert judges_that_start_alike(run) == alike
