@@ -70,5 +70,9 @@ def write_sequence_to_sequence(folder: Path) -> Path:
         eos_token_id=1,
         decoder_start_token_id=0,
     )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
+    model = T5ForConditionalGeneration(config)
+    model.generation_config.update(
+        num_beams=4, do_sample=True, temperature=0.8, top_k=20
+    )  # as some have
+    model.save_pretrained(folder)
     return folder

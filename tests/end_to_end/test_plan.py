@@ -17,11 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from zelo.artifacts import read_json
 from zelo.config import build_from, conf_folder
+from zelo.data.token_estimate import estimated_tokens
 from zelo.errors import UserError
 from zelo.judging.base import BaseJudge
 from zelo.judging.prices import entry_of, listed
 from zelo.models.lora import Lora, prepare
 from zelo.models.pretrained import PretrainedModel
+from zelo.queries.local_model import FRAME, LINE
 from zelo.runs.plan import Plan, plan
 from zelo.runs.show_plan import throughput
 from zelo.runs.workload import Device, Parameters, Work, parameters
@@ -85,7 +87,11 @@ def test_embedding_models_read_a_document_once(tmp_path: Path) -> None:
     assert "queries (written)" not in tokens
     local = planned("data=corpus", "queries=local", f"data.path={tmp_path}")
     (written,) = [work for work in local.work if work.stage == "queries (written)"]
-    assert written.tokens > 192 * (document + 32)
+    frame = estimated_tokens(FRAME) + estimated_tokens(LINE["question"])
+    assert written.tokens == pytest.approx(192 * (frame + document + 32))
+    uneven = planned("experiment=bare_corpus", f"data.path={tmp_path}", "training.batch_size=64")
+    (work,) = [work for work in uneven.work if work.stage == "train"]
+    assert work.tokens == pytest.approx(4 * 192 * (query + document))  # 2 steps for 96 queries
 
 
 def test_a_plan_counts_what_the_run_then_asks(cli: Cli, tmp_path: Path, beir_folder: Path) -> None:

@@ -34,6 +34,13 @@ def test_copies() -> None:
     chinese = SourceDocument(0, "d", "", characters)
     assert Filters().is_copy(characters[50:91], chinese)
     assert not Filters().is_copy(characters[50:90], chinese)  # as long as twenty words
+    thai = SourceDocument(
+        0, "d", "",
+        "แม่น้ำโขงไหลผ่านหกประเทศและเป็นแหล่งอาหารของผู้คนหลายล้านคน ชาวประมงจับปลาในฤดูฝนเมื่อน้ำขึ้นสูง "
+        "และปลูกผักริมฝั่งในฤดูแล้งเมื่อน้ำลดลง เขื่อนทางต้นน้ำทำให้ระดับน้ำเปลี่ยนแปลงอย่างรวดเร็ว",
+    )  # fmt: skip
+    assert not Filters().is_copy("เขื่อนมีผลต่อการจับปลาของชาวบ้านอย่างไร", thai)
+    assert Filters().is_copy(thai.text[:150], thai)
     assert longest_run(list("abcd"), list("cdabc")) == 3
     assert longest_run([], ["a"]) == 0
 

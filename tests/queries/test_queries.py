@@ -278,7 +278,9 @@ def test_written_queries_have_the_instruction_that_all_others_have(
     write(tmp_path / "out", tmp_path / "again")
     told = query_instructions(tmp_path / "out")
     assert {told.get(i) for i in sources_of_written(tmp_path / "out")} == {written}
-    assert ("3 different instructions" in capsys.readouterr().err) == (len(set(own)) > 1)
+    assert ("do not all have the same instruction" in capsys.readouterr().err) == (
+        len(set(own)) > 1
+    )
 
 
 def nothing_left(collection: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 
 from zelo.artifacts import table, write_table
 from zelo.training import losses
-from zelo.training.batches import ScoredBatch
+from zelo.training.batches import ScoredBatch, scored_batch
 from zelo.training.objectives import (
     BCE,
     MSE,
@@ -267,6 +267,18 @@ def test_weights_of_standard_errors(stderr: list[float], equal: bool, tmp_path: 
         assert weight == pytest.approx([1.0] * 4)
     else:
         assert weight[0] == weight[1] > weight[2] > weight[3] > 0
+
+
+def test_elos_are_read_beside_targets(tmp_path: Path) -> None:
+    elo, target = [1.0, 0.5, -1.5], [0.9, 0.7, 0.1]
+    table_of = table(
+        "ratings", query_id=["q"] * 3, doc_id=list("abc"), elo=elo, stderr=[0.1] * 3, target=target
+    )
+    write_table(tmp_path, "ratings", table_of)
+    (found,) = read_rated(["q"], tmp_path, [], stderr_weights=False)
+    batch = scored_batch([(found, [0, 2])], {}, [[0, 0]])
+    assert batch.elo.tolist() == [[1.0, -1.5]]
+    assert batch.target[0].tolist() == pytest.approx([0.9, 0.1])
 
 
 def test_weights_count_in_the_loss() -> None:

@@ -90,10 +90,10 @@ class HeldAnswers:
             self.context.given_up = f"{IN_A_ROW} questions in a row without an answer: {trouble}"
 
     def end(self) -> None:
-        """All questions were asked: hand on what speaks of these and not of the configuration."""
-        if not self.context.given_up:  # too few to say that none is of use
-            self._hand_on(self._failed)
-            if self._answered:
+        """All questions were asked. Unless the judge was given up, hand on what was held."""
+        if not self.context.given_up:
+            self._hand_on(self._failed)  # too few to say that none is of use
+            if self._answered:  # so it is these questions, and not the configuration
                 self._hand_on(self._rejected)
         self._failed.clear()
         self._rejected.clear()

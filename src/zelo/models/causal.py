@@ -16,6 +16,8 @@ from zelo.models.loading import (
     with_words,
 )
 
+TOP_K = 50  # tokens that may be drawn
+
 
 def load_causal_model(folder: Path, precision: str) -> tuple[Any, Any]:
     """A causal language model, ready to read, and its tokenizer; on the GPU where there is one.
@@ -100,6 +102,7 @@ def drawing(temperature: float, top_p: float, seeds: Sequence[int]) -> Any:
         LogitsProcessor,
         LogitsProcessorList,
         TemperatureLogitsWarper,
+        TopKLogitsWarper,
         TopPLogitsWarper,
     )
 
@@ -108,11 +111,16 @@ def drawing(temperature: float, top_p: float, seeds: Sequence[int]) -> Any:
     class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
         def __call__(self, input_ids: Any, scores: Any) -> Any:
             size = scores.shape[1]
-            waits = [torch.empty(size).exponential_(generator=one) for one in generators]
-            return scores.float() - torch.stack(waits).log().to(scores.device)
+            # −log of an exponential draw is Gumbel noise.
+            drawn = [torch.empty(size).exponential_(generator=one) for one in generators]
+            return scores.float() - torch.stack(drawn).log().to(scores.device)
 
-    steps = [TemperatureLogitsWarper(temperature), TopPLogitsWarper(top_p), GumbelNoise()]
-    return LogitsProcessorList(steps)
+    likely = [
+        TemperatureLogitsWarper(temperature),
+        TopKLogitsWarper(TOP_K),
+        TopPLogitsWarper(top_p),
+    ]
+    return LogitsProcessorList([*likely, GumbelNoise()])
 
 
 def as_chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:

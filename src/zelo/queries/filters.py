@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from zelo.config import Component, option
 from zelo.data.texts import Corpus
 from zelo.queries.base import CorpusTerms, SourceDocument
-from zelo.queries.prose import CHARACTERS, WORD, spaced
+from zelo.queries.prose import CHARACTERS, UNSPACED, WORD, spaced
 from zelo.retrieval.retrieve import Retriever
 
 KEPT = "kept"
@@ -49,13 +49,13 @@ class Filters(Component):
 
     def is_copy(self, text: str, document: SourceDocument) -> bool:
         """Whether a query is mostly its document, or a long piece of its text, word by word."""
-        query, source = words_of(text), words_of(document.text)
         if self.share_of_document is not None:
-            distinct = set(source) | set(words_of(document.title))
-            if len(set(query) & distinct) > self.share_of_document * len(distinct):
+            distinct = distinct_words(document.text) | distinct_words(document.title)
+            if len(distinct_words(text) & distinct) > self.share_of_document * len(distinct):
                 return True
         if self.longest_copy is None:
             return False
+        query, source = words_of(text), words_of(document.text)
         # In scripts without spaces two characters count as a word.
         return longest_run(query, source) > self.longest_copy * (1 if spaced(text) else 2)
 
@@ -112,6 +112,18 @@ class NearDuplicates:
 def words_of(text: str) -> list[str]:
     """Words of a text in lower case, in their order; characters of scripts without spaces."""
     return [part for word in WORD.findall(text.lower()) for part in CHARACTERS.findall(word)]
+
+
+def distinct_words(text: str) -> set[str]:
+    """Words of a text in lower case; in scripts without spaces, of which some have few letters,
+    runs of three characters."""
+    found: set[str] = set()
+    for word in WORD.findall(text.lower()):
+        if UNSPACED.search(word):
+            found |= {word[i : i + 3] for i in range(max(len(word) - 2, 1))}
+        else:
+            found.add(word)
+    return found
 
 
 def longest_run(query: Sequence[str], source: Sequence[str]) -> int:

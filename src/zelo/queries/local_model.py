@@ -61,6 +61,8 @@ class LocalModelWriter(BaseWriter):
 
         check_kinds(self.kinds)
         model, tokenizer = load_writer(self.pretrained.locate(), self.precision)
+        for name in ("temperature", "top_k", "top_p"):  # draws are ours
+            setattr(model.generation_config, name, None)
         return LocalModelWriterSession(self, context, model, tokenizer)
 
 
@@ -155,6 +157,7 @@ class LocalModelWriterSession(WriterSession):
                 attention_mask=mask.to(device),
                 max_new_tokens=self.writer.max_new_tokens,
                 do_sample=False,
+                num_beams=1,
                 pad_token_id=pad,
                 logits_processor=drawing(temperature, TOP_P, seeds) if temperature > 0 else None,
             )

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zelo.artifacts import parquet_batches, read_table, replacing, table, write_table
 from zelo.config import Component, name_of, option
 from zelo.data.collection import hash_share
 from zelo.data.hold_out import limit_to_hold_out
 from zelo.data.lines import numbered_lines
-from zelo.data.texts import PART, Corpus, distinct_instructions, documents_left_out
+from zelo.data.texts import PART, Corpus, documents_left_out
 from zelo.errors import UserError
 from zelo.judging.api import ApiJudge
 from zelo.judging.ensemble import Ensemble
@@ -45,7 +46,7 @@ from zelo.retrieval.retrieve import Retriever
 from zelo.store import digest, stage
 
 HANDED_ON = ("documents", "qrels", "privileged")  # tables that stay as they are
-FIRST_GUESS = 0.9  # queries of a document that stay, of those wanted, before any was read
+FIRST_GUESS = 0.9  # share of the wanted queries that are kept, until one round has been read
 LEAST = 0.1  # share that is reckoned with after that, so that no round reads the whole collection
 
 
@@ -199,7 +200,7 @@ def queries(
             f"off, or add queries to the collection"
         )
     chosen = [one for one in found if one.status == KEPT]
-    told = instruction_of_written(instruction, distinct_instructions(data))
+    told = instruction_of_written(instruction, instructions_of_own(given))
     written = table(
         "queries",
         query_id=[one.query_id for one in chosen],
@@ -323,10 +324,18 @@ def instruction_of_written(common: str | None, own: Sequence[str | None]) -> str
         return common.strip()
     if len(own) > 1:
         say(
-            f"  ! the collection's queries have {len(own)} different instructions, and written "
-            f"ones none: data.instruction='...' is what judges are told of these"
+            "  ! the collection's queries do not all have the same instruction, and written ones "
+            "have none: data.instruction='...' is what judges are told of these"
         )
     return own[0] if len(own) == 1 else None
+
+
+def instructions_of_own(given: pa.Table) -> list[str | None]:
+    """Each instruction of the queries that are there, once: of those to train on, or of all where
+    there are none."""
+    to_train = given.filter(pc.equal(given["split"], "train"))
+    found: list[str | None] = (to_train or given)["instruction"].unique().to_pylist()
+    return found
 
 
 def held_out(sources: Sequence[str], own: Sequence[str], share: float | None) -> set[str]:
@@ -340,7 +349,7 @@ def held_out(sources: Sequence[str], own: Sequence[str], share: float | None) ->
 
 def id_of(doc_id: str, text: str) -> str:
     """The id of a written query, by its document and its text."""
-    return f"written-{digest([doc_id, text])[:16]}"
+    return f"written-{digest([doc_id, text])}"
 
 
 def documents_at(data: Path, indices: Sequence[int]) -> list[SourceDocument]:

@@ -245,9 +245,9 @@ def work_of(
             number = asked_pairs[name] - (orders.pairs if orders else 0.0)
             times = min(2 * number, documents) if local.once else number
             tokens = times * local.tokens
-            if local.embeds:
-                told = size.queries * size.lengths.query_tokens
-                tokens = told + min(times, size.documents) * local.tokens
+            if local.embeds and run.embeddings_gib:  # else a document is read again for others
+                query_tokens = size.queries * size.lengths.query_tokens
+                tokens = query_tokens + min(times, size.documents) * local.tokens
             if orders:
                 another = (orders.documents - 2) * local.tokens_of_another
                 tokens += orders.number * (local.tokens + another)
@@ -264,8 +264,10 @@ def work_of(
     tokens = each * (query + document)
     if isinstance(run.model, BiEncoder):  # reads a step's documents once for all of its queries
         if writing is not None and (near := writing.neighbourhood) is not None:
-            drafts = writing.writer.drafts_of_each(writing.per_document)
-            each = near / min(training.batch_size, near * drafts)
+            together = min(near, size.documents)
+            queries = together * writing.writer.drafts_of_each(writing.per_document)
+            steps = math.ceil(queries / training.batch_size)
+            each = min(each, steps * together / queries)
         tokens = query + each * document
     yield learning("train", trainings * training.reads(size.queries) * tokens, run.model, training)
 

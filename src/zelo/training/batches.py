@@ -19,7 +19,8 @@ from zelo.training.losses import documents
 from zelo.training.rated_queries import RatedQuery
 
 Drawn = Sequence[tuple[RatedQuery, Sequence[int]]]  # queries, and which of their documents
-OF_SCORED = ("document_index", "target", "elo", "weight", "compared", "preference")  # tensors
+# Fields of `ScoredBatch` that are tensors.
+SCORED_TENSORS = ("document_index", "target", "elo", "weight", "compared", "preference")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ScoredBatch:
         self, inputs: Mapping[str, Chunks], move: Callable[[Tensor], Tensor]
     ) -> ScoredBatch:
         """The same batch elsewhere."""
-        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in OF_SCORED}
+        moved: dict[str, Any] = {name: move(getattr(self, name)) for name in SCORED_TENSORS}
         return replace(self, inputs=inputs, **moved)
 
     def uncounted(self) -> ScoredBatch:

@@ -193,8 +193,8 @@ class PointwiseModule(ZeloModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and NDCG@10 on held-out queries, with exp(Elo) as the gain: no label is needed.
 
-        The gains are those of `evaluation.elo_truth`, whatever targets the objective learns: of
-        targets in [0, 1] the best has hardly more than twice the gain of the worst.
+        The gains are those of `evaluation.elo_truth`, whatever targets the objective learns: with
+        targets in [0, 1] the best would have at most 2.7 times the gain of the worst.
         It reads in training's precision, with scores of 32 bits; each query is on one rank alone.
         """
         batch = batch if isinstance(batch, ScoredBatch) else self.from_rows(batch)
