@@ -97,7 +97,7 @@ def includes(group: str, path: Path) -> str:
     found = []
     for entry in OmegaConf.load(path).get("defaults", []):
         key, name = next(iter(entry.items())) if isinstance(entry, Mapping) else (group, entry)
-        if name == "_self_" or key.startswith("override ") or is_base(entry):
+        if name in ("_self_", None) or key.startswith("override ") or is_base(entry):
             continue
         named, _, part = name.partition("@") if key == group else (name, *key.partition("@")[1:])
         of = key.partition("@")[0]
