@@ -30,10 +30,7 @@ def both(changed: Path, unchanged: Path) -> Values:
     if first != second:
         sys.exit(f"{changed} and {unchanged} have other test queries, or in another order")
     ours, others = (values_by_system(table) for table in tables)
-    return {
-        **ours,
-        **{(f"unchanged {system}", metric): of for (system, metric), of in others.items()},
-    }
+    return ours | {(f"unchanged {system}", metric): of for (system, metric), of in others.items()}
 
 
 def main(out: Path, given: list[str]) -> None:

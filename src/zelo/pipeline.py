@@ -138,11 +138,11 @@ def reads_grades(judges: Ensemble) -> bool:
 def judges_that_start_alike(run: Run) -> list[str]:
     """Names of the judges that score by the model which is trained, as it is before that; one that
     counts less than another judge is left out, since somebody chose that."""
-    weights = {name: run.judge.weights.get(name, 1.0) for name in run.judge.judges}
+    most = max(map(run.judge.weight, run.judge.judges))
     scorers = {
         name: judge
         for name, judge in run.judge.judges.items()
-        if isinstance(judge, Scorer) and weights[name] == max(weights.values())
+        if isinstance(judge, Scorer) and run.judge.weight(name) == most
     }
     start = run.model.pretrained.fingerprint() if scorers else ""
     return [name for name, judge in scorers.items() if judge.pretrained.fingerprint() == start]

@@ -192,11 +192,11 @@ def test_a_local_model_writes_the_same_whatever_is_read_beside_it(
 
 
 def test_draws_are_of_the_softmax() -> None:
-    """As often as its probability says, without what is too unlikely for `top_p`."""
+    """As often as its probability says, without what is too unlikely for `TOP_P`."""
     n, temperature = 20_000, 0.7
     logits = torch.tensor([2.0, 1.5, 1.0, -4.0])
     rows = logits.repeat(n, 1)
-    for step in drawing(temperature, 0.95, range(n)):
+    for step in drawing(temperature, range(n)):
         rows = step(torch.zeros(n, 1, dtype=torch.long), rows)
     found = torch.bincount(rows.argmax(1), minlength=4) / n
     likely = torch.softmax(logits[:3] / temperature, 0)

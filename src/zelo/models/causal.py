@@ -16,7 +16,7 @@ from zelo.models.loading import (
     with_words,
 )
 
-TOP_K = 50  # tokens that may be drawn
+TOP_K, TOP_P = 50, 0.95  # the likeliest tokens, by number and by their share, that may be drawn
 
 
 def load_causal_model(folder: Path, precision: str) -> tuple[Any, Any]:
@@ -31,7 +31,8 @@ def load_causal_model(folder: Path, precision: str) -> tuple[Any, Any]:
 
 
 def load_writer(folder: Path, precision: str) -> tuple[Any, Any]:
-    """The same of a model of either kind, causal or sequence-to-sequence."""
+    """The same of a model of either kind, causal or sequence-to-sequence; how likely a token must
+    be is for `drawing` to say, and not for the model's own settings."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     with loaded_from(folder):
@@ -39,7 +40,10 @@ def load_writer(folder: Path, precision: str) -> tuple[Any, Any]:
             str(folder), local_files_only=True, trust_remote_code=False
         )
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return load(kind, folder, precision)
+    model, tokenizer = load(kind, folder, precision)
+    for name in ("temperature", "top_k", "top_p"):
+        setattr(model.generation_config, name, None)
+    return model, tokenizer
 
 
 def load(kind: Any, folder: Path, precision: str) -> tuple[Any, Any]:
@@ -91,7 +95,7 @@ def logits_at_end(model: Any, ids: Any, mask: Any, last: int) -> Any:
         ).logits[:, -last:]
 
 
-def drawing(temperature: float, top_p: float, seeds: Sequence[int]) -> Any:
+def drawing(temperature: float, seeds: Sequence[int]) -> Any:
     """What makes `generate`, told to take the likeliest token, draw one: a `LogitsProcessorList`.
 
     The likeliest after Gumbel noise is a draw from the softmax. The noise of each row comes from
@@ -118,7 +122,7 @@ def drawing(temperature: float, top_p: float, seeds: Sequence[int]) -> Any:
     likely = [
         TemperatureLogitsWarper(temperature),
         TopKLogitsWarper(TOP_K),
-        TopPLogitsWarper(top_p),
+        TopPLogitsWarper(TOP_P),
     ]
     return LogitsProcessorList([*likely, GumbelNoise()])
 

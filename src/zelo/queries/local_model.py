@@ -24,7 +24,6 @@ LINE = {  # what a small model is asked for, one kind at a time
 }
 FRAME = "Document:\n{document}\n\n{wanted} Name its subject. Answer with that one line alone."
 EXAMPLES = 3  # of the collection's own queries that one prompt shows
-TOP_P = 0.95  # what is likely enough to be drawn
 OPENING = 16  # tokens that stay at the beginning of a prompt that is cut
 LABELS = ("query:", "question:", "keywords:", "claim:", "statement:", "answer:")  # left out
 
@@ -61,8 +60,6 @@ class LocalModelWriter(BaseWriter):
 
         check_kinds(self.kinds)
         model, tokenizer = load_writer(self.pretrained.locate(), self.precision)
-        for name in ("temperature", "top_k", "top_p"):  # draws are ours
-            setattr(model.generation_config, name, None)
         return LocalModelWriterSession(self, context, model, tokenizer)
 
 
@@ -159,7 +156,7 @@ class LocalModelWriterSession(WriterSession):
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=pad,
-                logits_processor=drawing(temperature, TOP_P, seeds) if temperature > 0 else None,
+                logits_processor=drawing(temperature, seeds) if temperature > 0 else None,
             )
         new = out[:, ids.shape[1] :] if self.told else out
         texts: list[str] = self.tokenizer.batch_decode(new, skip_special_tokens=True)
